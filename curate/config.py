@@ -1,0 +1,289 @@
+"""The recipe: one typed model per stage, read from strict YAML with dotted overrides.
+
+A recipe is a YAML mapping of sections (run, data, prompt, ...); `section.key=value` words override it.
+Unknown keys, duplicate keys and bad values are refused by name, with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from curate.types import CurateError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Run(_Section):
+    """Where a run lives."""
+
+    dir: str = Field("runs/default", description="run folder; everything a run writes is inside")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    hang_timeout: float = Field(
+        900.0, gt=0, description="seconds without progress of another process after which all processes end"
+    )
+
+
+class Data(_Section):
+    """What is read."""
+
+    path: str = Field("", description="a file, a folder of shards, or a hub id")
+    split: str = Field("train", description="split of a hub data set")
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
+        "auto", description="how records are laid out; auto looks at the keys of the first records"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our name: your name, where your fields are called differently"
+    )
+    limit: int | None = Field(None, gt=0, description="read only the first so many records")
+    on_error: Literal["fail", "skip"] = Field("fail", description="what a broken record does")
+    max_record_bytes: int = Field(10_000_000, gt=0, description="a larger record is refused")
+
+
+class Prompt(_Section):
+    """How a record becomes text."""
+
+    template: Literal["auto", "chat", "alpaca", "plain"] = Field(
+        "auto", description="auto: the tokenizer's chat template where it has one, else alpaca"
+    )
+    system: str | None = Field(None, description="system message for records that have none")
+    max_length: int | None = Field(
+        None, gt=1, description="longest record in tokens; default: 2048 or the model's own limit"
+    )
+    too_long: Literal["drop", "trim"] = Field(
+        "drop", description="a longer record gets a status, or loses the end of its response"
+    )
+
+
+class Model(_Section):
+    """The causal language model that scores."""
+
+    name: str = Field("", description="a hub id or a local folder")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it, else float16"
+    )
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="through bitsandbytes")
+    device_map: str | None = Field(None, description="auto: spread one model over devices, RAM and disk")
+    attention: str | None = Field(None, description="transformers' attn_implementation; default: its choice")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    allow_tokens: tuple[str, ...] = Field(
+        (), description="control tokens that data text may use as such (tool-call markers)"
+    )
+
+
+class Score(_Section):
+    """What is computed for every record."""
+
+    exits: int | Literal["all"] | tuple[int, ...] = Field(
+        5, description="a count, all, or a list of layers (from 1)"
+    )
+    tokens_per_batch: int | Literal["auto"] = Field(
+        "auto", description="padded tokens in one batch; auto measures once and stores the result"
+    )
+
+    @field_validator("exits")
+    @classmethod
+    def _exits(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("a count of exits is at least 1")
+        if isinstance(value, tuple) and (not value or any(k < 1 for k in value) or len(set(value)) != len(value)):
+            raise ValueError("a list of exits names distinct layers, counted from 1")
+        return tuple(sorted(value)) if isinstance(value, tuple) else value
+
+    @field_validator("tokens_per_batch")
+    @classmethod
+    def _tokens_per_batch(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("tokens_per_batch is at least 1")
+        return value
+
+
+class Embed(_Section):
+    """How records become vectors."""
+
+    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="a hub id or a local folder")
+    text: Literal["instruction", "prompt", "full"] = Field("instruction", description="which text is embedded")
+    batch_size: int = Field(64, gt=0, description="texts in one batch")
+
+
+class Cluster(_Section):
+    """How vectors become clusters (FAISS k-means)."""
+
+    count: int | Literal["auto"] = Field("auto", description="auto: sqrt(N/2) within 8 and 1024")
+    spherical: bool = Field(True, description="centroids on the unit sphere")
+    iterations: int = Field(25, gt=0, description="rounds of k-means")
+
+    @field_validator("count")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("count is at least 1")
+        return value
+
+
+class Select(_Section):
+    """Which records are kept."""
+
+    name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the selection")
+    method: Literal["clusters", "top", "random", "longest"] = Field("clusters", description="the rule")
+    by: str = Field("complexity", description="score column to sort by")
+    exits: tuple[int, ...] | None = Field(
+        None, description="recompute complexity from this subset of the stored exits"
+    )
+    order: Literal["lowest", "highest"] = Field("lowest", description="which end of the score is kept")
+    keep: int | str = Field("10%", description="a share of the input rows, or a count")
+    quota: Literal["proportional", "equal"] = Field("proportional", description="records per cluster")
+    min_response_tokens: int = Field(1, ge=1, description="shorter responses are never kept")
+    duplicates: Literal["drop", "keep"] = Field("drop", description="exact duplicates of a kept record")
+
+    @field_validator("keep")
+    @classmethod
+    def _keep(cls, value: Any) -> Any:
+        number = value if isinstance(value, int) else value.strip().removesuffix("%").strip()
+        try:
+            share = float(number)
+        except ValueError:
+            raise ValueError(f'keep is a share such as "10%" or a count, got {value!r}') from None
+        if isinstance(value, str) and value.strip().endswith("%"):
+            if not 0 < share <= 100:
+                raise ValueError(f"a share lies above 0% and up to 100%, got {value!r}")
+            return value.strip()
+        if share != int(share) or share < 1:
+            raise ValueError(f'keep is a share such as "10%" or a whole count from 1, got {value!r}')
+        return int(share)
+
+
+class Train(_Section):
+    """The LoRA adapter."""
+
+    model: str | None = Field(None, description="model to train; default: model.name")
+    revision: str | None = Field(None, description="commit, tag or branch of train.model")
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="4bit is QLoRA")
+    rank: int = Field(16, gt=0, description="LoRA r")
+    alpha: float = Field(32, gt=0, description="LoRA alpha")
+    dropout: float = Field(0.05, ge=0, lt=1, description="LoRA dropout")
+    target_modules: str | tuple[str, ...] = Field("all-linear", description="modules that get an adapter")
+    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("cosine", description="shape")
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps spent warming up")
+    epochs: float = Field(3, gt=0, description="passes over the kept records")
+    max_steps: int | None = Field(None, gt=0, description="stop after so many steps instead")
+    batch_size: int = Field(4, gt=0, description="records per device and step")
+    gradient_accumulation: int | None = Field(
+        None, gt=0, description="batches per step; default: an effective batch of 16 over all processes"
+    )
+    gradient_checkpointing: bool = Field(False, description="less memory, more time")
+    save_steps: int = Field(50, gt=0, description="steps between checkpoints")
+    report_to: str = Field("none", description="none, tensorboard, wandb, ...")
+    merge: bool = Field(False, description="also write a merged 16-bit model")
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    run: Run = Field(default_factory=Run)
+    data: Data = Field(default_factory=Data)
+    prompt: Prompt = Field(default_factory=Prompt)
+    model: Model = Field(default_factory=Model)
+    score: Score = Field(default_factory=Score)
+    embed: Embed = Field(default_factory=Embed)
+    cluster: Cluster = Field(default_factory=Cluster)
+    select: Select = Field(default_factory=Select)
+    train: Train = Field(default_factory=Train)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses keys that stand twice or are not words."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise CurateError(f"recipe line {key_node.start_mark.line + 1}: keys are words, got {key!r}")
+        if key in seen:
+            raise CurateError(f"recipe line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file (or the defaults), changed by `section.key=value` words.
+
+    Values in words are YAML: `score.exits=[2,4]`, `data.limit=100`, `prompt.system=null`.
+
+    Raises:
+        CurateError: no such file, not YAML, an unknown or doubled key, a bad value.
+    """
+    tree = {} if path is None else _read(Path(path))
+    for word in words:
+        key, equals, text = word.partition("=")
+        section, dot, name = key.partition(".")
+        if not equals or not dot:
+            raise CurateError(f"expected section.key=value, got {word!r}")
+        settings = tree.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise CurateError(f"recipe: {section} is a section with keys of its own, got {settings!r}")
+        head, _, rest = name.partition(".")
+        if rest:  # data.columns.instruction=question
+            settings = settings.setdefault(head, {})
+            if not isinstance(settings, dict):
+                raise CurateError(f"recipe: {section}.{head} has no keys of its own")
+        settings[rest or head] = _parse(text, f"the value of {key}")
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise CurateError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to an equal one."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CurateError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CurateError(f"the recipe {path} is not UTF-8 text") from None
+    tree = _parse(text, f"the recipe {path}")
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise CurateError(f"the recipe {path} is a mapping of sections, got {type(tree).__name__}")
+    return {section: ({} if settings is None else settings) for section, settings in tree.items()}
+
+
+def _parse(text: str, what: str) -> Any:
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise CurateError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as one line that names the key, what was wrong, and the nearest valid key."""
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        fields = Recipe.model_fields
+        valid = list(fields) if len(path) == 1 else list(fields[path[0]].annotation.model_fields)  # type: ignore[union-attr]
+        near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"valid: {', '.join(valid)}"
+        return f"unknown key {'.'.join(path)}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"{'.'.join(path[:2])}: {message}{got}"

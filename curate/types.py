@@ -1,0 +1,107 @@
+"""Every type that crosses a stage boundary, and the one error a person can cause.
+
+Nothing here computes: frozen dataclasses carry what the functions of the other modules take and give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Role = Literal["system", "user", "assistant", "tool"]
+Format = Literal["alpaca", "messages", "sharegpt", "prompt_completion"]
+Status = Literal[
+    "scored", "empty_response", "too_long", "unscorable", "non_finite", "out_of_memory", "bad_record"
+]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+# Marks of a token, in `Tokens.marks`.
+CONTEXT, SCORED, END = 0, 1, 2
+
+
+class CurateError(Exception):
+    """A person's mistake or a limit of the machine: what was expected, what was got, what to do.
+
+    The command line prints the message on one or two lines and exits with 2, without a traceback.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input record as it was read, before anything is understood of it.
+
+    row      position in the input, counted from 0 over all files
+    file     name of the file it came from, as the person wrote it
+    line     line of the file on which the record starts, from 1 (0 where the file has no lines: Parquet, hub)
+    raw      the record's own bytes in a text file (JSON object, CSV line); None where the file has no text
+    fields   the parsed record; None if it could not be parsed
+    problem  why it could not be parsed, else None; only seen under data.on_error=skip
+    """
+
+    row: int
+    file: str
+    line: int
+    raw: bytes | None
+    fields: Mapping[str, Any] | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation.
+
+    input  Alpaca's optional input, shown in a section of its own; only on user turns
+    extra  further keys of a message that a chat template may read (tool_calls, name, tool_call_id)
+    """
+
+    role: Role
+    content: str
+    input: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record as a conversation, whatever its input format was.
+
+    id       SHA-256 (hex) of the canonical record: turns and tools, not further fields
+             (of the raw bytes if the record is bad)
+    turns    an optional system turn first, then user, assistant and tool turns
+    tools    tool definitions for a chat template, or None
+    problem  set if the record is bad (data.on_error=skip); turns is then empty
+    """
+
+    row: int
+    id: str
+    turns: tuple[Turn, ...]
+    tools: tuple[Mapping[str, Any], ...] | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One example as the model sees it.
+
+    status        "scored" (to be scored), or why not: empty_response, too_long, unscorable, bad_record
+    truncated     the response's end was cut to fit prompt.max_length
+    input_ids     int32 [T]; empty unless status is "scored"
+    marks         uint8 [T]: CONTEXT, SCORED (a response token: scored, and trained on) or END (the end
+                  token the chat template wrote after a response: trained on, not scored)
+    control_hits  how many control tokens stood in the record's own text (all treated as ordinary text,
+                  unless allowed)
+    """
+
+    row: int
+    id: str
+    status: Status
+    truncated: bool
+    input_ids: npt.NDArray[np.int32]
+    marks: npt.NDArray[np.uint8]
+    control_hits: int = 0
