@@ -82,9 +82,7 @@ class Model(_Section):
 class Score(_Section):
     """What is computed for every record."""
 
-    exits: int | Literal["all"] | tuple[int, ...] = Field(
-        5, description="a count, all, or a list of layers (from 1)"
-    )
+    exits: int | Literal["all"] | tuple[int, ...] = Field(5, description="a count, all, or a list of layers (from 1)")
     tokens_per_batch: int | Literal["auto"] = Field(
         "auto", description="padded tokens in one batch; auto measures once and stores the result"
     )
@@ -135,9 +133,7 @@ class Select(_Section):
     name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the selection")
     method: Literal["clusters", "top", "random", "longest"] = Field("clusters", description="the rule")
     by: str = Field("complexity", description="score column to sort by")
-    exits: tuple[int, ...] | None = Field(
-        None, description="recompute complexity from this subset of the stored exits"
-    )
+    exits: tuple[int, ...] | None = Field(None, description="recompute complexity from this subset of the stored exits")
     order: Literal["lowest", "highest"] = Field("lowest", description="which end of the score is kept")
     keep: int | str = Field("10%", description="a share of the input rows, or a count")
     quota: Literal["proportional", "equal"] = Field("proportional", description="records per cluster")

@@ -14,9 +14,7 @@ import numpy.typing as npt
 
 Role = Literal["system", "user", "assistant", "tool"]
 Format = Literal["alpaca", "messages", "sharegpt", "prompt_completion"]
-Status = Literal[
-    "scored", "empty_response", "too_long", "unscorable", "non_finite", "out_of_memory", "bad_record"
-]
+Status = Literal["scored", "empty_response", "too_long", "unscorable", "non_finite", "out_of_memory", "bad_record"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 IntArray = npt.NDArray[np.int64]
@@ -105,3 +103,58 @@ class Tokens:
     input_ids: npt.NDArray[np.int32]
     marks: npt.NDArray[np.uint8]
     control_hits: int = 0
+
+
+ROW = np.dtype(
+    [
+        ("end", np.int64),
+        ("needed", np.int32),
+        ("scored", np.int32),
+        ("control_hits", np.int32),
+        ("status", np.uint8),
+        ("truncated", np.bool_),
+        ("id", "V32"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """The tokens of all records, one after the other, memory-mapped.
+
+    input_ids  int32 [total tokens]
+    marks      uint8 [total tokens]: CONTEXT, SCORED or END
+    rows       ROW [N], a row per input record: `end` is where its tokens end (they start where the previous row's
+               end), `needed` how many the model must see (all before the last SCORED one, which is only a target),
+               `scored` how many are SCORED, `status` an index into STATUSES, `id` the 32 bytes of its SHA-256
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    marks: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.void]
+
+    def __len__(self) -> int:
+        """N, the number of input records."""
+        return len(self.rows)
+
+    def span(self, row: int) -> slice:
+        """Where the tokens of a row stand in `input_ids` and `marks`."""
+        return slice(int(self.rows["end"][row - 1]) if row else 0, int(self.rows["end"][row]))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScores:
+    """Scores of the records of one batch, or of several.
+
+    rows        int64 [R]
+    status      uint8 [R], index into STATUSES: scored, non_finite or out_of_memory
+    confidence  float32 [R, E], NaN unless scored
+    log_prob    float32 [R, E], nats per token, NaN unless scored
+    split       the batch ran out of memory and was computed in parts
+    """
+
+    rows: IntArray
+    status: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    log_prob: npt.NDArray[np.float32]
+    split: bool = False

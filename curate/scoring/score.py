@@ -1,0 +1,145 @@
+"""The scorer: batches of tokens in, confidence and log-probability of every record at every exit out.
+
+Shape letters as in `exits` and `confidence`: B batch, T sequence, N response tokens of the batch, E exits, R records.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from curate.scoring.confidence import mean_per_record, token_log_probs
+from curate.scoring.exits import DecoderParts, exit_hidden, replayed_head
+from curate.types import SCORED, STATUSES, BatchScores, IntArray, Status, TokenTable
+
+logger = logging.getLogger(__name__)
+
+_STATUS = {name: code for code, name in enumerate(STATUSES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A padded batch on its way to the model.
+
+    input_ids_BT  int64, padded on the right with zeros
+    keep_BT       bool, positions that predict a scored token
+    targets_N     int64, those tokens, record by record
+    counts_B      how many of them each record has
+    """
+
+    input_ids_BT: Tensor
+    keep_BT: Tensor
+    targets_N: Tensor
+    counts_B: IntArray
+
+
+def collate(table: TokenTable, rows: IntArray) -> Batch:
+    """Pad the needed tokens of `rows` into one batch; every row has something to score."""
+    needed, counts = table.rows["needed"][rows], table.rows["scored"][rows].astype(np.int64)
+    input_ids = np.zeros((len(rows), int(needed.max())), np.int64)
+    keep = np.zeros(input_ids.shape, bool)
+    targets = []
+    for i, row in enumerate(rows):
+        span, n = table.span(int(row)), int(needed[i])
+        ids, scored = table.input_ids[span], table.marks[span] == SCORED
+        input_ids[i, :n] = ids[:n]
+        keep[i, :n] = scored[1 : n + 1]
+        targets.append(ids[scored])
+    flat = np.concatenate(targets).astype(np.int64)
+    return Batch(torch.from_numpy(input_ids), torch.from_numpy(keep), torch.from_numpy(flat), counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """What stays the same from batch to batch.
+
+    parts      the model, taken apart (and confirmed by `selftest.confirm`)
+    layers     the exits, from 1
+    head_rows  positions that go through the LM head at once
+    """
+
+    parts: DecoderParts
+    layers: tuple[int, ...]
+    head_rows: int
+
+
+@torch.inference_mode()
+def exit_log_probs(scorer: Scorer, batch: Batch) -> Tensor:
+    """Log-probability of every target of the batch at every exit: float32 [E, N].
+
+    One pass through the decoder; logits exist only for `head_rows` response positions at a time.
+    """
+    device = scorer.parts.device
+    input_ids_BT, keep_BT, targets_N = (t.to(device) for t in (batch.input_ids_BT, batch.keep_BT, batch.targets_N))
+    hidden_E = exit_hidden(scorer.parts, input_ids_BT, keep_BT, scorer.layers)
+    out_EN = torch.empty((len(scorer.layers), len(targets_N)), dtype=torch.float32, device=device)
+    with replayed_head(scorer.parts) as head:
+        for out_N, hidden_NH in zip(out_EN, hidden_E, strict=True):
+            for start in range(0, len(targets_N), scorer.head_rows):
+                chunk = slice(start, start + scorer.head_rows)
+                logits_NV = head(hidden_NH[chunk])
+                out_N[chunk] = token_log_probs(logits_NV, targets_N[chunk].to(logits_NV.device))
+    return out_EN
+
+
+def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray) -> BatchScores:
+    """Score the records of one batch.
+
+    Out of memory halves the batch in place; a single record that does not fit gets the status out_of_memory, one
+    whose confidence or log-probability is not finite the status non_finite. Never a made-up number.
+    """
+    batch = collate(table, rows)
+    try:
+        log_probs_EN = exit_log_probs(scorer, batch).cpu().numpy()
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+    else:
+        return _batch_scores(rows, log_probs_EN, batch.counts_B)
+    gc.collect()  # not inside the handler: the traceback holds the tensors that did not fit
+    torch.cuda.empty_cache()
+    if len(rows) == 1:
+        return _unscored(rows, len(scorer.layers), "out_of_memory")
+    longest = int(table.rows["needed"][rows].max())
+    logger.warning("out of memory on %d records of up to %d tokens; the batch is halved", len(rows), longest)
+    half = -(-len(rows) // 2)
+    halves = [score_batch(scorer, table, part) for part in (rows[:half], rows[half:])]
+    return join_scores(halves, split=True)
+
+
+def join_scores(parts: Sequence[BatchScores], *, split: bool | None = None) -> BatchScores:
+    """Scores of several batches as one, in the order given."""
+    return BatchScores(
+        np.concatenate([p.rows for p in parts]),
+        np.concatenate([p.status for p in parts]),
+        np.concatenate([p.confidence for p in parts]),
+        np.concatenate([p.log_prob for p in parts]),
+        any(p.split for p in parts) if split is None else split,
+    )
+
+
+def _batch_scores(rows: IntArray, log_probs_EN: npt.NDArray[np.float32], counts: IntArray) -> BatchScores:
+    confidence, log_prob = (a.astype(np.float32) for a in mean_per_record(log_probs_EN, counts))
+    finite = np.isfinite(confidence).all(axis=1) & np.isfinite(log_prob).all(axis=1)
+    confidence[~finite] = log_prob[~finite] = np.nan
+    status = np.where(finite, _STATUS["scored"], _STATUS["non_finite"]).astype(np.uint8)
+    return BatchScores(rows, status, confidence, log_prob)
+
+
+def _unscored(rows: IntArray, num_exits: int, status: Status) -> BatchScores:
+    nothing = np.full((len(rows), num_exits), np.nan, np.float32)
+    return BatchScores(rows, np.full(len(rows), _STATUS[status], np.uint8), nothing, nothing.copy())
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory; the CPU allocator says so in words only."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
