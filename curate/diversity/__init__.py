@@ -1,1 +1,1 @@
-"""."""
+"""Where records lie: `embed` turns texts into unit vectors, `cluster` groups the vectors."""

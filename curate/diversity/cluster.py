@@ -1,0 +1,139 @@
+"""Spherical (or plain) k-means over embeddings, with FAISS; the only module that imports it.
+
+The same embeddings, settings and seed give the same bits on one type of machine, at any number of threads. Other
+processors (FAISS picks its kernels by their instructions) may move the last bits of the centroids.
+
+Shapes: N rows, D dimensions, K clusters.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+
+MAX_TRAINING_POINTS = 262_144
+"""Up to so many embedded rows (or 256 per cluster, if that is more) k-means trains on all, above on a seeded sample."""
+
+_BLOCK = 4096
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Which cluster every row belongs to.
+
+    labels               int32 [N]: 0 .. K-1, each of which occurs; -1 where the row has no embedding
+    distance             float32 [N], to the row's own centroid: 1 - cosine if spherical, else Euclidean (not
+                         squared); NaN where the row has no embedding
+    centroids            float32 [K, D]; K is at most the asked-for count
+    num_training_points  rows k-means trained on
+    sampled              whether that was a sample of the embedded rows rather than all of them
+    """
+
+    labels: npt.NDArray[np.int32]
+    distance: Float32Array
+    centroids: Float32Array
+    num_training_points: int
+    sampled: bool
+
+
+def auto_count(num_rows: int) -> int:
+    """The number of clusters for `num_rows` embedded rows: sqrt(N / 2), rounded, within 8 and 1024, at most N.
+
+    >>> [auto_count(n) for n in (5, 100, 9_229, 1_000_000, 10_000_000)]
+    [5, 8, 68, 707, 1024]
+    """
+    return min(num_rows, max(8, min(1024, math.floor(math.sqrt(num_rows / 2) + 0.5))))
+
+
+def cluster(embeddings: Float32Array, *, count: int, spherical: bool, iterations: int, seed: int) -> Clusters:
+    """K-means on the embedded rows, then every row to its nearest centroid, ties to the lower cluster.
+
+    Args:
+        embeddings: float32 [N, D], may be memory-mapped (it is read in blocks); a row that is not all finite has no
+            embedding. Rows are unit vectors if `spherical`.
+        count: clusters asked for. Fewer come back where there are fewer rows or fewer distinct ones, or where a
+            centroid ends up nearest to no row: a cluster that is returned is never empty.
+        spherical: keep centroids on the unit sphere and compare by cosine.
+        iterations: rounds of k-means.
+        seed: of the first centroids, and of the training sample.
+
+    Equal rows always share a cluster. Memory beyond the embeddings: the training points and a few bytes a row.
+    """
+    embedded = np.concatenate([np.zeros(0, bool), *(np.isfinite(block).all(axis=1) for block in _blocks(embeddings))])
+    rows = np.flatnonzero(embedded)
+    training_rows = _training_rows(rows, max(MAX_TRAINING_POINTS, 256 * count), seed)
+    centroids_KD = _train(embeddings[training_rows], min(count, len(rows)), spherical, iterations, seed)
+    labels, distance = _assign(embeddings, embedded, centroids_KD, spherical)
+
+    occurring = np.unique(labels[rows])
+    if len(occurring) < count:
+        logger.info("%d clusters were asked for, %d hold a row", count, len(occurring))
+    labels[rows] = np.searchsorted(occurring, labels[rows])
+    return Clusters(labels, distance, centroids_KD[occurring], len(training_rows), len(training_rows) < len(rows))
+
+
+def _blocks(embeddings: Float32Array) -> Iterator[Float32Array]:
+    return (np.asarray(embeddings[start : start + _BLOCK]) for start in range(0, len(embeddings), _BLOCK))
+
+
+def _training_rows(rows: npt.NDArray[np.intp], limit: int, seed: int) -> npt.NDArray[np.intp]:
+    if len(rows) <= limit:
+        return rows
+    logger.info("k-means trains on %d of %d embedded rows", limit, len(rows))
+    return np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+
+
+def _train(points: Float32Array, count: int, spherical: bool, iterations: int, seed: int) -> Float32Array:
+    if count == 0:
+        return np.zeros((0, points.shape[1]), np.float32)
+    kmeans = faiss.Kmeans(
+        points.shape[1],
+        count,
+        niter=iterations,
+        spherical=spherical,
+        seed=seed,
+        # FAISS would by itself train on 256 points a cluster only, and warn on stderr below 39.
+        max_points_per_centroid=len(points),
+        min_points_per_centroid=1,
+    )
+    kmeans.train(points)
+    return np.asarray(kmeans.centroids, np.float32)
+
+
+def _assign(
+    embeddings: Float32Array, embedded: npt.NDArray[np.bool_], centroids_KD: Float32Array, spherical: bool
+) -> tuple[npt.NDArray[np.int32], Float32Array]:
+    """Nearest centroid [N] and distance to it [N]; -1 and NaN where not embedded."""
+    labels = np.full(len(embeddings), -1, np.int32)
+    distance = np.full(len(embeddings), np.nan, np.float32)
+    # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
+    offset_K = 0.0 if spherical else (centroids_KD**2).sum(axis=1) / 2
+    # Always a full block: a matrix product rounds differently at its edge, and equal rows must stay together. FAISS's
+    # own search has that flaw, and leaves ties open.
+    padded = np.zeros((_BLOCK, embeddings.shape[1]), np.float32)
+    for index, block in enumerate(_blocks(embeddings)):
+        start = index * _BLOCK
+        has = np.flatnonzero(embedded[start : start + len(block)])
+        if not len(has):
+            continue
+        points = block[has]
+        padded[: len(has)] = points
+        nearest = np.argmax(padded @ centroids_KD.T - offset_K, axis=1)[: len(has)]
+        own = centroids_KD[nearest]
+        labels[start + has] = nearest
+        distance[start + has] = (
+            np.maximum(1 - np.einsum("nd,nd->n", points, own), 0)
+            if spherical
+            else np.sqrt(np.einsum("nd,nd->n", points - own, points - own))
+        )
+    return labels, distance
