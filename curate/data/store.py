@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +41,11 @@ def write_tokens(tokens: Iterable[Tokens], folder: Path) -> Iterator[int]:
 
 def open_tokens(folder: Path) -> TokenTable:
     """Memory-map what `write_tokens` wrote."""
+    dtypes: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), np.dtype(np.uint8), ROW)
     ids, marks, rows = (
         np.memmap(folder / name, dtype=dtype, mode="r")
         if (folder / name).stat().st_size
         else np.zeros(0, dtype)  # an empty file cannot be mapped
-        for name, dtype in zip(_FILES, (np.dtype(np.int32), np.dtype(np.uint8), ROW), strict=True)
+        for name, dtype in zip(_FILES, dtypes, strict=True)
     )
     return TokenTable(ids, marks, rows)

@@ -68,13 +68,16 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
+    from curate.models import quiet_library
+
     try:
-        return SentenceTransformer(
-            str(folder),
-            device=device,
-            trust_remote_code=trust_remote_code,
-            model_kwargs={"use_safetensors": True},
-        )
+        with quiet_library():
+            return SentenceTransformer(
+                str(folder),
+                device=device,
+                trust_remote_code=trust_remote_code,
+                model_kwargs={"use_safetensors": True},
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise CurateError(f"cannot load the embedder {name}: {_one_line(error)}") from None
 

@@ -5,11 +5,15 @@ Shape letters: E exits, N response tokens of a batch, V vocabulary, R records of
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from curate.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from torch import Tensor  # selections recompute complexity without loading torch
 
 
 def token_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

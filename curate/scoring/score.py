@@ -139,7 +139,8 @@ def _unscored(rows: IntArray, num_exits: int, status: Status) -> BatchScores:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; the CPU allocator says so in words only."""
+    """Whether torch or Python ran out of memory; the CPU's, Apple's and cuBLAS's allocators say so in words only."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    words = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return any(word in str(error) for word in words)

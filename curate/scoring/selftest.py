@@ -84,11 +84,16 @@ def _exit_log_probs(
     targets_N = ids_BT.roll(-1, 1)[keep_BT]
     hidden = exit_hidden(parts, ids_BT, keep_BT, layers)
     with replayed_head(parts) as head:
-        return [token_log_probs(head(h), targets_N) for h in hidden]
+        return [_target_log_probs(head(h), targets_N) for h in hidden]
 
 
 def _model_log_probs(parts: DecoderParts, ids_1T: Tensor) -> Tensor:
-    return token_log_probs(parts.model(input_ids=ids_1T, use_cache=False).logits[0, :-1], ids_1T[0, 1:])
+    return _target_log_probs(parts.model(input_ids=ids_1T, use_cache=False).logits[0, :-1], ids_1T[0, 1:])
+
+
+def _target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """On the CPU: a model spread over devices answers on the device of what it was handed."""
+    return token_log_probs(logits_NV, targets_N.to(logits_NV.device)).cpu()
 
 
 def _gap(a: Tensor, b: Tensor) -> float:

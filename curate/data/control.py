@@ -1,0 +1,194 @@
+"""Control tokens in a record's text stay ordinary text; only those that a chat template writes act as such.
+
+Control tokens are the added tokens that are special, or unknown to the model's own vocabulary (`<tool_call>`), or
+written by the chat template. White space never is one (runs of spaces in GPT-NeoX, line breaks in Gemma), nor what the
+person allows: those are encoded as the tokenizer always does.
+
+`split_special_tokens=True` covers the special ones alone, and `sanitize_control_tokens=True` gives no offsets and cuts
+the text at every hit. So the backend is copied, and in the copy `<|im_end|>` is called MARK + `<|im_end|>`, in the
+added tokens and in the model's vocabulary (Unigram would find `</s>` there by itself). What a template wrote is given
+that name before it is encoded. The same characters in a record find no token and are encoded in one piece with what
+stands around them, with true offsets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from curate.types import CurateError, IntArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MARK = "\U0010ffff"  # a noncharacter: Unicode keeps it out of interchanged text
+_PRIVATE = range(0x10FFFD, 0xEFFFF, -1)  # the two private planes
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A tokenizer's backend in which control tokens answer to private names only.
+
+    backend  encodes a text, without special tokens around it
+    opening  ids that the tokenizer itself writes before a text (BOS)
+    ids      id in the copy -> id of the tokenizer
+    is_name  id in the copy -> whether it stands for a private name, and so for a control token
+    control  any control token, longest first
+    openers  the same, or the beginning of one at the end of a text, which the next text could complete
+    names    any private name
+    """
+
+    backend: Tokenizer
+    opening: IntArray
+    ids: IntArray
+    is_name: npt.NDArray[np.bool_]
+    control: re.Pattern[str]
+    openers: re.Pattern[str]
+    names: re.Pattern[str]
+
+
+def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str] = ()) -> Codec:
+    """The codec of a tokenizer; tokens in allow_tokens keep their meaning in data text.
+
+    Raises:
+        CurateError: the tokenizer has no Rust backend (so no offsets), or an allowed token is none of its own.
+    """
+    if not tokenizer.is_fast:
+        raise CurateError(
+            f"{type(tokenizer).__name__} cannot tell which characters a token covers; "
+            "expected a tokenizer with a tokenizer.json (a fast one)"
+        )
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokens = _control_tokens(spec, tokenizer.chat_template, allow_tokens)
+    _rename(spec, {token: _MARK + token for token in tokens})
+    backend = Tokenizer.from_str(json.dumps(spec))
+    ids = np.arange(1 + max(backend.get_vocab(with_added_tokens=True).values()))
+    for token in spec["added_tokens"]:  # where the vocabulary lacks them, ids follow from their order
+        ids[backend.token_to_id(token["content"])] = token["id"]
+    is_name = np.zeros(len(ids), dtype=np.bool_)
+    for token in tokens:
+        is_name[backend.token_to_id(_MARK + token)] = True
+    if (unknown := _unknown_token(spec["model"])) is not None:
+        is_name[backend.token_to_id(unknown)] = False  # any text may encode to it
+    control = _any_of(tokens)
+    openings = {token[:n] for token in tokens for n in range(1, len(token)) if not token[n - 1].isspace()}
+    opening = tokenizer("a", return_special_tokens_mask=True)
+    num_opening = opening["special_tokens_mask"].index(0)
+    return Codec(
+        backend,
+        np.array(opening["input_ids"][:num_opening], dtype=np.int64),
+        ids,
+        is_name,
+        re.compile(control),
+        re.compile(rf"{control}|(?:{_any_of(openings)})\Z"),
+        re.compile(f"{_MARK}(?:{control})"),
+    )
+
+
+def disarm(chat: Mapping[str, Any], codec: Codec) -> tuple[dict[str, Any], dict[int, str], int]:
+    """What a template is given (messages, tools) with every control token in it replaced by one private character.
+
+    Returns the replaced data, the text behind each private character (for `write_names`), and how many control tokens
+    there were. A template that looks for markup (`</think>`) so finds none in the data.
+    """
+    strings = list(_strings(chat))
+    dangers = sorted({match[0] for string in strings for match in codec.openers.finditer(string)})
+    if not dangers:
+        return dict(chat), {}, 0
+    taken = set().union(*strings)
+    free = (chr(code) for code in _PRIVATE if chr(code) not in taken)
+    stand_ins = dict(zip(dangers, free, strict=False))
+    hits = sum(len(codec.control.findall(string)) for string in strings)
+    return _replace(chat, codec, stand_ins), {ord(c): text for text, c in stand_ins.items()}, hits
+
+
+def write_names(rendering: str, codec: Codec, originals: Mapping[int, str]) -> str:
+    """A rendering with private names for the template's control tokens and the data's own text for its stand-ins.
+
+    Raises:
+        ValueError: the data itself holds a private name.
+    """
+    named, count = codec.control.subn(rf"{_MARK}\g<0>", rendering)
+    text = named.translate(originals) if originals else named
+    if _MARK in rendering and len(codec.names.findall(text)) != count:
+        raise ValueError("the text holds the noncharacter U+10FFFF before a control token")
+    return text
+
+
+def _control_tokens(
+    spec: Mapping[str, Any], chat_template: str | Mapping[str, str] | None, allow_tokens: Collection[str]
+) -> list[str]:
+    added = {token["content"]: token for token in spec["added_tokens"] if token["content"].strip()}
+    for token in allow_tokens:
+        if token not in added:
+            near = difflib.get_close_matches(token, added, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(list(added)[:20])}"
+            raise CurateError(f"model.allow_tokens: {token!r} is no control token of this tokenizer; {hint}")
+    written = chat_template if isinstance(chat_template, str) else "".join((chat_template or {}).values())
+    vocabulary = {entry if isinstance(entry, str) else entry[0] for entry in spec["model"]["vocab"]}
+    return [
+        content
+        for content, token in added.items()
+        if content not in allow_tokens and (token["special"] or content not in vocabulary or content in written)
+    ]
+
+
+def _rename(spec: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Give tokens other names in a tokenizer.json; drop what surrounds or cuts a text."""
+    model = spec["model"]
+    spec.update(truncation=None, padding=None, post_processor=None)
+    for token in spec["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    if model.get("unk_token") is not None:
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    if isinstance(model["vocab"], list):  # Unigram
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+        return
+    renamed = names.keys() & model["vocab"].keys()
+    model["vocab"] = {names.get(piece, piece): i for piece, i in model["vocab"].items()}
+    if "merges" in model:
+        model["merges"] = [m for m in model["merges"] if renamed.isdisjoint((m[0], m[1], m[0] + m[1]))]
+
+
+def _unknown_token(model: Mapping[str, Any]) -> str | None:
+    if model.get("unk_id") is not None:
+        return str(model["vocab"][model["unk_id"]][0])
+    unknown: str | None = model.get("unk_token")
+    return unknown
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    longest_first = sorted(texts, key=len, reverse=True)
+    return "|".join(map(re.escape, longest_first)) or "(?!)"  # matches nothing
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from value
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _strings(item)
+
+
+def _replace(value: Any, codec: Codec, stand_ins: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return codec.openers.sub(lambda match: stand_ins[match[0]], value)
+    if isinstance(value, Mapping):
+        word = partial(codec.control.sub, lambda match: stand_ins[match[0]])  # keys and roles are compared, not joined
+        return {word(k): word(v) if k == "role" else _replace(v, codec, stand_ins) for k, v in value.items()}
+    if isinstance(value, Sequence):
+        return [_replace(item, codec, stand_ins) for item in value]
+    return value

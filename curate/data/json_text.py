@@ -1,0 +1,132 @@
+"""JSON read strictly: one object from its bytes, and the lines of a JSONL file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+BLANKS = b" \t\r\n"
+CHUNK = 1 << 20  # bytes read at once
+MAX_DEPTH = 100  # brackets inside brackets; far below the interpreter's own limit, so the same everywhere
+
+_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class BadRecordError(ValueError):
+    """One record that cannot be used; `line` counts from 0 at the record's first line."""
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def excerpt(text: str | bytes) -> str:
+    r"""The first characters of a text, quoted, with everything unprintable escaped (terminal escapes too).
+
+    >>> excerpt("\x1b]0;title")
+    "'\\x1b]0;title'"
+    """
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return repr(text[:40] + ("..." if len(text) > 40 else ""))
+
+
+def printable(text: str) -> str:
+    """A text with everything unprintable escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def one_line(error: Exception) -> str:
+    """Another library's message on one line, cut and printable."""
+    return printable(" ".join(str(error).split())[:300])
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """One JSON object, strictly as RFC 8259 has it.
+
+    Raises:
+        BadRecordError: invalid UTF-8 or JSON, not an object, a key that stands twice, a number that is not finite or
+            has too many digits, half a surrogate pair, or brackets nested deeper than MAX_DEPTH.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start)
+        raise BadRecordError(f"invalid UTF-8 (byte {raw[error.start]:#04x})", line) from None
+    if _is_deep(raw):
+        raise BadRecordError(f"brackets nested deeper than {MAX_DEPTH}")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        raise BadRecordError(f"broken JSON: {error.msg} near {excerpt(text[error.pos :])}", error.lineno - 1) from None
+    except BadRecordError:
+        raise
+    except ValueError:  # the interpreter's bound on digits, against quadratic time
+        raise BadRecordError("an integer with too many digits") from None
+    if not isinstance(value, dict):
+        raise BadRecordError(f"expected an object {{...}}, got {excerpt(text)}")
+    if _SURROGATE.search(raw) and not _is_unicode(value):
+        raise BadRecordError("half of a surrogate pair (\\ud800-\\udfff), which is no character")
+    return value
+
+
+def lines(file: BinaryIO, *, limit: int) -> Iterator[tuple[int, bytes | None]]:
+    """Every line that is not blank, with its number (from 1), without the blanks around it.
+
+    Lines end with a line feed and nothing else; one of more than `limit` bytes is given as None and passed over.
+    """
+    for number in itertools.count(1):
+        line = file.readline(limit + 2)  # two for the line end
+        if not line:
+            return
+        cut = len(line) == limit + 2 and not line.endswith(b"\n")
+        record = line.strip(BLANKS)
+        if cut or record:
+            yield number, None if cut or len(record) > limit else record
+        while cut:
+            line = file.readline(CHUNK)
+            cut = bool(line) and not line.endswith(b"\n")
+
+
+def _is_deep(raw: bytes) -> bool:
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for token in _BRACKET.finditer(raw):
+        mark = token.group()
+        depth += 1 if mark in b"[{" else -1 if mark in b"]}" else 0
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise BadRecordError(f"the key {excerpt(twice)} stands twice")
+    return fields
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise BadRecordError(f"the number {digits[:40]} is too large")
+    return number
+
+
+def _constant(word: str) -> float:
+    raise BadRecordError(f"{word} is not JSON")
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

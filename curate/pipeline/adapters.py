@@ -1,0 +1,195 @@
+"""From a selection to its LoRA adapter, on exactly the examples and the mask that scoring used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.checkpoints import tokenizer_fingerprint, weight_fingerprint
+from curate.data.files import open_source
+from curate.data.prompts import resolve_template
+from curate.data.records import read_examples
+from curate.data.tokens import default_max_length, tokenize, training_labels
+from curate.models import load_config, load_model, load_tokenizer
+from curate.pipeline.job import Job, log_finished, log_stage
+from curate.pipeline.keys import read_key
+from curate.pipeline.selections import selection_stage
+from curate.runs import Key, replacing, write_json
+from curate.tables import read_kept
+from curate.training.lora import Feature, merge_adapter, train_adapter
+from curate.types import CurateError, Tokens
+
+
+def adapter_stage(name: str) -> str:
+    """The manifest's name for the adapter of a selection."""
+    return f"{selection_stage(name)}/adapter"
+
+
+def train(job: Job) -> None:
+    """Bring the run to where selections/NAME/adapter is finished, from the last checkpoint if there is one.
+
+    Raises:
+        CurateError: no selection yet; nothing to train on; the loss is not finite.
+    """
+    started = time.monotonic()
+    name = job.recipe.select.name
+    prepared = job.lead(adapter_stage(name), lambda: _prepare(job))
+    if prepared["done"]:
+        return
+    work = _work(job)
+    settings, model_settings = job.recipe.train, job.recipe.model
+    with job.heartbeat.kept_up():
+        model = load_model(
+            _model_name(job),
+            revision=_revision(job),
+            dtype=model_settings.dtype,
+            quantization=settings.quantization,
+            attention=model_settings.attention,
+            trust_remote_code=model_settings.trust_remote_code,
+        )
+        result = train_adapter(
+            _read_features(work / "features.npz"),
+            model,
+            settings=settings,
+            seed=job.recipe.run.seed,
+            checkpoint_dir=work / "checkpoints",
+            output_dir=work / "adapter",
+            on_log=lambda entry: job.advance("training", int(entry["step"]), int(entry["total_steps"]), "steps"),
+        )
+    if not job.processes.is_main:
+        return
+    if settings.merge:
+        with replacing(job.folder.selection(name) / "merged") as temporary:
+            merge_adapter(
+                work / "adapter",
+                _model_name(job),
+                _tokenizer(job),
+                output_dir=temporary,
+                revision=_revision(job),
+                trust_remote_code=model_settings.trust_remote_code,
+            )
+    with replacing(job.folder.selection(name) / "adapter") as temporary:
+        shutil.copytree(work / "adapter", temporary)
+    facts = {
+        "in": prepared["records"],
+        "out": prepared["examples"],
+        "dropped": prepared["dropped"],
+        "steps": result.steps,
+        "records_per_step": result.effective_batch_size,
+        "trainable_parameters": result.trainable_parameters,
+        "first_loss": result.first_loss,
+        "last_loss": result.loss,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    job.folder.record(adapter_stage(name), prepared["key"], **facts)
+    log_stage(adapter_stage(name), facts, f"loss {result.first_loss:.3f} to {result.loss:.3f} in {result.steps} steps")
+    shutil.rmtree(work)
+
+
+def _prepare(job: Job) -> dict[str, Any]:
+    folder, name = job.folder, job.recipe.select.name
+    stage = folder.stage(selection_stage(name))
+    if stage is None:
+        raise CurateError(f"{folder.path} holds no selection {name!r} yet: run curate select (or curate run)")
+    key = _key(job, stage)
+    if folder.is_done(adapter_stage(name), key) and (folder.selection(name) / "adapter").exists():
+        log_finished(adapter_stage(name))
+        return {"done": True}
+    work = _work(job)
+    if work.exists() and (not (work / "key.json").exists() or read_key(work) != key):
+        shutil.rmtree(work)  # of another selection or other settings
+    if not work.exists():
+        with replacing(work) as temporary:
+            temporary.mkdir()
+            dropped = _write_features(job, temporary / "features.npz")
+            write_json(temporary / "dropped.json", dropped)
+            write_json(temporary / "key.json", key)
+    dropped = json.loads((work / "dropped.json").read_text(encoding="utf-8"))
+    examples = stage["out"] - sum(dropped.values())
+    return {"done": False, "key": key, "records": stage["out"], "examples": examples, "dropped": dropped}
+
+
+def _key(job: Job, selection: dict[str, Any]) -> Key:
+    settings = job.recipe.train.model_dump(mode="json", exclude={"report_to", "model", "revision"})
+    return {
+        "selection": selection["fingerprint"],
+        "seed": job.recipe.run.seed,
+        "model.dtype": job.recipe.model.dtype,
+        "train.model": weight_fingerprint(_model_name(job), revision=_revision(job)),
+        "train.tokenizer": tokenizer_fingerprint(_model_name(job), revision=_revision(job)),
+        **{f"train.{name}": value for name, value in settings.items()},
+    }
+
+
+def _write_features(job: Job, path: Path) -> dict[str, int]:
+    """Store input ids and labels of the kept records, in input order, in the tokens of the model to train.
+
+    Returns how many records that model cannot be trained on, by status.
+    """
+    end = _tokenizer(job).eos_token_id
+    features: list[Feature] = []
+    dropped: Counter[str] = Counter()
+    for record in _kept_tokens(job):
+        if record.status == "scored":
+            ids, labels = training_labels(record, end)
+            features.append((np.array(ids), np.array(labels)))
+        else:
+            dropped[record.status] += 1
+        job.advance("training examples", len(features), None, "records")
+    if not features:
+        raise CurateError(f"{_model_name(job)} can be trained on none of the kept records ({dict(dropped)})")
+    np.savez(
+        path,
+        lengths=np.array([len(ids) for ids, _ in features]),
+        ids=np.concatenate([ids for ids, _ in features]),
+        labels=np.concatenate([labels for _, labels in features]),
+    )
+    return dict(dropped)
+
+
+def _kept_tokens(job: Job) -> Iterator[Tokens]:
+    recipe, tokenizer = job.recipe, _tokenizer(job)
+    kept = read_kept(job.folder.selection(recipe.select.name) / "selection.parquet")
+    limit = default_max_length(tokenizer, load_config(_model_name(job), revision=_revision(job)))
+    examples = read_examples(recipe.data, open_source(recipe.data))
+    return tokenize(
+        (replace(example, row=i) for i, example in enumerate(compress(examples, kept))),
+        tokenizer,
+        template=resolve_template(recipe.prompt.template, tokenizer),
+        system=recipe.prompt.system,
+        max_length=min(recipe.prompt.max_length or limit, limit),
+        too_long=recipe.prompt.too_long,
+        allow_tokens=recipe.model.allow_tokens,
+    )
+
+
+def _read_features(path: Path) -> list[Feature]:
+    with np.load(path, allow_pickle=False) as arrays:
+        cuts = np.cumsum(arrays["lengths"])[:-1]
+        return list(zip(np.split(arrays["ids"], cuts), np.split(arrays["labels"], cuts), strict=True))
+
+
+def _work(job: Job) -> Path:
+    return job.folder.work / f"train-{job.recipe.select.name}"
+
+
+def _model_name(job: Job) -> str:
+    return job.recipe.train.model or job.recipe.model.name
+
+
+def _revision(job: Job) -> str | None:
+    return job.recipe.train.revision if job.recipe.train.model else job.recipe.model.revision
+
+
+def _tokenizer(job: Job) -> Any:
+    trust = job.recipe.model.trust_remote_code
+    return load_tokenizer(_model_name(job), revision=_revision(job), trust_remote_code=trust)

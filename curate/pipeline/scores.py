@@ -1,0 +1,216 @@
+"""From records to scores.parquet: tokens once, a batch plan, chunks by every process, one table."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.config import Recipe
+from curate.data.files import Source, open_source
+from curate.data.records import read_examples
+from curate.data.store import open_tokens, write_tokens
+from curate.data.tokens import tokenize
+from curate.models import load_model
+from curate.pipeline.job import Job, log_finished, log_stage, save_recipe
+from curate.pipeline.keys import read_key
+from curate.pipeline.resolve import Resolved, resolve, surroundings
+from curate.runs import RunFolder, replacing, write_json
+from curate.scoring.batching import BatchPlan, imbalance, plan_batches
+from curate.scoring.confidence import head_rows
+from curate.scoring.exits import exit_layers, find_parts
+from curate.scoring.score import Scorer, join_scores, score_batch
+from curate.scoring.selftest import confirm
+from curate.scoring.table import read_chunk, write_chunk, write_scores
+from curate.types import STATUSES, BatchScores, CurateError, TokenTable
+
+logger = logging.getLogger(__name__)
+
+MAX_NON_FINITE = 0.01
+_SCORED, _NON_FINITE = STATUSES.index("scored"), STATUSES.index("non_finite")
+
+
+def score(job: Job) -> Job:
+    """Bring the run to where scores.parquet is finished; returns the job with its recipe resolved.
+
+    Raises:
+        CurateError: scores made with other settings or inputs are in the way; the model cannot be scored; more than
+            1 % of the scores are not finite.
+    """
+    started = time.monotonic()
+    prepared = job.lead("scores", lambda: _prepare(job))
+    job = replace(job, recipe=Recipe.model_validate(prepared["recipe"]))
+    if prepared["done"]:
+        return job
+    table = open_tokens(job.folder.work / "tokens")
+    plan = _plan(table, job.recipe)
+    chunks = _score_chunks(job, table, plan)
+    if job.processes.is_main:
+        _publish(job, table, plan, chunks, prepared, started)
+    return job
+
+
+def prepare_tokens(job: Job, source: Source, resolved: Resolved) -> None:
+    """Tokenise every record into work/tokens, unless that was done with the same settings and input."""
+    folder = job.folder.work / "tokens"
+    if (folder / "key.json").exists():
+        job.folder.require_same("tokens", read_key(folder), resolved.tokens_key)
+        return
+    recipe, started = resolved.recipe, time.monotonic()
+    assert recipe.prompt.max_length is not None
+    tokens = tokenize(
+        read_examples(recipe.data, source),
+        resolved.tokenizer,
+        template=recipe.prompt.template,
+        system=recipe.prompt.system,
+        max_length=recipe.prompt.max_length,
+        too_long=recipe.prompt.too_long,
+        allow_tokens=recipe.model.allow_tokens,
+    )
+    with replacing(folder) as temporary:
+        for count in write_tokens(tokens, temporary):
+            job.advance("tokens", count, None, "records")
+        write_json(temporary / "key.json", dict(resolved.tokens_key))
+    table = open_tokens(folder)
+    statuses = np.bincount(table.rows["status"], minlength=len(STATUSES))
+    dropped = {name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"}
+    hits = int(np.count_nonzero(table.rows["control_hits"]))
+    facts = {
+        "in": len(table),
+        "out": int(statuses[_SCORED]),
+        "dropped": dropped,
+        "truncated": int(table.rows["truncated"].sum()),
+        "records_with_control_tokens": hits,
+        "tokens": len(table.input_ids),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    job.folder.record("tokens", resolved.tokens_key, **facts)
+    log_stage("tokens", facts)
+    if hits:
+        logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
+
+
+def _prepare(job: Job) -> dict[str, Any]:
+    source = open_source(job.recipe.data)
+    resolved = resolve(job.recipe, job.folder, source)
+    stage = job.folder.stage("scores")
+    done = stage is not None and (job.folder.path / "scores.parquet").exists()
+    if stage is not None:
+        job.folder.require_same("scores", stage["key"], resolved.scores_key)
+    if done:
+        log_finished("scores")
+    else:
+        prepare_tokens(job, source, resolved)
+        chunks = job.folder.work / "scores"
+        if (chunks / "key.json").exists():
+            job.folder.require_same("scores", read_key(chunks), resolved.scores_key)
+        else:
+            write_json(chunks / "key.json", dict(resolved.scores_key))
+        job.folder.describe(**surroundings(resolved.recipe))
+    save_recipe(job.folder.path, resolved.recipe)
+    return {
+        "recipe": resolved.recipe.model_dump(mode="json"),
+        "key": dict(resolved.scores_key),
+        "num_layers": resolved.num_layers,
+        "done": done,
+    }
+
+
+def _plan(table: TokenTable, recipe: Recipe) -> BatchPlan:
+    assert isinstance(recipe.score.tokens_per_batch, int)
+    rows = np.flatnonzero(table.rows["status"] == _SCORED)
+    return plan_batches(rows, table.rows["needed"].astype(np.int64), recipe.score.tokens_per_batch)
+
+
+def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
+    scorer = functools.cache(lambda: _load_scorer(job))  # not loaded where nothing is left to do
+    done = bad = 0
+
+    def compute(chunk: int) -> BatchScores:
+        nonlocal done, bad
+        parts = []
+        for batch in range(plan.chunks[chunk], plan.chunks[chunk + 1]):
+            scores = score_batch(scorer(), table, plan.rows_of_batch(batch))
+            parts.append(scores)
+            done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
+            job.advance("scores", done, None if job.processes.count > 1 else len(plan.order), "records")
+        _refuse_non_finite(job, bad, len(table))
+        return join_scores(parts)
+
+    return job.compute_chunks(job.folder.work / "scores", plan.num_chunks, compute, write_chunk)
+
+
+def _load_scorer(job: Job) -> Scorer:
+    with job.heartbeat.kept_up():
+        model = load_scoring_model(job.recipe, job.folder)
+        parts = find_parts(model)
+        confirm(parts)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
+    return Scorer(parts, exit_layers(job.recipe.score.exits, parts.num_layers), rows)
+
+
+def load_scoring_model(recipe: Recipe, folder: RunFolder) -> Any:
+    """The model that scores, as the recipe says."""
+    settings = recipe.model
+    return load_model(
+        settings.name,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+        device_map=settings.device_map,
+        offload_folder=folder.work / "offload",
+        attention=settings.attention,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def _publish(
+    job: Job, table: TokenTable, plan: BatchPlan, chunks: list[Path], prepared: dict[str, Any], started: float
+) -> None:
+    layers = prepared["key"]["score.exits"]
+    split = []
+
+    def stored() -> Iterator[BatchScores]:
+        for number, path in enumerate(chunks):
+            scores = read_chunk(path)
+            if scores.split:
+                split.append(number)
+            job.heartbeat.beat()
+            yield scores
+
+    with replacing(job.folder.path / "scores.parquet") as temporary:
+        counts = write_scores(temporary, table, stored(), layers=layers, num_layers=prepared["num_layers"])
+        _refuse_non_finite(job, counts["non_finite"], len(table))
+    seconds = time.monotonic() - started
+    facts = {
+        "in": len(table),
+        "out": counts.pop("scored", 0),
+        "dropped": dict(sorted(counts.items())),
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(float(table.rows["needed"][plan.order].sum()) / seconds),
+        "processes": job.processes.count,
+        "imbalance": round(imbalance(plan.chunk_costs, job.processes.count), 4),
+        "chunks_split_by_out_of_memory": split,
+    }
+    job.folder.record("scores", prepared["key"], **facts)
+    log_stage("scores", facts)
+    shutil.rmtree(job.folder.work / "scores")
+
+
+def _refuse_non_finite(job: Job, count: int, total: int) -> None:
+    if count <= MAX_NON_FINITE * total:
+        return
+    if job.processes.is_main:  # so that another dtype may start afresh in this folder
+        shutil.rmtree(job.folder.work / "scores")
+    raise CurateError(
+        f"{count} of {total} records have scores that are not finite (at most {MAX_NON_FINITE:.0%} are allowed): "
+        f"model.dtype={job.recipe.model.dtype} overflows; use model.dtype=bfloat16 or float32"
+    )

@@ -1,0 +1,140 @@
+"""From scores and clusters to selections/NAME: the kept records, as they came in."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.data.card import write_card
+from curate.data.export import write_kept
+from curate.data.files import open_source, source_sha256
+from curate.pipeline.clusters import cluster
+from curate.pipeline.job import Job, log_finished, log_stage
+from curate.pipeline.keys import settings
+from curate.runs import Key, replacing
+from curate.scoring.table import read_scores
+from curate.selection import Selection, count_reasons, keep_count, reason_codes
+from curate.selection import select as choose
+from curate.tables import read_clusters, write_selection
+from curate.types import CurateError
+
+
+def select(job: Job) -> None:
+    """Bring the run to where selections/NAME is finished. Never scores and never loads a model.
+
+    Raises:
+        CurateError: no scores or embeddings yet; data or settings other than those scored; too few eligible records.
+    """
+    job.lead(f"selection {job.recipe.select.name}", lambda: _select(job))
+
+
+def selection_stage(name: str) -> str:
+    """A selection's name in the manifest."""
+    return f"selections/{name}"
+
+
+def _select(job: Job) -> bool:
+    started, recipe, folder = time.monotonic(), job.recipe, job.folder
+    stage = folder.stage("scores")
+    if stage is None:
+        raise CurateError(f"{folder.path} holds no scores yet: run curate score (or curate run) with this recipe")
+    source = open_source(recipe.data)
+    with job.heartbeat.kept_up():
+        _refuse_other_data(job, stage["key"], source_sha256(source))
+        if recipe.select.method == "clusters":
+            cluster(job)
+        key = _key(job, stage)
+        target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
+        if folder.is_done(name, key) and (target / "selection.parquet").exists():
+            log_finished(name)
+            return False
+        selection, labels = _choose(job)
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            write_selection(
+                temporary / "selection.parquet",
+                selection,
+                scores_path=folder.path / "scores.parquet",
+                labels=labels,
+            )
+            kept = write_kept(source, recipe.data, selection.kept, temporary)
+            write_card(
+                kept,
+                source,
+                recipe.data,
+                name=recipe.select.name,
+                model=recipe.train.model or recipe.model.name,
+                about=_about(job, int(selection.kept.sum()), len(selection.kept)),
+            )
+    dropped = count_reasons(selection.reason)
+    facts = {
+        "in": len(selection.kept),
+        "out": dropped.pop("kept", 0),
+        "dropped": dropped,
+        "file": kept.name,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    folder.record(name, key, **facts)
+    log_stage(name, facts, str(target / kept.name))
+    return True
+
+
+def _choose(job: Job) -> tuple[Selection, Any]:
+    chosen = job.recipe.select
+    scores = read_scores(job.folder.path / "scores.parquet", by=chosen.by, exits=chosen.exits)
+    clusters = job.folder.path / "clusters.parquet"
+    labels = read_clusters(clusters) if clusters.exists() else None
+    reason = reason_codes(
+        scores.status.astype(np.int64),
+        scores.response_tokens.astype(np.int64),
+        min_response_tokens=chosen.min_response_tokens,
+    )
+    selection = choose(
+        scores.score,
+        reason=reason,
+        count=keep_count(chosen.keep, len(scores.score)),
+        method=chosen.method,
+        order=chosen.order,
+        quota=chosen.quota,
+        clusters=labels,
+        groups=scores.groups if chosen.duplicates == "drop" else None,
+        lengths=scores.response_tokens.astype(np.int64),
+        seed=job.recipe.run.seed,
+    )
+    return selection, labels
+
+
+def _key(job: Job, scores: dict[str, Any]) -> Key:
+    chosen = job.recipe.select.model_dump(mode="json", exclude={"name"})
+    key = {"scores": scores["fingerprint"], **{f"select.{name}": value for name, value in chosen.items()}}
+    if job.recipe.select.method == "clusters":
+        clusters = job.folder.stage("clusters")
+        assert clusters is not None
+        key["clusters"] = clusters["fingerprint"]
+    if job.recipe.select.method == "random":
+        key["seed"] = job.recipe.run.seed
+    return key
+
+
+def _refuse_other_data(job: Job, scored: Key, data: str) -> None:
+    """A selection needs no model, so only what it can see is compared: the data and the settings given."""
+    now = {"data": data, **{k: v for k, v in settings(job.recipe).items() if v not in ("auto", None)}}
+    job.folder.require_same("scores", {name: scored[name] for name in now}, now)
+
+
+def _about(job: Job, kept: int, total: int) -> str:
+    chosen, model = job.recipe.select, Path(job.recipe.model.name).name
+    how = {
+        "clusters": f"the {chosen.order} {chosen.by} of every embedding cluster",
+        "top": f"the {chosen.order} {chosen.by} overall",
+        "random": f"a uniform sample (seed {job.recipe.run.seed})",
+        "longest": "the longest responses",
+    }[chosen.method]
+    return (
+        f"{kept:,} of {total:,} records, chosen by [curate](https://pypi.org/project/lc-curate/): {how}. "
+        f"Learning complexity was scored with {model}: 1 minus the mean confidence of its early exits in the "
+        "response tokens; low is easy."
+    )

@@ -1,0 +1,84 @@
+"""From `train.*` to the Trainer's arguments."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, TrainingArguments
+
+from curate.config import Train
+from curate.models import sharded_by_launcher
+from curate.types import CurateError
+
+logger = logging.getLogger(__name__)
+
+_EFFECTIVE_BATCH = 16
+
+
+def num_processes() -> int:
+    """Processes of this launch, over all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accumulation_steps(settings: Train) -> int:
+    """Batches per step: as set, else so many that a step takes 16 records over all processes."""
+    if settings.gradient_accumulation is not None:
+        return settings.gradient_accumulation
+    at_once = settings.batch_size * num_processes()
+    accumulation = max(1, round(_EFFECTIVE_BATCH / at_once))
+    if accumulation * at_once != _EFFECTIVE_BATCH:
+        logger.warning(
+            "%d processes with train.batch_size=%d take %d records a step, not %d",
+            num_processes(),
+            settings.batch_size,
+            accumulation * at_once,
+            _EFFECTIVE_BATCH,
+        )
+    return accumulation
+
+
+def training_arguments(
+    settings: Train, model: PreTrainedModel, seed: int, accumulation: int, checkpoint_dir: Path
+) -> TrainingArguments:
+    """What the Trainer is told; in the precision of the model, and on the CPU if the model is there.
+
+    Raises:
+        CurateError: float16 on a CPU.
+    """
+    on_cpu = model.device.type == "cpu" and not sharded_by_launcher()
+    if on_cpu and model.dtype == torch.float16:
+        raise CurateError("training in float16 needs a GPU: expected model.dtype=float32 or bfloat16 on a CPU")
+    names = {field.name for field in fields(TrainingArguments)}
+    checkpointing = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoint_dir),
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps or -1,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup,  # below 1: a share of the steps
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log the mean of earlier losses in place of a NaN
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        seed=seed,
+        bf16=model.dtype == torch.bfloat16,
+        fp16=model.dtype == torch.float16,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=settings.report_to,
+        disable_tqdm=True,
+        **{checkpointing: settings.gradient_checkpointing, f"{checkpointing}_kwargs": {"use_reentrant": False}},
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # without a launcher the Trainer would copy the model to all GPUs in threads
+    return arguments

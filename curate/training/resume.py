@@ -1,0 +1,70 @@
+"""Checkpoints that can be trusted: sealed with the digest of every file once all are written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+_SEAL = "complete.json"
+
+
+class SealCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Seals each checkpoint after the Trainer wrote it, in the main process, when all processes are done."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the seal."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            _seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint in `folder` whose files are all as they were written; None if there is none.
+
+    Later ones that a kill, a full disk or a bad block left incomplete are removed: training writes them anew.
+    """
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
+    for path in sorted(checkpoints, key=_step, reverse=True):
+        if _is_sealed(path):
+            return path
+        logger.warning("%s is incomplete and removed; training goes on from the one before", path)
+        shutil.rmtree(path)
+    return None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def _seal(checkpoint: Path) -> None:
+    temporary = checkpoint / f"{_SEAL}.tmp"
+    temporary.write_text(json.dumps(_digests(checkpoint)), encoding="utf-8")
+    os.replace(temporary, checkpoint / _SEAL)
+
+
+def _is_sealed(checkpoint: Path) -> bool:
+    try:
+        expected = json.loads((checkpoint / _SEAL).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(expected == _digests(checkpoint))
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    digests = {}
+    for file in sorted(checkpoint.rglob("*")):
+        if file.is_file() and not file.name.startswith(_SEAL):
+            with file.open("rb") as stream:
+                digests[file.relative_to(checkpoint).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
