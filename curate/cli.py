@@ -6,7 +6,6 @@ traceback); 130 interrupted, with the command that resumes.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -38,11 +37,6 @@ _Words = Annotated[
     typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
 ]
 _OVERRIDE = re.compile(r"[a-z_]+\.[A-Za-z_.]+=")
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "a file may not grow",
-}
 
 
 @app.command()
@@ -80,7 +74,8 @@ def demo(words: _Words = None) -> None:
     """Everything, on the embedded model and data; settings may be changed as for run."""
     from curate.demo.report import demo_recipe, flaw_lines
 
-    recipe = demo_recipe(words or [])
+    with _outcome():
+        recipe = demo_recipe(words or [])
     _perform("run", recipe)
     for line in flaw_lines(Path(recipe.run.dir), recipe.select.name):
         print(line)
@@ -101,7 +96,7 @@ def doctor(words: _Words = None) -> None:
         print(f"{type(parts.model).__name__}, {model.num_parameters():,} parameters, {model.dtype}, {parts.device}")
         layers = exit_layers(recipe.score.exits, parts.num_layers)
         print(f"{parts.num_layers} layers, then {tail}, then the LM head; exits {list(layers)}")
-        checks = run_checks(parts)
+        checks = run_checks(parts, layers)
         for check in checks:
             verdict = "ok" if check.passed else "FAILED"
             print(f"{verdict:>6}  {check.name}: {check.error:.2g} nats, allowed {check.tolerance:g}")
@@ -148,15 +143,17 @@ def _recipe(words: Sequence[str] | None) -> Recipe:
 
 
 def _perform(verb: Verb, recipe: Recipe) -> None:
-    from curate.pipeline import perform
-
     with _outcome(), _progress() as progress:
+        from curate.pipeline import perform
+
         perform(verb, recipe, progress=progress)
 
 
 @contextmanager
 def _outcome() -> Iterator[None]:
     """Turn the ways a command can end into lines and exit codes."""
+    from curate.runs import DISK_FULL
+
     _log_to_terminal()
     try:
         yield
@@ -166,11 +163,13 @@ def _outcome() -> Iterator[None]:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         command = shlex.join(["curate", *sys.argv[1:]])
-        _fail(f"interrupted; what is finished is kept. Continue with:\n  {command}", 130)
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        how = " the same accelerate launch, or on one process" if launched else ""
+        _fail(f"interrupted; what is finished is kept. Continue with{how}:\n  {command}", 130)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in DISK_FULL:
             raise
-        what = f"{_DISK[error.errno]} ({error.filename or error})"
+        what = f"{DISK_FULL[error.errno]} ({error.filename or error})"
         _fail(f"{what}; what is finished is kept. Make room, and the same command continues", 2)
 
 

@@ -11,14 +11,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from curate import strict_yaml
 from curate.types import CurateError
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if field.annotation is not bool and any(isinstance(v, bool) for v in (value if _is_list(value) else [value])):
+            raise ValueError("expected no boolean; YAML reads yes, no, on and off as booleans: quote them if words")
+        return value
 
 
 class Run(_Section):
@@ -146,15 +158,16 @@ class Select(_Section):
         number = value if isinstance(value, int) else value.strip().removesuffix("%").strip()
         try:
             share = float(number)
-        except ValueError:
+            whole = int(share)
+        except (ValueError, OverflowError):
             raise ValueError(f'keep is a share such as "10%" or a count, got {value!r}') from None
         if isinstance(value, str) and value.strip().endswith("%"):
             if not 0 < share <= 100:
                 raise ValueError(f"a share lies above 0% and up to 100%, got {value!r}")
             return value.strip()
-        if share != int(share) or share < 1:
+        if share != whole or share < 1:
             raise ValueError(f'keep is a share such as "10%" or a whole count from 1, got {value!r}')
-        return int(share)
+        return whole
 
 
 class Train(_Section):
@@ -196,25 +209,6 @@ class Recipe(_Section):
     train: Train = Field(default_factory=Train)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses keys that stand twice or are not words."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise CurateError(f"recipe line {key_node.start_mark.line + 1}: keys are words, got {key!r}")
-        if key in seen:
-            raise CurateError(f"recipe line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Recipe:
     """The recipe in a YAML file (or the defaults), changed by `section.key=value` words.
 
@@ -237,7 +231,7 @@ def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Re
             settings = settings.setdefault(head, {})
             if not isinstance(settings, dict):
                 raise CurateError(f"recipe: {section}.{head} has no keys of its own")
-        settings[rest or head] = _parse(text, f"the value of {key}")
+        settings[rest or head] = strict_yaml.parse(text, f"the value of {key}")
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -246,7 +240,7 @@ def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Re
 
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML that `load_recipe` reads back to an equal one."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return strict_yaml.dump(recipe.model_dump(mode="json"))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -256,19 +250,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise CurateError(f"cannot read the recipe {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CurateError(f"the recipe {path} is not UTF-8 text") from None
-    tree = _parse(text, f"the recipe {path}")
+    tree = strict_yaml.parse(text, f"the recipe {path}")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise CurateError(f"the recipe {path} is a mapping of sections, got {type(tree).__name__}")
     return {section: ({} if settings is None else settings) for section, settings in tree.items()}
-
-
-def _parse(text: str, what: str) -> Any:
-    try:
-        return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise CurateError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _explain(error: Any) -> str:

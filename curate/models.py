@@ -69,17 +69,6 @@ def text_config(model: PreTrainedModel | PreTrainedConfig) -> PreTrainedConfig:
     return getattr(model, "config", model).get_text_config()
 
 
-def num_layers(model: PreTrainedModel | PreTrainedConfig) -> int:
-    """L, the number of decoder layers."""
-    return int(text_config(model).num_hidden_layers)
-
-
-def max_positions(model: PreTrainedModel | PreTrainedConfig) -> int | None:
-    """The longest sequence the model was built for, in tokens; None where its configuration does not say."""
-    positions = getattr(text_config(model), "max_position_embeddings", None)
-    return int(positions) if positions else None
-
-
 def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The configuration of a model, without its weights.
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -42,11 +42,17 @@ class Processes:
         return self.rank == 0
 
 
+def launcher_rank() -> int:
+    """The rank that a launcher gave this process, known before the processes meet; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def join_launch(hang_timeout: float) -> Processes:
     """Find the other processes of this launch; alone unless a launcher set WORLD_SIZE.
 
     Raises:
         CurateError: `accelerate launch --cpu --num_processes N`, which starts one process and says nothing.
+        TimeoutError: the others did not come within `hang_timeout` seconds.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         asked = _asked_of_launcher()
@@ -61,9 +67,24 @@ def join_launch(hang_timeout: float) -> Processes:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=hang_timeout))
-    launch = broadcast_object_list([secrets.token_hex(8)])[0]
+    try:
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=hang_timeout))
+        launch = broadcast_object_list([secrets.token_hex(8)])[0]
+    except RuntimeError as error:
+        if not lost_process(error):
+            raise
+        raise TimeoutError(
+            f"the {os.environ['WORLD_SIZE']} processes of this launch did not all meet within {hang_timeout:.0f} s "
+            f"({str(error).strip().splitlines()[0][:200]}); run.hang_timeout sets the wait"
+        ) from error
     return Processes(state.process_index, state.num_processes, launch)
+
+
+def lost_process(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says that another process ended or hangs; gloo says so in words only."""
+    import torch.distributed
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 class Heartbeat:
@@ -117,28 +138,29 @@ def wait_for(
     *,
     folder: Path,
     processes: Processes,
-    ranks: Iterable[int],
+    rank: int,
     what: str,
     hang_timeout: float,
     heartbeat: Heartbeat,
 ) -> None:
-    """Wait until `ready`, as long as one of `ranks` makes progress.
+    """Wait until `ready`, as long as `rank`, whose work is awaited, makes progress.
 
     Clocks of several machines are not compared: only whether a heartbeat changed since this process last looked.
 
     Raises:
-        TimeoutError: no heartbeat of any of `ranks` changed for `hang_timeout` seconds.
+        TimeoutError: the heartbeat of `rank` did not change for `hang_timeout` seconds.
     """
-    paths = [heartbeat_path(folder, processes, rank) for rank in ranks]
-    seen, since = None, time.monotonic()
+    path = heartbeat_path(folder, processes, rank)
+    seen, since = _modified(path), time.monotonic()
     while not ready():
         heartbeat.beat()
-        beats = [_modified(path) for path in paths]
-        if beats != seen:
-            seen, since = beats, time.monotonic()
+        modified = _modified(path)
+        if modified != seen:
+            seen, since = modified, time.monotonic()
         elif time.monotonic() - since > hang_timeout:
             raise TimeoutError(
-                f"waited {hang_timeout:.0f} s for {what} without a sign of progress; every process ends. "
+                f"waited {hang_timeout:.0f} s for {what} without a sign of life from process {rank}; every process "
+                "ends. "
                 "If the processes run on several machines, all must see the same run.dir. "
                 "The same command continues with what is finished; run.hang_timeout sets the wait."
             )
@@ -153,19 +175,20 @@ def _modified(path: Path) -> int | None:
 
 
 def _asked_of_launcher() -> int:
-    """`--num_processes` on the command line of the process that started us, if that was `accelerate launch`."""
+    """How many processes `accelerate launch` was asked for, by flag or configuration file, if that started us."""
     try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:  # not Linux
         return 1
-    if (
-        not any("accelerate" in word for word in words[:3])
-        or "launch" not in words[:4]
-        or "curate" not in " ".join(words)
-    ):
+    launchers = (i for i, word in enumerate(words[:5]) if word == "launch" or word.endswith("accelerate-launch"))
+    launch = next(launchers, 0)
+    if not any("accelerate" in word for word in words[1 : launch + 1]):
         return 1
-    for i, word in enumerate(words):
-        value = word.partition("=")[2] or (words[i + 1] if i + 1 < len(words) else "")
-        if word.split("=")[0] == "--num_processes" and value.isdigit():
-            return int(value)
-    return 1
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    asked = launch_command_parser().parse_args(words[launch + 1 :])
+    configured = asked.config_file or (Path(default_config_file).is_file() and not asked.cpu)
+    if asked.num_processes is None and configured:
+        return int(load_config_from_file(asked.config_file).num_processes)
+    return int(asked.num_processes or 1)

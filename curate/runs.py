@@ -8,11 +8,13 @@ publishes the same bytes again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
@@ -27,6 +29,23 @@ logger = logging.getLogger(__name__)
 
 Key = Mapping[str, Any]  # what a stage's result depends on, by name; plain JSON values
 
+DISK_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file may not grow",
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """What a process that ends with `error` exits with.
+
+    130 interrupted; 2 a person's mistake or a limit of the machine (a full disk, a process that hangs); else 1.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    full = isinstance(error, OSError) and error.errno in DISK_FULL
+    return 2 if full or isinstance(error, (CurateError, TimeoutError)) else 1
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -35,14 +54,13 @@ def replacing(path: Path) -> Iterator[Path]:
     The block may make a file or a folder of it. On an error nothing of it stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
+    token = secrets.token_hex(4)  # process numbers repeat on several machines
+    temporary = path.with_name(f".{path.name}.{token}.curate-tmp")
     try:
         yield temporary
         _flush(temporary)
         if path.is_dir():  # a folder cannot be renamed onto a full one
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            _remove(old)
+            old = path.with_name(f".{path.name}.{token}.curate-old")
             os.rename(path, old)
             os.rename(temporary, path)
             _remove(old)
@@ -101,7 +119,9 @@ class RunFolder:
             return {"stages": {}}
         try:
             manifest: dict[str, Any] = json.loads(text)
-        except ValueError:
+            if not isinstance(manifest["stages"], dict):
+                raise TypeError
+        except (ValueError, LookupError, TypeError):
             raise CurateError(
                 f"{self.path / 'manifest.json'} is not the manifest of a run; use another run.dir"
             ) from None
@@ -117,6 +137,15 @@ class RunFolder:
         manifest = self.manifest()
         manifest["stages"][name] = {"fingerprint": fingerprint(key), "key": dict(key), **facts}
         write_json(self.path / "manifest.json", manifest)
+
+    def forget(self, name: str) -> None:
+        """Strike a stage from the manifest: the last thing before a result is replaced by that of another key.
+
+        Were the process killed between the replacement and its record, the new result would pass for the old one.
+        """
+        manifest = self.manifest()
+        if manifest["stages"].pop(name, None) is not None:
+            write_json(self.path / "manifest.json", manifest)
 
     def describe(self, **facts: Any) -> None:
         """Enter facts about the whole run (versions, device, seed)."""
@@ -156,7 +185,7 @@ class RunFolder:
         with file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # POSIX locks also hold across NFS clients
-            except BlockingIOError:
+            except (BlockingIOError, PermissionError):  # which of the two depends on the system
                 file.seek(0)
                 raise CurateError(
                     f"another run works in {self.path} ({file.read().strip()}); wait or use another run.dir"
@@ -169,11 +198,16 @@ class RunFolder:
             yield
 
     def clean(self) -> None:
-        """Remove what a killed run left half-written. Only under the lock."""
-        for pattern in ("", "work/", "work/*/", "selections/", "selections/*/"):
-            for ending in ("tmp", "old"):
-                for leftover in self.path.glob(f"{pattern}.*.{ending}"):
-                    _remove(leftover)
+        """Remove what a killed run left half-written, and put back what it moved aside. Only under the lock."""
+        for folder in ("", "work/", "work/*/", "selections/", "selections/*/"):
+            for old in self.path.glob(f"{folder}.*.curate-old"):
+                place = old.with_name(old.name[1:].rsplit(".", 2)[0])
+                if place.exists():
+                    _remove(old)
+                else:
+                    os.rename(old, place)
+            for temporary in self.path.glob(f"{folder}.*.curate-tmp"):
+                _remove(temporary)
         _remove(self.work / "launches")
         _remove(self.work / "heartbeats")
 
@@ -183,7 +217,7 @@ class RunFolder:
         The first failure of a launch stays: that the others were then ended is not the news.
         """
         path = self.path / "status.json"
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             old = json.loads(path.read_text(encoding="utf-8"))
             if old["launch"] == launch and old["state"] == "failed":
                 return

@@ -6,7 +6,7 @@ Nothing here imports `curate.scoring`: the reference stands on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,13 +44,18 @@ def _local_and_global(num_layers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Family:
-    """A configuration; `of_depth` gives the settings that follow from the number of layers."""
+    """A configuration.
+
+    of_depth         the settings that follow from the number of layers
+    layers_in_a_row  weights that hold equal parts for every layer, with the dimension along which they do
+    """
 
     name: str
     model_type: str
     settings: Mapping[str, Any]
     of_depth: Callable[[int], Mapping[str, Any]] = _nothing
     num_layers_key: str = "num_hidden_layers"
+    layers_in_a_row: Mapping[str, int] = field(default_factory=dict)
 
     def empty(self, num_layers: int, dtype: torch.dtype = torch.float32) -> Any:
         """A model of that many layers, as its library initialises it."""
@@ -74,7 +79,10 @@ class Family:
 
 def shorter(family: Family, model: Any, k: int, dtype: torch.dtype = torch.float32) -> Any:
     """A separately built k-layer model with the weights of the first k layers of `model`, and all other weights."""
-    small, weights = family.empty(k, dtype), model.state_dict()
+    small, weights = family.empty(k, dtype), dict(model.state_dict())
+    for name in family.layers_in_a_row:
+        length = weights[name].shape[family.layers_in_a_row[name]] * k // NUM_LAYERS
+        weights[name] = weights[name].narrow(family.layers_in_a_row[name], 0, length)
     kept = {name: weights[name] for name in small.state_dict()}
     dropped = weights.keys() - kept.keys()
     assert all({str(i) for i in range(k, NUM_LAYERS)} & set(name.split(".")) for name in dropped), dropped
@@ -145,6 +153,24 @@ FAMILIES: tuple[Family, ...] = (
         {**_TIED, "head_dim": 16, "sliding_window": WINDOW, "final_logit_softcapping": 4.0},
         _local_and_global,
     ),
+    Family(
+        "gemma4",
+        "gemma4_text",
+        {
+            **_TIED,
+            "head_dim": 16,
+            "global_head_dim": 16,
+            "vocab_size_per_layer_input": VOCABULARY,
+            "hidden_size_per_layer_input": 8,
+            "final_logit_softcapping": 4.0,
+        },
+        # layers 3 and 4 use the keys and values of layer 2; the last layer of a Gemma 4 is always a global one
+        lambda num_layers: {
+            "layer_types": ["full_attention"] * num_layers,
+            "num_kv_shared_layers": max(0, num_layers - 2),
+        },
+        layers_in_a_row={"model.embed_tokens_per_layer.weight": 1, "model.per_layer_model_projection.weight": 0},
+    ),
     Family("phi", "phi", {**_LLAMA, "partial_rotary_factor": 0.5}),
     Family("phi3_window", "phi3", {**_GROUPED, "sliding_window": WINDOW}),
     Family("gpt2", "gpt2", _gpt(), num_layers_key="n_layer"),
@@ -168,7 +194,13 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "opt_post_norm_projected",
         "opt",
-        {**_BASE, "ffn_dim": 128, "word_embed_proj_dim": 32, "do_layer_norm_before": False, "tie_word_embeddings": True},
+        {
+            **_BASE,
+            "ffn_dim": 128,
+            "word_embed_proj_dim": 32,
+            "do_layer_norm_before": False,
+            "tie_word_embeddings": True,
+        },
     ),
     Family("cohere", "cohere", {**_TIED, "logit_scale": 1.5}),
     Family("cohere2", "cohere2", {**_TIED, "logit_scale": 1.5, "sliding_window": WINDOW}, _local_and_global),

@@ -307,6 +307,16 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path, damage: Callable[[byt
         read(path, on_error="skip")
 
 
+def test_a_footer_on_which_the_parquet_reader_would_abort_the_process_is_refused(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", [])
+    footer = path.read_bytes()
+    rows_of_the_group = b"\x16\x00\x16\x00&"  # thrift: total_byte_size 0, num_rows 0
+    assert footer.count(rows_of_the_group) == 1
+    path.write_bytes(footer.replace(rows_of_the_group, b"\x16\x00\x16\x01&"))  # num_rows -1
+    with pytest.raises(CurateError, match="do not add up to the 0 rows"):
+        read(path)
+
+
 def test_a_folder_is_its_files_in_order_of_name(tmp_path: Path) -> None:
     write(tmp_path, "b.jsonl", b'{"n": 1}\n{"n": 2}\n')
     write(tmp_path, "a.json", b'[{"n": 0}]')

@@ -15,7 +15,6 @@ from tokenizers import Tokenizer, models
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
@@ -29,8 +28,6 @@ from curate.models import (
     load_config,
     load_model,
     load_tokenizer,
-    max_positions,
-    num_layers,
     resolve_device,
     resolve_dtype,
     text_config,
@@ -81,7 +78,7 @@ def test_a_model_loads_in_eval_mode_in_the_precision_asked_for(folder: Path) -> 
         model = load_model(str(folder), dtype=dtype, device=CPU)
         assert not model.training
         assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
-    assert (num_layers(model), max_positions(model), text_config(model).vocab_size) == (4, 128, 64)
+    assert (text_config(model).num_hidden_layers, text_config(model).vocab_size) == (4, 64)
 
 
 def test_a_checkpoint_in_bfloat16_is_computed_in_float32_on_a_cpu(folder: Path) -> None:
@@ -315,10 +312,6 @@ def test_a_home_folder_is_understood(folder: Path, monkeypatch: pytest.MonkeyPat
     assert load_config("~/tiny").model_type == "llama"
 
 
-def test_positions_are_found_under_other_names() -> None:
-    assert max_positions(GPT2Config(n_positions=77)) == 77
-
-
 def test_one_changed_byte_changes_the_fingerprint_of_a_small_model(folder: Path) -> None:
     file = folder / "model.safetensors"
     content = file.read_bytes()
@@ -372,6 +365,6 @@ def test_real_models_load(name: str, parameters: int, layers: int) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip(f"{SHARED / name} is not here")
     model = load_model(str(SHARED / name), device=CPU)
-    assert (model.num_parameters(), num_layers(model)) == (parameters, layers)
+    assert (model.num_parameters(), text_config(model).num_hidden_layers) == (parameters, layers)
     tokenizer = load_tokenizer(str(SHARED / name))
     assert max(tokenizer("Once upon a time")["input_ids"]) < model.config.vocab_size

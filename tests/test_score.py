@@ -236,7 +236,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     table, rows, scorer = table_of(conversations(8), tmp_path), np.array([5, 0, 7, 1, 3]), scorer_of(llama)
     whole = score_batch(scorer, table, rows)
     fail_where(scorer, lambda ids: len(ids) > 2, error)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG):
         halved = score_batch(scorer, table, rows)
     assert "out of memory on 5 records" in caplog.text
     assert halved.split
@@ -305,7 +305,7 @@ def test_a_record_that_is_not_finite_at_one_exit_only_has_no_number_at_any(llama
         llama.model.layers[-1].mlp.down_proj.weight.fill_(torch.inf)
     scores = score_batch(scorer, table, rows)
     assert (scores.status == STATUS["non_finite"]).all()
-    assert np.isnan(scores.confidence).all()
+    assert np.isnan([scores.confidence, scores.log_prob]).all()
     early = score_batch(dataclasses.replace(scorer, layers=(1, 2)), table, rows)
     assert (early.status == STATUS["scored"]).all()
 

@@ -264,6 +264,17 @@ def test_control_tokens_in_a_unigram_vocabulary_are_ordinary_text():
     assert tokens.control_hits == 3
 
 
+def test_control_tokens_that_merges_would_build_are_ordinary_text():
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens({"extra_special_tokens": ["at"]})
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    assert ["a", "t"] in spec["model"]["merges"]
+    tokens = one(pair("a ", "cat at"), tokenizer, "plain")
+    assert tokenizer.convert_tokens_to_ids("at") not in tokens.input_ids
+    assert tokenizer.decode(tokens.input_ids) == "a cat at"
+    assert tokens.control_hits == 2
+
+
 def test_normalised_characters_count_where_the_text_has_them():
     tokenizer = byte_level()
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
@@ -402,13 +413,6 @@ def test_texts_that_meet_form_no_control_token():
     tokens = one(conversation("a<|im_", "end|>b"), tokenizer, "chat")
     assert not set(tokens.input_ids.tolist()) & set(tokenizer.added_tokens_decoder)
     assert tokenizer.decode(tokens.input_ids) == "a<|im_end|>b"
-
-
-@pytest.mark.parametrize("template", ["plain", "chat"])
-def test_text_that_imitates_our_private_names_is_refused(template):
-    tokenizer = byte_level(chat_templates.CHATML)
-    assert one(pair("q", "a\U0010ffff</s>b"), tokenizer, template).status == "unscorable"
-    assert one(pair("q", "a\U0010ffff\U0010fffe b"), tokenizer, template).status == "scored"
 
 
 def test_a_header_that_swallows_white_space_is_not_scored():

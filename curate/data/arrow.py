@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.data.json_text import one_line
+from curate.data.json_text import excerpt, one_line
 from curate.types import CurateError
 
 BATCH_ROWS = 1024  # rows decoded at once ...
@@ -20,9 +20,8 @@ def rows(path: Path, name: str, *, limit: int) -> Iterator[dict[str, Any] | None
     """Each row of a Parquet file as a mapping; None for one of more than `limit` bytes.
 
     Raises:
-        CurateError: not a Parquet file, damaged, or a column name that stands twice.
+        CurateError: as `batches` says.
     """
-    seen = 0
     for batch in batches(path, name):
         large = batch.nbytes > limit
         try:
@@ -31,35 +30,47 @@ def rows(path: Path, name: str, *, limit: int) -> Iterator[dict[str, Any] | None
             raise _damaged(name, error) from None
         for i, fields in enumerate(records):
             yield None if large and batch.slice(i, 1).nbytes > limit else fields
-        seen += len(records)
-    stated = schema_and_rows(path, name)[1]
-    if seen != stated:
-        raise CurateError(f"{name} states {stated} rows and holds {seen}: the file is damaged")
 
 
 def batches(path: Path, name: str) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file, at most BATCH_ROWS at a time."""
-    schema = schema_and_rows(path, name)[0]
-    twice = [column for i, column in enumerate(schema.names) if column in schema.names[:i]]
+    """The rows of a Parquet file, at most BATCH_ROWS at a time.
+
+    Raises:
+        CurateError: not a Parquet file, a damaged one, or a column name that stands twice.
+    """
+    seen = 0
+    try:
+        with pq.ParquetFile(path) as parquet:
+            fitting = _check(parquet, name)
+            for batch in parquet.iter_batches(batch_size=min(BATCH_ROWS, fitting)):
+                seen += len(batch)
+                yield batch
+            if seen != parquet.metadata.num_rows:
+                raise ValueError(f"it states {parquet.metadata.num_rows} rows and holds {seen}")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(name, error) from None
+
+
+def schema(path: Path, name: str) -> pa.Schema:
+    """The schema of a Parquet file, with its metadata."""
+    try:
+        return pq.read_schema(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(name, error) from None
+
+
+def _check(parquet: pq.ParquetFile, name: str) -> int:
+    """How many rows fit into a batch; refuses a footer that contradicts itself, on which the C++ reader may abort."""
+    columns = parquet.schema_arrow.names
+    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
     if twice:
-        raise CurateError(f"{name}: the column {twice[0]!r} stands twice")
-    try:
-        with pq.ParquetFile(path) as parquet:
-            facts = parquet.metadata
-            size = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
-            fitting = _BATCH_BYTES * facts.num_rows // max(size, 1)
-            yield from parquet.iter_batches(batch_size=max(1, min(BATCH_ROWS, fitting)))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(name, error) from None
-
-
-def schema_and_rows(path: Path, name: str) -> tuple[pa.Schema, int]:
-    """The schema of a Parquet file, with its metadata, and the number of rows that it states."""
-    try:
-        with pq.ParquetFile(path) as parquet:
-            return parquet.schema_arrow, parquet.metadata.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(name, error) from None
+        raise CurateError(f"{name}: the column {excerpt(twice[0])} stands twice")
+    stated = int(parquet.metadata.num_rows)
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != stated or any(group.num_rows < 0 for group in groups):
+        raise ValueError(f"its parts do not add up to the {stated} rows that it states")
+    size = sum(int(group.total_byte_size) for group in groups)
+    return max(1, _BATCH_BYTES * stated // max(size, 1))
 
 
 def load_hub(name: str, split: str | None, revision: str | None, *, what: str) -> Any:

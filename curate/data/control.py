@@ -5,10 +5,10 @@ written by the chat template. White space never is one (runs of spaces in GPT-Ne
 person allows: those are encoded as the tokenizer always does.
 
 `split_special_tokens=True` covers the special ones alone, and `sanitize_control_tokens=True` gives no offsets and cuts
-the text at every hit. So the backend is copied, and in the copy `<|im_end|>` is called MARK + `<|im_end|>`, in the
-added tokens and in the model's vocabulary (Unigram would find `</s>` there by itself). What a template wrote is given
-that name before it is encoded. The same characters in a record find no token and are encoded in one piece with what
-stands around them, with true offsets.
+the text at every hit. So the backend is copied, and in the copy `<|im_end|>` gets a private name, in the added tokens
+and in the model's vocabulary (Unigram would find `</s>` there by itself). What a template wrote is given that name
+before it is encoded. The same characters in a record find no token and are encoded in one piece with what stands
+around them, with true offsets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,6 @@ from curate.types import CurateError, IntArray
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "\U0010ffff"  # a noncharacter: Unicode keeps it out of interchanged text
 _PRIVATE = range(0x10FFFD, 0xEFFFF, -1)  # the two private planes
 
 
@@ -44,7 +44,7 @@ class Codec:
     is_name  id in the copy -> whether it stands for a private name, and so for a control token
     control  any control token, longest first
     openers  the same, or the beginning of one at the end of a text, which the next text could complete
-    names    any private name
+    mark     what a private name begins with
     """
 
     backend: Tokenizer
@@ -53,7 +53,7 @@ class Codec:
     is_name: npt.NDArray[np.bool_]
     control: re.Pattern[str]
     openers: re.Pattern[str]
-    names: re.Pattern[str]
+    mark: str
 
 
 def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str] = ()) -> Codec:
@@ -69,14 +69,15 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
         )
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens = _control_tokens(spec, tokenizer.chat_template, allow_tokens)
-    _rename(spec, {token: _MARK + token for token in tokens})
+    mark = f"\ufdd0{secrets.token_hex(8)}"  # random, so that no text can hold it; no result depends on it
+    _rename(spec, {token: mark + token for token in tokens})
     backend = Tokenizer.from_str(json.dumps(spec))
     ids = np.arange(1 + max(backend.get_vocab(with_added_tokens=True).values()))
     for token in spec["added_tokens"]:  # where the vocabulary lacks them, ids follow from their order
         ids[backend.token_to_id(token["content"])] = token["id"]
     is_name = np.zeros(len(ids), dtype=np.bool_)
     for token in tokens:
-        is_name[backend.token_to_id(_MARK + token)] = True
+        is_name[backend.token_to_id(mark + token)] = True
     if (unknown := _unknown_token(spec["model"])) is not None:
         is_name[backend.token_to_id(unknown)] = False  # any text may encode to it
     control = _any_of(tokens)
@@ -90,7 +91,7 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
         is_name,
         re.compile(control),
         re.compile(rf"{control}|(?:{_any_of(openings)})\Z"),
-        re.compile(f"{_MARK}(?:{control})"),
+        mark,
     )
 
 
@@ -112,16 +113,9 @@ def disarm(chat: Mapping[str, Any], codec: Codec) -> tuple[dict[str, Any], dict[
 
 
 def write_names(rendering: str, codec: Codec, originals: Mapping[int, str]) -> str:
-    """A rendering with private names for the template's control tokens and the data's own text for its stand-ins.
-
-    Raises:
-        ValueError: the data itself holds a private name.
-    """
-    named, count = codec.control.subn(rf"{_MARK}\g<0>", rendering)
-    text = named.translate(originals) if originals else named
-    if _MARK in rendering and len(codec.names.findall(text)) != count:
-        raise ValueError("the text holds the noncharacter U+10FFFF before a control token")
-    return text
+    """A rendering with private names for the template's control tokens and the data's own text for its stand-ins."""
+    named = codec.control.sub(rf"{codec.mark}\g<0>", rendering)
+    return named.translate(originals) if originals else named
 
 
 def _control_tokens(

@@ -40,7 +40,7 @@ def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
         batches = itertools.chain.from_iterable(table.to_batches() for table in tables)
         return _write_batches(batches, dataset.features.arrow_schema, source, data, kept, folder)
     if all(file.kind == "parquet" for file in source.files):
-        schemas = [arrow.schema_and_rows(file.path, file.name)[0] for file in source.files]
+        schemas = [arrow.schema(file.path, file.name) for file in source.files]
         if all(schema.equals(schemas[0]) for schema in schemas):
             batches = itertools.chain.from_iterable(arrow.batches(file.path, file.name) for file in source.files)
             return _write_batches(batches, schemas[0], source, data, kept, folder)

@@ -10,6 +10,7 @@ Text of a record never acts as markup: see curate.data.control.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -111,11 +112,16 @@ def training_labels(tokens: Tokens, eos_token_id: int | None) -> tuple[list[int]
 
 
 def default_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """The smallest of 2048 and what the model and its tokenizer say they can take, in tokens."""
+    """The smaller of 2048 and what the model and its tokenizer say they can take, in tokens."""
+    return int(min(DEFAULT_MAX_LENGTH, own_max_length(tokenizer, config)))
+
+
+def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:
+    """What the model and its tokenizer say they can take, in tokens; infinite where neither says."""
     text_config = config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
     limits = [getattr(text_config, name, None) for name in names] + [tokenizer.model_max_length]
-    return min([DEFAULT_MAX_LENGTH, *(int(limit) for limit in limits if limit is not None and limit > 1)])
+    return min([limit for limit in limits if limit is not None and limit > 1], default=math.inf)
 
 
 def _prepare(
@@ -162,8 +168,8 @@ def _tokenize(
                 yield _unscored(prompt, prompt.status)
                 continue
             ids, marks, num_names = _mark(next(encodings), prompt.rendered, codec)
-            if num_names != (len(codec.names.findall(prompt.rendered.text)) if template == "chat" else 0):
-                yield _unscored(prompt, "unscorable")  # the data imitates a private name
+            if num_names != prompt.rendered.text.count(codec.mark):
+                yield _unscored(prompt, "unscorable")  # the tokenizer does not read what its template wrote
                 continue
             context = np.full(len(opening), CONTEXT, dtype=np.uint8)
             yield _fit(prompt, np.concatenate([opening, ids]), np.concatenate([context, marks]), max_length, trim)

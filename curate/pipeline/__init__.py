@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from curate.config import Recipe
-from curate.parallel import join_launch
 from curate.pipeline.job import Job, Progress, open_job
 from curate.runs import RunFolder
 from curate.types import CurateError
@@ -36,7 +35,9 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
     """
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
-    with open_job(recipe, verb, join_launch(recipe.run.hang_timeout), progress or _silent) as job:
+    with open_job(recipe, verb, progress or _silent) as job:
+        if verb == "run" and job.processes.is_main:
+            _check_ahead(job)
         if verb in ("run", "score"):
             job = _score(job)
         if verb in ("run", "embed"):
@@ -46,6 +47,18 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
         if verb in ("run", "train"):
             _train(job)
     return job.folder
+
+
+def _check_ahead(job: Job) -> None:
+    """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
+    from curate.data.files import open_source
+    from curate.diversity.embed import embedder_folder
+    from curate.pipeline.adapters import check_trainable
+
+    with job.heartbeat.kept_up():
+        open_source(job.recipe.data)
+        embedder_folder(job.recipe.embed.model)
+        check_trainable(job)
 
 
 def _score(job: Job) -> Job:

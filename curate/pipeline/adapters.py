@@ -2,36 +2,63 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from curate.checkpoints import tokenizer_fingerprint, weight_fingerprint
-from curate.data.files import open_source
+from curate.data.files import open_source, source_sha256
 from curate.data.prompts import resolve_template
 from curate.data.records import read_examples
-from curate.data.tokens import default_max_length, tokenize, training_labels
+from curate.data.tokens import own_max_length, tokenize, training_labels
 from curate.models import load_config, load_model, load_tokenizer
+from curate.parallel import lost_process
 from curate.pipeline.job import Job, log_finished, log_stage
-from curate.pipeline.keys import read_key
+from curate.pipeline.keys import read_key, refuse_other_data, settle, settled
 from curate.pipeline.selections import selection_stage
 from curate.runs import Key, replacing, write_json
 from curate.tables import read_kept
 from curate.training.lora import Feature, merge_adapter, train_adapter
 from curate.types import CurateError, Tokens
 
+# What safetensors and torch.save say when a file cannot be written (the latter not why).
+_FULL = {
+    "os error 28)": errno.ENOSPC,
+    "os error 122)": errno.EDQUOT,
+    "os error 27)": errno.EFBIG,
+    "inline_container": errno.ENOSPC,
+    "file write failed": errno.ENOSPC,
+}
+
 
 def adapter_stage(name: str) -> str:
     """The manifest's name for the adapter of a selection."""
     return f"{selection_stage(name)}/adapter"
+
+
+def check_trainable(job: Job) -> None:
+    """See that train.model, where it is another than the scoring model, is there and knows the scoring template.
+
+    Raises:
+        CurateError: it is not, or does not.
+    """
+    model = job.recipe.model
+    if job.recipe.train.model and model.name:
+        scoring = load_tokenizer(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+        resolve_template(resolve_template(job.recipe.prompt.template, scoring), _tokenizer(job))
+        load_config(_model_name(job), revision=_revision(job), trust_remote_code=model.trust_remote_code)
 
 
 def train(job: Job) -> None:
@@ -47,7 +74,7 @@ def train(job: Job) -> None:
         return
     work = _work(job)
     settings, model_settings = job.recipe.train, job.recipe.model
-    with job.heartbeat.kept_up():
+    with job.heartbeat.kept_up(), _faults_by_their_kind(job, work):
         model = load_model(
             _model_name(job),
             revision=_revision(job),
@@ -67,6 +94,7 @@ def train(job: Job) -> None:
         )
     if not job.processes.is_main:
         return
+    job.folder.forget(adapter_stage(name))
     if settings.merge:
         with replacing(job.folder.selection(name) / "merged") as temporary:
             merge_adapter(
@@ -95,17 +123,37 @@ def train(job: Job) -> None:
     shutil.rmtree(work)
 
 
+@contextmanager
+def _faults_by_their_kind(job: Job, folder: Path) -> Iterator[None]:
+    """The libraries that train tell of a full disk, and of a process that is gone, in words only."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        number = next((number for words, number in _FULL.items() if words in str(error)), None)
+        if number is not None:
+            raise OSError(number, os.strerror(number), str(folder)) from error
+        if job.processes.count > 1 and lost_process(error):
+            raise TimeoutError(
+                "another process ended while training, or gave no sign of life for "
+                f"{job.recipe.run.hang_timeout:.0f} s; every process ends. "
+                "The same command continues with the last checkpoint; run.hang_timeout sets the wait."
+            ) from error
+        raise
+
+
 def _prepare(job: Job) -> dict[str, Any]:
     folder, name = job.folder, job.recipe.select.name
     stage = folder.stage(selection_stage(name))
     if stage is None:
         raise CurateError(f"{folder.path} holds no selection {name!r} yet: run curate select (or curate run)")
+    refuse_other_data(folder, job.recipe, source_sha256(open_source(job.recipe.data)))
+    job = replace(job, recipe=settle(job.recipe, settled(folder)))  # the examples and the mask that scoring used
     key = _key(job, stage)
     if folder.is_done(adapter_stage(name), key) and (folder.selection(name) / "adapter").exists():
         log_finished(adapter_stage(name))
         return {"done": True}
     work = _work(job)
-    if work.exists() and (not (work / "key.json").exists() or read_key(work) != key):
+    if work.exists() and read_key(work) != key:
         shutil.rmtree(work)  # of another selection or other settings
     if not work.exists():
         with replacing(work) as temporary:
@@ -135,13 +183,13 @@ def _write_features(job: Job, path: Path) -> dict[str, int]:
 
     Returns how many records that model cannot be trained on, by status.
     """
-    end = _tokenizer(job).eos_token_id
+    end, limit = _tokenizer(job).eos_token_id, _length_limit(job)
     features: list[Feature] = []
     dropped: Counter[str] = Counter()
     for record in _kept_tokens(job):
         if record.status == "scored":
-            ids, labels = training_labels(record, end)
-            features.append((np.array(ids), np.array(labels)))
+            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
+            features.append((ids, labels))
         else:
             dropped[record.status] += 1
         job.advance("training examples", len(features), None, "records")
@@ -159,17 +207,24 @@ def _write_features(job: Job, path: Path) -> dict[str, int]:
 def _kept_tokens(job: Job) -> Iterator[Tokens]:
     recipe, tokenizer = job.recipe, _tokenizer(job)
     kept = read_kept(job.folder.selection(recipe.select.name) / "selection.parquet")
-    limit = default_max_length(tokenizer, load_config(_model_name(job), revision=_revision(job)))
+    assert recipe.prompt.max_length is not None, "settled when the records were scored"
     examples = read_examples(recipe.data, open_source(recipe.data))
     return tokenize(
         (replace(example, row=i) for i, example in enumerate(compress(examples, kept))),
         tokenizer,
         template=resolve_template(recipe.prompt.template, tokenizer),
         system=recipe.prompt.system,
-        max_length=min(recipe.prompt.max_length or limit, limit),
+        max_length=min(recipe.prompt.max_length, _length_limit(job)),
         too_long=recipe.prompt.too_long,
         allow_tokens=recipe.model.allow_tokens,
     )
+
+
+def _length_limit(job: Job) -> int:
+    """Tokens that the model to train can take."""
+    trust = job.recipe.model.trust_remote_code
+    config = load_config(_model_name(job), revision=_revision(job), trust_remote_code=trust)
+    return int(min(own_max_length(_tokenizer(job), config), 1 << 31))
 
 
 def _read_features(path: Path) -> list[Feature]:

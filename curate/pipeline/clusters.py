@@ -46,6 +46,7 @@ def cluster(job: Job) -> None:
         )
     with replacing(path) as temporary:
         write_clusters(temporary, clusters.labels, clusters.distance)
+        job.folder.forget("clusters")
     missing = int((clusters.labels < 0).sum())
     facts = {
         "in": len(embeddings),

@@ -19,7 +19,7 @@ from curate.diversity.embed import embed as embed_texts
 from curate.models import resolve_device
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job, log_finished, log_stage
-from curate.pipeline.keys import read_key, settings
+from curate.pipeline.keys import read_key, refuse_other_data, settings, settle, settled
 from curate.pipeline.resolve import resolve
 from curate.pipeline.scores import prepare_tokens
 from curate.runs import Key, replacing, write_json
@@ -47,10 +47,15 @@ def embed(job: Job) -> None:
 
 
 def _prepare(job: Job) -> dict[str, Any]:
-    source, recipe = open_source(job.recipe.data), job.recipe
+    source, before = open_source(job.recipe.data), settled(job.folder)
+    with job.heartbeat.kept_up():
+        data = source_sha256(source)
+        if before:
+            refuse_other_data(job.folder, job.recipe, data)
+        recipe = settle(job.recipe, before) if before else resolve(job.recipe, job.folder, source).recipe
     stage = job.folder.stage("embeddings")
     key = {
-        "data": source_sha256(source),
+        "data": data,
         **settings(recipe),
         "embed.model": embedder_fingerprint(recipe.embed.model),
         "embed.text": recipe.embed.text,
@@ -60,10 +65,12 @@ def _prepare(job: Job) -> dict[str, Any]:
         job.folder.require_same("embeddings", stage["key"], key)
         if (job.folder.path / "embeddings.npy").exists():
             log_finished("embeddings")
+            shutil.rmtree(job.folder.work / "embeddings", ignore_errors=True)
             return {"done": True}
     work = job.folder.work / "embeddings"
-    if (work / "key.json").exists():
-        job.folder.require_same("embeddings", read_key(work), key)
+    if (unfinished := read_key(work)) is not None:
+        job.folder.require_same("embeddings", unfinished, key)
+        job.discard_damaged(work, _read_chunk)
     else:
         with replacing(work) as temporary:
             temporary.mkdir()
@@ -77,7 +84,9 @@ def _rows_to_embed(job: Job, source: Source) -> npt.NDArray[np.bool_]:
     scores = job.folder.path / "scores.parquet"
     if scores.exists():
         return read_scored(scores)
-    prepare_tokens(job, source, resolve(job.recipe, job.folder, source))
+    with job.heartbeat.kept_up():
+        resolved = resolve(job.recipe, job.folder, source)
+    prepare_tokens(job, source, resolved)
     return np.asarray(open_tokens(job.folder.work / "tokens").rows["status"] == STATUSES.index("scored"))
 
 
@@ -117,12 +126,18 @@ def _write_chunk(path: Path, arrays: dict[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
+def _read_chunk(path: Path) -> tuple[npt.NDArray[np.float32], int]:
+    """The vectors of a chunk, and how many of its texts the embedder cut."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["vectors"], int(arrays["truncated"])
+
+
 def _publish(job: Job, embedded: npt.NDArray[np.bool_], chunks: list[Path], key: Key, started: float) -> None:
     truncated = 0
     with replacing(job.folder.path / "embeddings.npy") as temporary, open(temporary, "wb") as file:
         for number, path in enumerate(chunks):
-            with np.load(path, allow_pickle=False) as arrays:
-                vectors, truncated = arrays["vectors"], truncated + int(arrays["truncated"])
+            vectors, cut = _read_chunk(path)
+            truncated += cut
             if number == 0:
                 header = {"descr": "<f4", "fortran_order": False, "shape": (len(embedded), vectors.shape[1])}
                 np.lib.format.write_array_header_1_0(file, header)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
+from zipfile import BadZipFile
 
 from curate.config import Recipe, dump_recipe
-from curate.parallel import Heartbeat, Processes, wait_for
-from curate.runs import RunFolder, replacing, write_json, write_text
+from curate.parallel import Heartbeat, Processes, join_launch, launcher_rank, wait_for
+from curate.runs import RunFolder, exit_code, replacing, write_json, write_text
 from curate.scoring.batching import chunks_of_rank
-from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
 Result = TypeVar("Result")
+
+_ECHO_SECONDS = 3.0
+_UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,16 @@ class Job:
             if self.processes.count > 1:
                 write_json(path, prepared)
             return prepared
-        self.wait(path.exists, ranks=[0], what=f"the main process to prepare {stage}")
+        self.wait(path.exists, rank=0, what=f"the main process to prepare {stage}")
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def wait(self, ready: Callable[[], bool], *, ranks: list[int], what: str) -> None:
-        """Wait for other processes as long as they make progress; TimeoutError when they do not."""
+    def wait(self, ready: Callable[[], bool], *, rank: int, what: str) -> None:
+        """Wait for another process as long as it makes progress; TimeoutError when it does not."""
         wait_for(
             ready,
             folder=self.folder.work,
             processes=self.processes,
-            ranks=ranks,
+            rank=rank,
             what=what,
             hang_timeout=self.recipe.run.hang_timeout,
             heartbeat=self.heartbeat,
@@ -82,33 +88,40 @@ class Job:
             if not paths[chunk].exists():
                 with replacing(paths[chunk]) as temporary:
                     write(temporary, compute(chunk))
-        if self.processes.is_main:
-            others = list(range(1, self.processes.count))
-            missing = [path for path in paths if not path.exists()]
-
-            def all_there() -> bool:
-                missing[:] = [path for path in missing if not path.exists()]
-                return not missing
-
-            self.wait(all_there, ranks=others, what=f"chunks of {folder.name} from other processes")
+        if self.processes.is_main:  # in order, so that only the process whose turn it is must show life
+            for chunk, path in enumerate(paths):
+                self.wait(path.exists, rank=chunk % self.processes.count, what=f"chunk {chunk} of {folder.name}")
         return paths
+
+    def discard_damaged(self, folder: Path, read: Callable[[Path], object]) -> None:
+        """Remove finished chunks that cannot be read (a bad disk, a stranger's hand): they are computed again."""
+        for path in sorted(folder.glob("*.chunk")):
+            self.heartbeat.beat()
+            try:
+                read(path)
+            except _UNREADABLE:
+                logger.warning("%s is damaged and computed again", path)
+                path.unlink()
 
 
 @contextmanager
-def open_job(recipe: Recipe, verb: str, processes: Processes, progress: Progress) -> Iterator[Job]:
-    """Hold the run folder while a verb runs, and leave its outcome in status.json.
+def open_job(recipe: Recipe, verb: str, progress: Progress) -> Iterator[Job]:
+    """Hold the run folder while a verb runs on the processes of this launch, and leave its outcome in status.json.
 
-    SIGTERM is treated like Ctrl-C. Only the main process locks; what a killed run left half-written is removed.
+    SIGTERM is treated like Ctrl-C. Only the main process locks, and removes what a killed run left half-written; the
+    processes meet after that, so that none has begun to write.
     """
     folder = RunFolder(Path(recipe.run.dir))
-    job = Job(recipe, folder, processes, Heartbeat(folder.work, processes), progress)
-    with folder.lock() if processes.is_main else nullcontext():
-        if processes.is_main:
-            folder.clean()
-            folder.status(verb, "running", None, "", launch=processes.launch)
-        signal.signal(signal.SIGTERM, _interrupt)
-        job.heartbeat.beat()
+    processes = Processes(launcher_rank())
+    with folder.lock() if processes.is_main else nullcontext(), _interruptible():
         try:
+            if processes.is_main:
+                folder.clean()
+            processes = join_launch(recipe.run.hang_timeout)
+            if processes.is_main:
+                folder.status(verb, "running", None, "", launch=processes.launch)
+            job = Job(recipe, folder, processes, Heartbeat(folder.work, processes), progress)
+            job.heartbeat.beat()
             yield job
         except BaseException as error:
             with suppress(OSError):  # the disk may be what is full
@@ -143,8 +156,29 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM interrupt, once.
+
+    A launcher repeats moments later what the terminal sent; that echo is not heard, it would cut short the cleaning up.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Python hears no signals
+        yield
+        return
+    last = -math.inf
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > _ECHO_SECONDS:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _write_failure(folder: RunFolder, verb: str, processes: Processes, error: BaseException) -> None:
@@ -153,8 +187,6 @@ def _write_failure(folder: RunFolder, verb: str, processes: Processes, error: Ba
         message = "interrupted; the same command continues"
         if processes.count > 1:
             message += " (by a person, by the launcher, or because another process of the launch ended)"
-        if processes.is_main:
-            folder.status(verb, "interrupted", 130, where + message, launch=processes.launch)
+        folder.status(verb, "interrupted", 130, where + message, launch=processes.launch)
         return
-    code = 2 if isinstance(error, CurateError) else 1
-    folder.status(verb, "failed", code, f"{where}{type(error).__name__}: {error}", launch=processes.launch)
+    folder.status(verb, "failed", exit_code(error), f"{where}{type(error).__name__}: {error}", launch=processes.launch)

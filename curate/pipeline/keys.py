@@ -13,11 +13,36 @@ from curate.runs import Key, RunFolder
 
 def settled(folder: RunFolder) -> Mapping[str, Any]:
     """What this run settled before; empty in a new folder."""
-    for candidate in (folder.work / "scores", folder.work / "tokens"):
-        if (candidate / "key.json").exists():
-            return read_key(candidate)
     stage = folder.stage("scores")
-    return stage["key"] if stage else {}
+    if stage is not None:
+        return stage["key"]  # type: ignore[no-any-return]  # JSON
+    return read_key(folder.work / "scores") or read_key(folder.work / "tokens") or {}
+
+
+def settle(recipe: Recipe, before: Mapping[str, Any]) -> Recipe:
+    """The recipe with what a run settled `before` in place of every `auto`; all of it as it is in a new run."""
+    data, prompt, model = recipe.data, recipe.prompt, recipe.model
+    found = {name: before.get(name) for name in ("data.format", "prompt.template", "prompt.max_length", "model.dtype")}
+    if data.format == "auto" and found["data.format"]:
+        data = data.model_copy(update={"format": found["data.format"]})
+    if prompt.template == "auto" and found["prompt.template"]:
+        prompt = prompt.model_copy(update={"template": found["prompt.template"]})
+    if prompt.max_length is None:
+        prompt = prompt.model_copy(update={"max_length": found["prompt.max_length"]})
+    if model.dtype == "auto" and found["model.dtype"]:
+        model = model.model_copy(update={"dtype": found["model.dtype"]})
+    return recipe.model_copy(update={"data": data, "prompt": prompt, "model": model})
+
+
+def refuse_other_data(folder: RunFolder, recipe: Recipe, data: str) -> None:
+    """Refuse data, by its SHA-256, and settings other than those of the tokens and scores that are there.
+
+    Raises:
+        CurateError: naming what changed.
+    """
+    before = settled(folder)
+    now = {"data": data, **settings(settle(recipe, before))}
+    folder.require_same("scores", {name: before.get(name) for name in now}, now)
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -38,7 +63,10 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def read_key(folder: Path) -> Key:
-    """The key stored beside unfinished work."""
-    key: Key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
-    return key
+def read_key(folder: Path) -> Key | None:
+    """The key stored beside unfinished work; None if there is none that can be read, and so nothing to go on with."""
+    try:
+        key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return key if isinstance(key, dict) else None

@@ -15,7 +15,7 @@ from curate.data.prompts import resolve_template
 from curate.data.records import input_format
 from curate.data.tokens import default_max_length
 from curate.models import load_config, load_tokenizer, resolve_device, resolve_dtype
-from curate.pipeline.keys import settings, settled
+from curate.pipeline.keys import settings, settle, settled
 from curate.runs import Key, RunFolder
 from curate.scoring.batching import auto_tokens_per_batch
 from curate.scoring.exits import exit_layers
@@ -54,26 +54,25 @@ def resolve(recipe: Recipe, folder: RunFolder, source: Source) -> Resolved:
     if not recipe.model.name:
         raise CurateError("expected model.name, a hub id or a local folder; give it as model.name=...")
     before = settled(folder)
-    model = recipe.model
+    recipe = settle(recipe, before)
+    model, prompt = recipe.model, recipe.prompt
     tokenizer = load_tokenizer(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
     config = load_config(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
     text_config = config.get_text_config()
     device = resolve_device()
 
-    template = recipe.prompt.template
-    if template == "auto":
-        template = before.get("prompt.template") or resolve_template(template, tokenizer)
-    max_length = recipe.prompt.max_length or before.get("prompt.max_length") or default_max_length(tokenizer, config)
-    dtype: Any = model.dtype
-    if dtype == "auto":
-        dtype = before.get("model.dtype") or str(resolve_dtype(dtype, device)).removeprefix("torch.")
+    template: Any = prompt.template
+    if template != before.get("prompt.template"):  # of another model it need not be valid; that is refused by name
+        template = resolve_template(template, tokenizer)
+    max_length = prompt.max_length or default_max_length(tokenizer, config)
+    dtype: Any = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
     budget = recipe.score.tokens_per_batch
     if budget == "auto":
         budget = before.get("score.tokens_per_batch") or auto_tokens_per_batch(device_type=device.type)
     recipe = recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update={"format": input_format(recipe.data, source)}),
-            "prompt": recipe.prompt.model_copy(update={"template": template, "max_length": max_length}),
+            "prompt": prompt.model_copy(update={"template": template, "max_length": max_length}),
             "model": model.model_copy(update={"dtype": dtype}),
             "score": recipe.score.model_copy(update={"tokens_per_batch": budget}),
         }

@@ -16,7 +16,7 @@ import numpy as np
 from curate.config import Recipe
 from curate.data.files import Source, open_source
 from curate.data.records import read_examples
-from curate.data.store import open_tokens, write_tokens
+from curate.data.store import holds, open_tokens, write_tokens
 from curate.data.tokens import tokenize
 from curate.models import load_model
 from curate.pipeline.job import Job, log_finished, log_stage, save_recipe
@@ -60,9 +60,11 @@ def score(job: Job) -> Job:
 def prepare_tokens(job: Job, source: Source, resolved: Resolved) -> None:
     """Tokenise every record into work/tokens, unless that was done with the same settings and input."""
     folder = job.folder.work / "tokens"
-    if (folder / "key.json").exists():
-        job.folder.require_same("tokens", read_key(folder), resolved.tokens_key)
-        return
+    if (before := read_key(folder)) is not None:
+        job.folder.require_same("tokens", before, resolved.tokens_key)
+        stage = job.folder.stage("tokens")
+        if stage is not None and holds(folder, records=stage["in"], tokens=stage["tokens"]):
+            return
     recipe, started = resolved.recipe, time.monotonic()
     assert recipe.prompt.max_length is not None
     tokens = tokenize(
@@ -99,19 +101,23 @@ def prepare_tokens(job: Job, source: Source, resolved: Resolved) -> None:
 
 def _prepare(job: Job) -> dict[str, Any]:
     source = open_source(job.recipe.data)
-    resolved = resolve(job.recipe, job.folder, source)
+    with job.heartbeat.kept_up():
+        resolved = resolve(job.recipe, job.folder, source)
     stage = job.folder.stage("scores")
     done = stage is not None and (job.folder.path / "scores.parquet").exists()
     if stage is not None:
         job.folder.require_same("scores", stage["key"], resolved.scores_key)
     if done:
         log_finished("scores")
+        shutil.rmtree(job.folder.work / "scores", ignore_errors=True)  # were it killed before it could do so
     else:
         prepare_tokens(job, source, resolved)
         chunks = job.folder.work / "scores"
-        if (chunks / "key.json").exists():
-            job.folder.require_same("scores", read_key(chunks), resolved.scores_key)
+        if (before := read_key(chunks)) is not None:
+            job.folder.require_same("scores", before, resolved.scores_key)
+            job.discard_damaged(chunks, read_chunk)
         else:
+            shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
             write_json(chunks / "key.json", dict(resolved.scores_key))
         job.folder.describe(**surroundings(resolved.recipe))
     save_recipe(job.folder.path, resolved.recipe)
@@ -132,9 +138,10 @@ def _plan(table: TokenTable, recipe: Recipe) -> BatchPlan:
 def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
     scorer = functools.cache(lambda: _load_scorer(job))  # not loaded where nothing is left to do
     done = bad = 0
+    told = False
 
     def compute(chunk: int) -> BatchScores:
-        nonlocal done, bad
+        nonlocal done, bad, told
         parts = []
         for batch in range(plan.chunks[chunk], plan.chunks[chunk + 1]):
             scores = score_batch(scorer(), table, plan.rows_of_batch(batch))
@@ -142,7 +149,11 @@ def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
             done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
             job.advance("scores", done, None if job.processes.count > 1 else len(plan.order), "records")
         _refuse_non_finite(job, bad, len(table))
-        return join_scores(parts)
+        joined = join_scores(parts)
+        if joined.split and not told:
+            told = True
+            logger.warning("out of memory: batches that do not fit are halved (score.tokens_per_batch is their size)")
+        return joined
 
     return job.compute_chunks(job.folder.work / "scores", plan.num_chunks, compute, write_chunk)
 
@@ -151,10 +162,11 @@ def _load_scorer(job: Job) -> Scorer:
     with job.heartbeat.kept_up():
         model = load_scoring_model(job.recipe, job.folder)
         parts = find_parts(model)
-        confirm(parts)
+        layers = exit_layers(job.recipe.score.exits, parts.num_layers)
+        confirm(parts, layers)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
-    return Scorer(parts, exit_layers(job.recipe.score.exits, parts.num_layers), rows)
+    return Scorer(parts, layers, rows)
 
 
 def load_scoring_model(recipe: Recipe, folder: RunFolder) -> Any:
@@ -208,8 +220,8 @@ def _publish(
 def _refuse_non_finite(job: Job, count: int, total: int) -> None:
     if count <= MAX_NON_FINITE * total:
         return
-    if job.processes.is_main:  # so that another dtype may start afresh in this folder
-        shutil.rmtree(job.folder.work / "scores")
+    # Another dtype may then start afresh in this folder; other processes may still be writing chunks there.
+    (job.folder.work / "scores" / "key.json").unlink(missing_ok=True)
     raise CurateError(
         f"{count} of {total} records have scores that are not finite (at most {MAX_NON_FINITE:.0%} are allowed): "
         f"model.dtype={job.recipe.model.dtype} overflows; use model.dtype=bfloat16 or float32"

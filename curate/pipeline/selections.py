@@ -13,7 +13,7 @@ from curate.data.export import write_kept
 from curate.data.files import open_source, source_sha256
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job, log_finished, log_stage
-from curate.pipeline.keys import settings
+from curate.pipeline.keys import refuse_other_data
 from curate.runs import Key, replacing
 from curate.scoring.table import read_scores
 from curate.selection import Selection, count_reasons, keep_count, reason_codes
@@ -43,7 +43,7 @@ def _select(job: Job) -> bool:
         raise CurateError(f"{folder.path} holds no scores yet: run curate score (or curate run) with this recipe")
     source = open_source(recipe.data)
     with job.heartbeat.kept_up():
-        _refuse_other_data(job, stage["key"], source_sha256(source))
+        refuse_other_data(folder, recipe, source_sha256(source))
         if recipe.select.method == "clusters":
             cluster(job)
         key = _key(job, stage)
@@ -69,6 +69,7 @@ def _select(job: Job) -> bool:
                 model=recipe.train.model or recipe.model.name,
                 about=_about(job, int(selection.kept.sum()), len(selection.kept)),
             )
+            folder.forget(name)
     dropped = count_reasons(selection.reason)
     facts = {
         "in": len(selection.kept),
@@ -117,12 +118,6 @@ def _key(job: Job, scores: dict[str, Any]) -> Key:
     if job.recipe.select.method == "random":
         key["seed"] = job.recipe.run.seed
     return key
-
-
-def _refuse_other_data(job: Job, scored: Key, data: str) -> None:
-    """A selection needs no model, so only what it can see is compared: the data and the settings given."""
-    now = {"data": data, **{k: v for k, v in settings(job.recipe).items() if v not in ("auto", None)}}
-    job.folder.require_same("scores", {name: scored[name] for name in now}, now)
 
 
 def _about(job: Job, kept: int, total: int) -> str:

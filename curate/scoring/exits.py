@@ -171,16 +171,17 @@ def replayed_head(parts: DecoderParts) -> Iterator[Callable[[Tensor], Tensor]]:
 
 @contextmanager
 def first_layers(parts: DecoderParts, k: int) -> Iterator[None]:
-    """While open, the model is its own k-layer subnet: the blocks after layer k are taken out."""
-    modules, config = dict(parts.blocks._modules), parts.model.config.get_text_config()
-    num_layers = config.num_hidden_layers
+    """While open, the model is its own k-layer subnet: the blocks after layer k are taken out.
+
+    The configuration stays: what its number of layers scales or shapes (MiniCPM3's branches, Gemma 4's inputs for
+    every layer) belongs to the layers that are left.
+    """
+    modules = dict(parts.blocks._modules)
     parts.blocks._modules = {name: modules[name] for name in list(modules)[:k]}
-    config.num_hidden_layers = k
     try:
         yield
     finally:
         parts.blocks._modules = modules
-        config.num_hidden_layers = num_layers
 
 
 class _Enough(Exception):  # noqa: N818 - not an error: ends a forward pass whose later layers nobody asked for

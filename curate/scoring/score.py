@@ -108,7 +108,7 @@ def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray) -> BatchScore
     if len(rows) == 1:
         return _unscored(rows, len(scorer.layers), "out_of_memory")
     longest = int(table.rows["needed"][rows].max())
-    logger.warning("out of memory on %d records of up to %d tokens; the batch is halved", len(rows), longest)
+    logger.debug("out of memory on %d records of up to %d tokens; the batch is halved", len(rows), longest)
     half = -(-len(rows) // 2)
     halves = [score_batch(scorer, table, part) for part in (rows[:half], rows[half:])]
     return join_scores(halves, split=True)
@@ -135,7 +135,7 @@ def _batch_scores(rows: IntArray, log_probs_EN: npt.NDArray[np.float32], counts:
 
 def _unscored(rows: IntArray, num_exits: int, status: Status) -> BatchScores:
     nothing = np.full((len(rows), num_exits), np.nan, np.float32)
-    return BatchScores(rows, np.full(len(rows), _STATUS[status], np.uint8), nothing, nothing.copy())
+    return BatchScores(rows, np.full(len(rows), _STATUS[status], np.uint8), nothing, nothing.copy(), split=True)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ taken out; a padded record scores as it does alone. Where one fails the model is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +15,19 @@ from torch import Tensor
 
 from curate.scoring.confidence import token_log_probs
 from curate.scoring.exits import DecoderParts, exit_hidden, first_layers, replayed_head
-from curate.types import CurateError
+from curate.types import CurateError, FloatArray
 
-# Largest error of a token's log-probability (nats) that is put down to rounding: (same batch, other padding).
-# Quantised weights round activations per batch, so other padding moves them further.
-_TOLERANCE = {torch.float64: (1e-8, 1e-8), torch.float32: (1e-4, 1e-4)}
-_HALF_TOLERANCE = (0.05, 0.25)
-_QUANTIZED_TOLERANCE = (0.1, 1.0)
+# Errors of a token's log-probability (nats) that are put down to rounding: the largest in the same batch, and in a
+# batch of other shape the largest (float32) or the mean (below it, where one rounding can send a token of a mixture of
+# experts to another expert). Leaks between records were seen to move the mean by 0.12 and more, rounding by 0.04.
+_TOLERANCE = (1e-4, 1e-4)
+_HALF_TOLERANCE = (0.05, 0.08)
+_QUANTIZED_TOLERANCE = (0.1, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One law: its name, the largest error seen over the test tokens (nats), and what is allowed."""
+    """One law: its name, the error seen over the test tokens (nats), and what is allowed."""
 
     name: str
     error: float
@@ -38,35 +40,42 @@ class Check:
 
 
 @torch.inference_mode()
-def run_checks(parts: DecoderParts) -> list[Check]:
-    """Measure the three laws on 24 fixed token ids spread over the vocabulary."""
+def run_checks(parts: DecoderParts, layers: Sequence[int] = ()) -> list[Check]:
+    """Measure the three laws on 24 fixed token ids spread over the vocabulary.
+
+    Args:
+        parts: the model, taken apart.
+        layers: exits to hold against the model cut off there; the middle one if none is below the last.
+    """
     same_batch, other_batch = _tolerance(parts)
     vocabulary = parts.model.get_input_embeddings().weight.shape[0]
     ids_1T = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (1, 24))).to(parts.device)
-    middle = max(1, parts.num_layers // 2)
-    layers = sorted({middle, parts.num_layers})
-    alone = dict(zip(layers, _exit_log_probs(parts, ids_1T, layers), strict=True))
-    padded_ids = torch.cat([torch.cat([ids_1T, ids_1T[:, :9]], 1), torch.cat([ids_1T, 0 * ids_1T[:, :9]], 1)])
+    last = parts.num_layers
+    early = sorted(set(layers) - {last}) or [max(1, last // 2)]
+    alone = dict(zip([*early, last], _exit_log_probs(parts, ids_1T, [*early, last]), strict=True))
+    longer_1T = torch.cat([ids_1T, ids_1T[:, :9]], 1).flip(1)  # other tokens beside ours than our own
+    padded_ids = torch.cat([longer_1T, torch.cat([ids_1T, 0 * ids_1T[:, :9]], 1)])
     keep = torch.zeros(padded_ids.shape, dtype=torch.bool, device=parts.device)
     keep[1, : ids_1T.shape[1] - 1] = True
-    padded = _exit_log_probs(parts, padded_ids, layers, keep)[-1]
+    padded = _exit_log_probs(parts, padded_ids, [last], keep)[-1]
     full = _model_log_probs(parts, ids_1T)
-    with first_layers(parts, middle):
-        subnet = _model_log_probs(parts, ids_1T)
-    return [
-        Check("the last exit equals the model's own logits", _gap(alone[layers[-1]], full), same_batch),
-        Check(f"exit {middle} equals the model's first {middle} layers", _gap(alone[middle], subnet), same_batch),
-        Check("a padded record scores as it does alone", _gap(alone[layers[-1]], padded), other_batch),
-    ]
+    checks = [Check("the last exit equals the model's own logits", float(_gap(alone[last], full).max()), same_batch)]
+    for layer in early:
+        with first_layers(parts, layer):
+            gap = _gap(alone[layer], _model_log_probs(parts, ids_1T))
+        checks.append(Check(f"exit {layer} equals the model's first {layer} layers", float(gap.max()), same_batch))
+    moved = _gap(alone[last], padded)
+    error = float(moved.max() if other_batch == _TOLERANCE[1] else moved.mean())
+    return [*checks, Check("a padded record scores as it does alone", error, other_batch)]
 
 
-def confirm(parts: DecoderParts) -> None:
-    """Refuse a model that fails a check.
+def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
+    """Refuse a model that fails a check; `layers` as in `run_checks`.
 
     Raises:
         CurateError: the checks that failed, with their errors.
     """
-    failed = [c for c in run_checks(parts) if not c.passed]
+    failed = [c for c in run_checks(parts, layers) if not c.passed]
     if failed:
         what = "; ".join(f"expected that {c.name} (within {c.tolerance:g} nats), got {c.error:.3g}" for c in failed)
         raise CurateError(
@@ -96,12 +105,13 @@ def _target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     return token_log_probs(logits_NV, targets_N.to(logits_NV.device)).cpu()
 
 
-def _gap(a: Tensor, b: Tensor) -> float:
-    """Largest difference; NaN where either is not finite, which no tolerance admits."""
-    return float((a.double() - b.double()).abs().max())
+def _gap(a: Tensor, b: Tensor) -> FloatArray:
+    """Differences; NaN where either is not finite, which no tolerance admits."""
+    gap: FloatArray = (a.double() - b.double()).abs().numpy()
+    return gap
 
 
 def _tolerance(parts: DecoderParts) -> tuple[float, float]:
     if getattr(parts.model, "is_quantized", False):
         return _QUANTIZED_TOLERANCE
-    return _TOLERANCE.get(parts.model.dtype, _HALF_TOLERANCE)
+    return _TOLERANCE if parts.model.dtype in (torch.float32, torch.float64) else _HALF_TOLERANCE

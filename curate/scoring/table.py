@@ -59,7 +59,7 @@ def write_scores(
     Every row to score is covered exactly once; that is asserted before anything is written.
     """
     schema = scores_schema(layers, num_layers)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scores-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scores.", suffix=".curate-tmp") as folder:
         scores = _gather(table, chunks, len(layers), Path(folder))
         counts: Counter[str] = Counter()
         with pq.ParquetWriter(path, schema, use_dictionary=["status"], compression="zstd") as writer:
@@ -78,8 +78,7 @@ def _gather(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Status, confidence and log-probability in row order, in scratch files rather than in memory."""
     status = np.array(table.rows["status"])
-    shape = (max(len(table), 1), num_exits)
-    confidence, log_prob = (np.memmap(folder / n, np.float32, "w+", shape=shape) for n in ("confidence", "log_prob"))
+    confidence, log_prob = (_scratch(folder / name, (len(table), num_exits)) for name in ("confidence", "log_prob"))
     missing = status == STATUSES.index("scored")
     for chunk in chunks:
         assert missing[chunk.rows].all(), "a row was scored twice"
@@ -88,6 +87,14 @@ def _gather(
         confidence[chunk.rows], log_prob[chunk.rows] = chunk.confidence, chunk.log_prob
     assert not missing.any(), f"{missing.sum()} rows were never scored"
     return status, confidence, log_prob
+
+
+def _scratch(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Zeros in a file. They are written out: on a full disk that is an error, where a sparse map would be a SIGBUS."""
+    with open(path, "wb") as file:
+        for start in range(0, shape[0], _ROW_GROUP):
+            file.write(bytes(4 * shape[1] * min(_ROW_GROUP, shape[0] - start)))
+    return np.memmap(path, np.float32, "r+", shape=shape) if shape[0] else np.zeros(shape, np.float32)
 
 
 def _score_group(
@@ -109,8 +116,8 @@ def _score_group(
         "id": [item.hex() for item in rows["id"].tolist()],
         "status": [STATUSES[code] for code in status],
         "truncated": rows["truncated"],
-        "prompt_tokens": (tokens - rows["scored"]).astype(np.int32),
-        "response_tokens": rows["scored"],
+        "prompt_tokens": pa.array((tokens - rows["scored"]).astype(np.int32), mask=unscored),
+        "response_tokens": pa.array(rows["scored"], mask=unscored),
         "complexity": pa.array(complexity(confidence), mask=unscored),
         "confidence": _lists(confidence, unscored),
         "log_prob": _lists(log_prob, unscored),
@@ -131,7 +138,7 @@ class Scores:
 
     status           uint8 [N], index into STATUSES
     score            float64 [N], NaN where null
-    response_tokens  int32 [N]
+    response_tokens  int32 [N], 0 where null
     groups           int64 [N], equal for records with the same id (exact duplicates)
     """
 
@@ -155,8 +162,8 @@ def read_scores(path: Path, *, by: str = "complexity", exits: Sequence[int] | No
     codes = {name: code for code, name in enumerate(STATUSES)}
     for batch in file.iter_batches(_ROW_GROUP, columns=["status", "response_tokens", "id", column]):
         status.append(np.array([codes[s] for s in batch["status"].to_pylist()], np.uint8))
-        tokens.append(batch["response_tokens"].to_numpy())
-        ids.append(np.array([i[:32] for i in batch["id"].to_pylist()], "S32"))
+        tokens.append(batch["response_tokens"].fill_null(0).to_numpy())
+        ids.append(np.array([bytes.fromhex(i[:32]) for i in batch["id"].to_pylist()], "S16"))  # half of a SHA-256
         score.append(_scores_of(batch[column], keep))
     groups = np.unique(np.concatenate(ids), return_inverse=True)[1]
     return Scores(np.concatenate(status), np.concatenate(score), np.concatenate(tokens), groups.astype(np.int64))

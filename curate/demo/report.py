@@ -1,0 +1,37 @@
+"""What the demo runs, and what it says in the end: how many planted flaws were kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from curate.config import Recipe, load_recipe
+from curate.demo import count_kept_flaws, demo_data_path, demo_model_path, embedder_path
+from curate.tables import read_kept
+
+_RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
+
+
+def demo_recipe(words: Sequence[str] = ()) -> Recipe:
+    """The shipped recipe on the embedded data, model and embedder, changed by `section.key=value` words.
+
+    Raises:
+        CurateError: the embedder package is missing; a bad setting.
+    """
+    embedded = {"data.path": demo_data_path(), "model.name": demo_model_path(), "embed.model": embedder_path()}
+    return load_recipe(_RECIPE, [*(f"{key}={os.path.relpath(path)}" for key, path in embedded.items()), *words])
+
+
+def flaw_lines(run_dir: Path, selection: str) -> Iterator[str]:
+    """Lines for the person: planted flaws kept, what chance would keep, and what that does not show."""
+    folder = run_dir / "selections" / selection
+    flaws = count_kept_flaws(np.flatnonzero(read_kept(folder / "selection.parquet")).tolist())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in flaws["by_kind"].items())
+    yield ""
+    chance = flaws["expected"]
+    yield f"Planted flaws: {flaws['planted']}. Kept: {flaws['kept']} ({kinds}). Chance would keep {chance:.0f}."
+    yield "That checks the machinery on generated text; it is no evidence about real data."
+    yield f"Kept records: {folder / 'kept.json'}; adapter: {folder / 'adapter'}"

