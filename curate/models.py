@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,14 +168,13 @@ def load_model(
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Within it transformers shows no progress bar away from a terminal, and warns of nothing.
+    """Within it transformers shows no progress bar (the command line shows its own) and warns of nothing.
 
     What it would warn of (a table of missing weights) is an error of ours, by name.
     """
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
-    if not sys.stderr.isatty() or int(os.environ.get("LOCAL_RANK", "0")):
-        transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:

@@ -21,6 +21,10 @@ from curate.types import CurateError
 
 _POLL_SECONDS = 0.1
 _BEAT_SECONDS = 2.0
+_ON_CPUS = (
+    "On CPUs say: accelerate launch --multi_gpu --num_processes N --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no -m curate ..."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +55,25 @@ def join_launch(hang_timeout: float) -> Processes:
     """Find the other processes of this launch; alone unless a launcher set WORLD_SIZE.
 
     Raises:
-        CurateError: `accelerate launch --cpu --num_processes N`, which starts one process and says nothing.
+        CurateError: `accelerate launch --cpu --num_processes N`, which starts one process and says nothing; FSDP or
+            DeepSpeed without a GPU.
         TimeoutError: the others did not come within `hang_timeout` seconds.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         asked = _asked_of_launcher()
         if asked > 1:
             raise CurateError(
-                f"accelerate was asked for {asked} processes and started one (its --cpu does that). On CPUs say: "
-                f"accelerate launch --multi_gpu --num_processes {asked} --num_machines 1 --mixed_precision no "
-                "--dynamo_backend no -m curate ..."
+                f"accelerate was asked for {asked} processes and started one (its --cpu does that). {_ON_CPUS}"
             )
         return Processes()
     import torch
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
+    from curate.models import sharded_by_launcher
+
+    if sharded_by_launcher() and not torch.cuda.is_available():
+        raise CurateError(f"FSDP and DeepSpeed need GPUs: here every process would train by itself. {_ON_CPUS}")
     try:
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=hang_timeout))
         launch = broadcast_object_list([secrets.token_hex(8)])[0]

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
+from conftest import alpaca_records, write_json_array
 from processes import free_port
+
+from curate.config import load_recipe
+from curate.parallel import join_launch
+from curate.pipeline import perform
+from curate.types import CurateError
 
 FOLDER = Path(__file__).parents[1] / "curate" / "recipes" / "accelerate"
 TYPES = {
@@ -43,3 +49,18 @@ def test_the_one_for_cpus_starts_two_processes(tmp_path: Path) -> None:
     flags = ["--config_file", str(FOLDER / "cpu.yaml"), "--main_process_port", str(free_port())]
     done = subprocess.run([*launcher, *flags, str(script)], capture_output=True, text=True, check=True, timeout=120)
     assert sorted(done.stdout.split("\n")) == ["", "rank 0 of 2", "rank 1 of 2"]
+
+
+@pytest.mark.parametrize("switch", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_sharding_is_for_training_and_for_gpus(
+    tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch, switch: str
+) -> None:
+    monkeypatch.setenv(switch, "true")
+    data = write_json_array(tmp_path / "alpaca.json", alpaca_records(20))
+    words = [f"data.path={data}", f"model.name={llama}", f"run.dir={tmp_path / 'run'}"]
+    with pytest.raises(CurateError, match="to train it, not to score with it"):
+        perform("score", load_recipe(None, words))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(CurateError, match="need GPUs"):
+        join_launch(1.0)

@@ -279,6 +279,6 @@ def test_asking_accelerate_for_two_processes_on_cpus_in_the_way_that_starts_one_
     assert accelerate(["score", *words, f"run.dir={run}"], log, "--num_machines=1", *flags).wait(120) != 0
     text = log.read_text()
     assert "accelerate was asked for 2 processes and started one" in text
-    assert "accelerate launch --multi_gpu --num_processes 2" in text
+    assert "accelerate launch --multi_gpu --num_processes N" in text
     assert json.loads((run / "status.json").read_text())["exit_code"] == 2
     assert not (run / "scores.parquet").exists()

@@ -152,8 +152,10 @@ def log_finished(name: str) -> None:
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe, which replays the run."""
-    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    """Write the resolved recipe, which replays the run, unless it stands there already."""
+    path, text = folder / "recipe.yaml", dump_recipe(recipe)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from curate.data.files import Source, open_source
 from curate.data.records import read_examples
 from curate.data.store import holds, open_tokens, write_tokens
 from curate.data.tokens import tokenize
-from curate.models import load_model
+from curate.models import load_model, sharded_by_launcher
 from curate.pipeline.job import Job, log_finished, log_stage, save_recipe
 from curate.pipeline.keys import read_key
 from curate.pipeline.resolve import Resolved, resolve, surroundings
@@ -159,6 +159,11 @@ def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
 
 
 def _load_scorer(job: Job) -> Scorer:
+    if sharded_by_launcher():
+        raise CurateError(
+            "FSDP and DeepSpeed split a model to train it, not to score with it: score without them (with "
+            "model.device_map=auto on one process if the model is large), then launch curate train with them"
+        )
     with job.heartbeat.kept_up():
         model = load_scoring_model(job.recipe, job.folder)
         parts = find_parts(model)

@@ -136,7 +136,9 @@ def table(work: Work, options: argparse.Namespace, measured: dict[str, Measured]
             print(f"{name:{LABEL + 3}}{'not installed':>39}")
             continue
         seconds, unit = statistics.median(m.seconds), best.seconds(exits if v in "acd" else 1)
-        print(f"{name:{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{m.peak_bytes / 1e6:>9,.0f}{seconds / unit:>9.2f}")
+        print(
+            f"{name:{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{m.peak_bytes / 1e6:>9,.0f}{seconds / unit:>9.2f}"
+        )
     for count in sorted({exits, 1}, reverse=True):
         seconds = best.seconds(count)
         print(f"{f'f  floor, {count} exit(s)':{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{'':>9}{1:>9.2f}")
@@ -153,7 +155,9 @@ def conclusions(work: Work, measured: dict[str, Measured], best: Floor) -> None:
     for other in "cd":
         if {"a", other} <= seconds.keys():
             gap = np.abs(measured["a"].log_prob - measured[other].log_prob).max()
-            print(f"{other} / a is {seconds[other] / seconds['a']:.2f}; their log-probabilities differ by at most {gap:.1e}")
+            print(
+                f"{other} / a is {seconds[other] / seconds['a']:.2f}; their log-probabilities differ by at most {gap:.1e}"
+            )
     if "a" in seconds:
         rate, achieved = product_rate(work), product_flops(work, exits) / seconds["a"]
         print(f"a does {achieved / 1e12:.3f} Tflop/s, {achieved / rate:.0%} of a matrix product's {rate / 1e12:.3f}")
