@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -221,6 +223,40 @@ def test_a_damaged_chunk_is_removed_so_that_it_is_computed_again(tmp_path: Path)
     write_text(paths[1], "torn")
     job_of(tmp_path).discard_damaged(folder, lambda path: int(path.read_text()))
     assert [path.exists() for path in paths] == [True, False, True]
+
+
+# ---------------------------------------------------------------- signals
+
+
+class SignalledWhenGone:
+    """Sends this process a signal from its destructor, where Python drops what the signal raises."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_heard_even_if_python_drops_it(
+    tmp_path: Path, words: list[str], number: signal.Signals
+) -> None:
+    seen: list[int] = []
+
+    def progress(stage: str, done: int, total: int | None, unit: str) -> None:
+        seen.append(done)
+        if len(seen) == 3:
+            del [SignalledWhenGone(number)][0]
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        perform("score", load_recipe(None, [*words, f"run.dir={tmp_path}"]), progress=progress)
+    assert len(seen) == 3
+    assert signal.getsignal(number) == before
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("interrupted", 130)
 
 
 # ---------------------------------------------------------------- whole launches

@@ -119,7 +119,7 @@ def train(job: Job) -> None:
         "seconds": round(time.monotonic() - started, 3),
     }
     job.folder.record(adapter_stage(name), prepared["key"], **facts)
-    log_stage(adapter_stage(name), facts, f"loss {result.first_loss:.3f} to {result.loss:.3f} in {result.steps} steps")
+    log_stage(adapter_stage(name), facts, f"{result.steps} steps, loss by step in adapter/train_log.jsonl")
     shutil.rmtree(work)
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -39,9 +39,12 @@ class Job:
     processes: Processes
     heartbeat: Heartbeat
     progress: Progress
+    interrupted: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, stage: str, done: int, total: int | None, unit: str) -> None:
-        """Show progress, to the person and to the other processes."""
+        """Show progress, to the person and to the other processes; the place where an interruption is heard at last."""
+        if self.interrupted.is_set():  # and yet we go on: Python drops what a signal raises in a destructor
+            raise KeyboardInterrupt
         self.heartbeat.beat()
         self.progress(stage, done, total, unit)
 
@@ -113,14 +116,14 @@ def open_job(recipe: Recipe, verb: str, progress: Progress) -> Iterator[Job]:
     """
     folder = RunFolder(Path(recipe.run.dir))
     processes = Processes(launcher_rank())
-    with folder.lock() if processes.is_main else nullcontext(), _interruptible():
+    with folder.lock() if processes.is_main else nullcontext(), _interruptible() as interrupted:
         try:
             if processes.is_main:
                 folder.clean()
             processes = join_launch(recipe.run.hang_timeout)
             if processes.is_main:
                 folder.status(verb, "running", None, "", launch=processes.launch)
-            job = Job(recipe, folder, processes, Heartbeat(folder.work, processes), progress)
+            job = Job(recipe, folder, processes, Heartbeat(folder.work, processes), progress, interrupted)
             job.heartbeat.beat()
             yield job
         except BaseException as error:
@@ -159,13 +162,14 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM interrupt, once.
+def _interruptible() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM interrupt, once; the event says that they did.
 
     A launcher repeats moments later what the terminal sent; that echo is not heard, it would cut short the cleaning up.
     """
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # where Python hears no signals
-        yield
+        yield interrupted
         return
     last = -math.inf
 
@@ -173,11 +177,12 @@ def _interruptible() -> Iterator[None]:
         nonlocal last
         if time.monotonic() - last > _ECHO_SECONDS:
             last = time.monotonic()
+            interrupted.set()
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
