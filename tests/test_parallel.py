@@ -248,7 +248,7 @@ def test_an_interruption_is_heard_even_if_python_drops_it(
     def progress(stage: str, done: int, total: int | None, unit: str) -> None:
         seen.append(done)
         if len(seen) == 3:
-            del [SignalledWhenGone(number)][0]
+            SignalledWhenGone(number)  # and gone
 
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from variants import Work
 
+from curate.types import IntArray
+
 
 @dataclass(frozen=True, slots=True)
 class Floor:
@@ -59,7 +61,8 @@ def product_rate(work: Work) -> float:
     return 2.0 * tokens * weight.numel() / best
 
 
-def _tokens(work: Work, rows: object) -> tuple[int, int]:
+def _tokens(work: Work, rows: IntArray) -> tuple[int, int]:
+    """Tokens that the model must see, and those to score."""
     table = work.table.rows[rows]
     return int(table["needed"].sum()), int(table["scored"].sum())
 
@@ -105,7 +108,7 @@ def _head(work: Work, shapes: list[tuple[int, int, int]]) -> float:
         for first in range(0, scored, rows):
             count = min(rows, scored - first)
             out_NV = torch.mm(hidden[:count], weight.t(), out=logits[:count])
-            for block_NV in out_NV.split(16 if weight.device.type == "cpu" else rows):  # 16 rows stay in the cache
+            for block_NV in torch.split(out_NV, 16 if weight.is_cpu else rows):  # 16 rows stay in a CPU's cache
                 block_NV = block_NV.float()
                 block_NV.sub_(block_NV.amax(1, keepdim=True)).exp_().sum(1).log_()
     return clock(weight.device) - start
