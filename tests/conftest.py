@@ -12,6 +12,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from real import USED
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -35,14 +36,6 @@ _PREAMBLE = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
     "response that appropriately completes the request.\n\n### Instruction:\n### Input:\n\n### Response:\n"
 )
-
-
-def shared_path(name: str) -> Path:
-    """A file of the folder that lies beside a checkout of ours; the test is skipped where there is none."""
-    path = Path(__file__).parents[1].parent / "shared" / name
-    if not path.exists():
-        pytest.skip(f"{name} is not beside this checkout")
-    return path
 
 
 def alpaca_records(count: int = 80, seed: int = 0) -> list[dict[str, str]]:
@@ -178,3 +171,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _workplace: Path)
     shutil.copytree(_workplace, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests read real data or models, so that their absence does not pass for success."""
+    terminalreporter.write_line(f"{len(USED)} tests read real data or models")

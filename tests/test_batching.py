@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real import real
 
 from curate.scoring.batching import (
     MAX_CHUNKS,
@@ -19,8 +19,6 @@ from curate.scoring.batching import (
     imbalance,
     plan_batches,
 )
-
-ALPACA = Path(__file__).parents[1].parent / "shared" / "data" / "alpaca_9k.json"
 
 lengths_of_all = st.lists(st.integers(1, 60), min_size=0, max_size=150).map(np.array)
 budgets = st.integers(1, 200)
@@ -127,10 +125,9 @@ def test_strides_of_sorted_chunks_differ_by_at_most_the_dearest(costs: list[int]
     assert imbalance(sorted_costs, num_processes) == pytest.approx(max(shares) / np.mean(shares))
 
 
-@pytest.mark.skipif(not ALPACA.exists(), reason=f"needs {ALPACA.name} beside the repository")
 @pytest.mark.parametrize(("num_processes", "most"), [(2, 1.02), (4, 1.03), (8, 1.06), (16, 1.15), (64, 1.6)])
 def test_real_records_are_divided_evenly(num_processes: int, most: float) -> None:
-    records = json.loads(ALPACA.read_text(encoding="utf-8"))
+    records = json.loads(real("data/alpaca_9k.json").read_text(encoding="utf-8"))
     characters = np.array([sum(len(record[key]) for key in ("instruction", "input", "output")) for record in records])
     tokens = 60 + characters // 3  # a template and a small tokenizer
     plan = plan_batches(np.arange(len(tokens)), tokens, auto_tokens_per_batch(device_type="cpu"))

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real import real
 
 from curate.config import Data
 from curate.data.card import write_card
@@ -22,7 +23,6 @@ from curate.data.export import write_kept
 from curate.data.files import open_source, read_records
 from curate.types import CurateError
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 
 
@@ -61,17 +61,16 @@ def test_json_jsonl_and_csv_records_leave_byte_for_byte(tmp_path: Path) -> None:
         assert (kept.name, kept.read_bytes()) == ("kept.csv", header + b'"1\n2",""' + end + b" 5,'6" + end)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not there")
 @pytest.mark.parametrize("name", ["alpaca_9k.json", "formats/v1_sft_demo.jsonl", "formats/lima_1k_sharegpt.json"])
 def test_real_records_leave_byte_for_byte(tmp_path: Path, name: str) -> None:
-    data = Data(path=str(SHARED / name))
+    data = Data(path=str(real(f"data/{name}")))
     records = list(read_records(open_source(data), data))
     rows = np.random.default_rng(0).random(len(records)) < 0.1
-    kept = keep(SHARED / name, list(rows), tmp_path)
+    kept = keep(real(f"data/{name}"), list(rows), tmp_path)
     again = Data(path=str(kept))
     expected = [record.raw for record, chosen in zip(records, rows, strict=True) if chosen]
     assert [record.raw for record in read_records(open_source(again), again)] == expected
-    everything = keep(SHARED / name, [True] * len(records), tmp_path)
+    everything = keep(real(f"data/{name}"), [True] * len(records), tmp_path)
     assert fields(everything) == [record.fields for record in records]
 
 

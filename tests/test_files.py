@@ -12,13 +12,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from real import real
 
 from curate.config import Data
 from curate.data import json_text
 from curate.data.files import open_source, read_records, source_sha256
 from curate.types import CurateError, Record
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 GOOD = b'{"instruction": "a", "output": "b"}'
 
 
@@ -432,12 +432,11 @@ REAL = {
 }
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not there")
 @pytest.mark.parametrize("name", REAL)
 def test_real_files_are_read_as_the_json_module_reads_them(name: str) -> None:
-    text = (SHARED / name).read_text(encoding="utf-8")
+    text = real(f"data/{name}").read_text(encoding="utf-8")
     expected = [json.loads(line) for line in text.split("\n") if line] if name.endswith("l") else json.loads(text)
-    records = read(SHARED / name)
+    records = read(real(f"data/{name}"))
     assert [record.fields for record in records] == expected
     assert [json.loads(record.raw or b"") for record in records] == expected
     assert len(records) == REAL[name]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from real import real
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -321,10 +322,7 @@ def test_an_adapter_on_quantised_weights_learns(base: Path, tmp_path: Path, quan
 
 @pytest.mark.parametrize("name", ["stories260K", "base-7m"])
 def test_real_models_are_trained(name: str, tmp_path: Path) -> None:
-    path = Path(__file__).parents[1].parent / "shared" / "models" / name
-    if not path.is_dir():
-        pytest.skip(f"{path} is not here")
-    result = train(path, tmp_path, max_steps=8)
+    result = train(real(f"models/{name}"), tmp_path, max_steps=8)
     assert result.loss < 0.8 * result.first_loss
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from real import real
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from transformers import (
@@ -34,7 +35,6 @@ from curate.models import (
 )
 from curate.types import CurateError
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "models"
 CPU = torch.device("cpu")
 
 
@@ -362,9 +362,8 @@ def test_a_copied_folder_keeps_its_fingerprint(folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("name", "parameters", "layers"), [("stories260K", 260_032, 5), ("base-7m", 7_377_152, 8)])
 def test_real_models_load(name: str, parameters: int, layers: int) -> None:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"{SHARED / name} is not here")
-    model = load_model(str(SHARED / name), device=CPU)
+    folder = str(real(f"models/{name}"))
+    model = load_model(folder, device=CPU)
     assert (model.num_parameters(), text_config(model).num_hidden_layers) == (parameters, layers)
-    tokenizer = load_tokenizer(str(SHARED / name))
+    tokenizer = load_tokenizer(folder)
     assert max(tokenizer("Once upon a time")["input_ids"]) < model.config.vocab_size

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real import real
 
 from curate.config import Data
 from curate.data.files import open_source
 from curate.data.records import detect_format, input_format, read_examples, to_example
 from curate.types import CurateError, Example, Format, Record, Turn
-
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 MESSAGES = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
@@ -295,10 +294,9 @@ REAL: list[tuple[str, dict[str, str], Format, int]] = [
 ]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not there")
 @pytest.mark.parametrize(("name", "columns", "format", "count"), REAL)
 def test_real_files_become_examples(name: str, columns: dict[str, str], format: Format, count: int) -> None:
-    data = Data(path=str(SHARED / name), columns=columns)
+    data = Data(path=str(real(f"data/{name}")), columns=columns)
     source = open_source(data)
     examples = list(read_examples(data, source))
     assert input_format(data, source) == format
@@ -307,9 +305,8 @@ def test_real_files_become_examples(name: str, columns: dict[str, str], format: 
     assert all(len(e.id) == 64 for e in examples)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not there")
 def test_glaive_tools_and_calls_are_kept() -> None:
-    data = Data(path=str(SHARED / "formats/glaive_toolcall_en_demo.json"))
+    data = Data(path=str(real("data/formats/glaive_toolcall_en_demo.json")))
     examples = list(read_examples(data, open_source(data)))
     roles = [turn.role for e in examples for turn in e.turns]
     assert (roles.count("user"), roles.count("assistant"), roles.count("tool")) == (746, 746 + 211, 211)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import chat_templates
@@ -10,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from real import real
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from curate.data.tokens import default_max_length, tokenize, training_labels
 from curate.types import CONTEXT, END, SCORED, CurateError, Example, Tokens, Turn
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 TEXT = [
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
     "### Instruction:\nTranslate the sentence.\n\n### Response:\nThe cat sat on the mat, and the dog watched it.\n",
@@ -69,9 +68,7 @@ def gpt() -> PreTrainedTokenizerFast:
 
 
 def shared(name: str) -> PreTrainedTokenizerFast:
-    if not (SHARED / "models" / name).exists():
-        pytest.skip("needs ../shared/models")
-    return AutoTokenizer.from_pretrained(SHARED / "models" / name)
+    return AutoTokenizer.from_pretrained(real(f"models/{name}"))
 
 
 def example(*turns: Turn, row: int = 0, **other) -> Example:
@@ -551,10 +548,7 @@ def test_an_unknown_length_rule_is_refused(gpt):
 
 @pytest.mark.parametrize("name", ["base-7m", "stories260K"])
 def test_alpaca_responses_are_spelled_by_their_scored_tokens(name):
-    path = SHARED / "data" / "alpaca_9k.json"
-    if not path.exists():
-        pytest.skip("needs ../shared/data")
-    records = json.loads(path.read_text())[:500]
+    records = json.loads(real("data/alpaca_9k.json").read_text())[:500]
     tokenizer = shared(name)
     turns = [(Turn("user", r["instruction"], r["input"]), Turn("assistant", r["output"])) for r in records]
     found = list(tokenize((example(*t) for t in turns), tokenizer, template="alpaca", max_length=512))

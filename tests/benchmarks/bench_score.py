@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_score.py --memory                 peak memory on long records
     python tests/benchmarks/bench_score.py --device cuda --dtype bfloat16 --shape llama2-7b --records 2000
 
-Loading is not in the seconds, nor is tokenising. Tokens are those that the model must see. Memory is the growth of
-the resident set on a CPU (Linux only), of the allocator's peak on a GPU, beyond the loaded model.
+Loading is not in the seconds, nor is tokenising. Tokens are those that the model must see. Peak memory is what is
+taken beyond the loaded model: private memory on a CPU (Linux only, looked at every 5 ms), the allocator's on a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import argparse
 import ctypes
 import gc
 import statistics
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -37,7 +40,7 @@ class Measured:
     """What the rounds of one variant took, and what it answered."""
 
     seconds: list[float] = field(default_factory=list)
-    peak_bytes: float = 0.0
+    peak_bytes: list[float] = field(default_factory=list)
     log_prob: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
 
 
@@ -83,33 +86,47 @@ def make_work(options: argparse.Namespace, shape: Shape, prompts: IntArray, resp
 
 def measure(variant: Callable[[Work], FloatArray], work: Work, into: Measured) -> None:
     device = work.parts.device
-    before = reset_peak(device)
-    start = clock(device)
-    into.log_prob = variant(work)
-    into.seconds.append(clock(device) - start)
-    into.peak_bytes = max(into.peak_bytes, peak(device) - before)
+    with peak_bytes(device) as peak:
+        start = clock(device)
+        into.log_prob = variant(work)
+        into.seconds.append(clock(device) - start)
+    into.peak_bytes.append(peak[0])
 
 
-def reset_peak(device: torch.device) -> float:
-    """Give freed memory back, forget the peak, and return what is in use, in bytes."""
+@contextmanager
+def peak_bytes(device: torch.device) -> Iterator[list[float]]:
+    """A list that, after the block, holds the peak of its memory beyond what was in use before."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    forget = Path("/proc/self/clear_refs")
-    if forget.exists():
-        ctypes.CDLL(None).malloc_trim(0)
-        forget.write_text("5")  # sets the high-water mark back to what is resident (man 5 proc)
-    return peak(device)
+        before, out = torch.cuda.memory_allocated(device), []
+        yield out
+        out.append(float(torch.cuda.max_memory_allocated(device) - before))
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier variants freed must not hide what this one takes
+    peak, done = [0.0], threading.Event()
+    before = private_memory()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], private_memory() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
 
 
-def peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+def private_memory() -> float:
+    """Bytes of this process that no file backs: pages of libraries and maps come and go as the system likes."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), float("nan"))
 
 
 def median_floor(rounds: list[Floor]) -> Floor:
@@ -134,7 +151,7 @@ def table(work: Work, options: argparse.Namespace, measured: dict[str, Measured]
             print(f"{name:{LABEL + 3}}{'not installed':>39}")
             continue
         seconds, unit = statistics.median(m.seconds), best.seconds(exits if v in "acd" else 1)
-        peak_mb = f"{m.peak_bytes / 1e6:,.0f}"
+        peak_mb = f"{statistics.median(m.peak_bytes) / 1e6:,.0f}"
         print(f"{name:{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{peak_mb:>9}{seconds / unit:>9.2f}")
     for count in sorted({exits, 1}, reverse=True):
         seconds = best.seconds(count)
@@ -177,7 +194,7 @@ def memory_row(options: argparse.Namespace, shape: Shape, prompt: int, *, compar
     for variant in (ours, naive_batched)[: 1 + compare]:
         figures = Measured()
         measure(variant, work, figures)
-        peaks.append(figures.peak_bytes / 1e6)
+        peaks.append(figures.peak_bytes[0] / 1e6)
     tail = f"{peaks[1]:>20,.0f}{peaks[0] / peaks[1]:>8.2f}" if compare else ""
     print(f"{f'{prompt:,} + 200 tokens':24}{shape.vocabulary:>12,}{peaks[0]:>12,.0f}{tail}", flush=True)
 

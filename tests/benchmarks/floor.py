@@ -36,6 +36,7 @@ def floor(work: Work) -> Floor:
 
 
 def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
