@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/curate demo
 
 test: install
-	$(BIN)/pytest -q -m "not slow and not faults" $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not faults" $(PYTEST_FLAGS)
 
 test-slow: install
 	$(BIN)/pytest -q -m slow $(PYTEST_FLAGS)

@@ -173,6 +173,18 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _workplace: Path)
     return folder
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker of pytest-xdist counted to the process that sums up."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["real"] = sorted(USED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect what a worker counted."""
+    USED.update(getattr(node, "workeroutput", {}).get("real", ()))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how many tests read real data or models, so that their absence does not pass for success."""
     terminalreporter.write_line(f"{len(USED)} tests read real data or models")
