@@ -175,7 +175,7 @@ def test_json_or_jsonl_is_decided_by_content_not_by_name(tmp_path: Path) -> None
         (b'{"data": [\n{"a": 1},\n{"a": 2}]}', ":1: one JSON object over several lines"),
         (b"instruction\nx", ":1: expected a JSON array"),
         (b"\n\n\xff\xfe[\x00", ":3: expected a JSON array"),
-        (gzip.compress(b"x"), ":1: expected a JSON array"),
+        (gzip.compress(b"x", mtime=0), ":1: expected a JSON array"),
     ],
 )
 def test_what_is_not_records_is_refused_with_a_hint(tmp_path: Path, content: bytes, message: str) -> None:
