@@ -5,7 +5,7 @@
     python tests/benchmarks/bench_score.py --device cuda --dtype bfloat16 --shape llama2-7b --records 2000
 
 Loading is not in the seconds, nor is tokenising. Tokens are those that the model must see. Peak memory is what is
-taken beyond the loaded model: private memory on a CPU (Linux only, looked at every 5 ms), the allocator's on a GPU.
+taken beyond the loaded model: private memory on a CPU (Linux only, looked at every 20 ms), the allocator's on a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import resource
 import statistics
 import sys
 import threading
@@ -33,6 +34,7 @@ from curate.scoring.selftest import confirm
 from curate.types import FloatArray, IntArray
 
 LABEL = 50
+STATM = Path("/proc/self/statm")
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ def peak_bytes(device: torch.device) -> Iterator[list[float]]:
     before = private_memory()
 
     def watch() -> None:
-        while not done.wait(0.005):
+        while not done.wait(0.02):
             peak[0] = max(peak[0], private_memory() - before)
 
     watcher = threading.Thread(target=watch)
@@ -124,9 +126,10 @@ def peak_bytes(device: torch.device) -> Iterator[list[float]]:
 
 def private_memory() -> float:
     """Bytes of this process that no file backs: pages of libraries and maps come and go as the system likes."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), float("nan"))
+    if not STATM.exists():
+        return float("nan")
+    _, resident, shared, *_ = map(int, STATM.read_bytes().split())
+    return float((resident - shared) * resource.getpagesize())
 
 
 def median_floor(rounds: list[Floor]) -> Floor:
