@@ -21,6 +21,7 @@ test-faults: install
 	$(BIN)/pytest -q -s -m faults $(PYTEST_FLAGS)
 
 bench: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval]"
 	$(BIN)/python tests/benchmarks/bench_score.py $(BENCH_FLAGS)
 
 lint: install
@@ -32,7 +33,7 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quantization,demo,dev]"
 	touch $(READY)
 
 clean:

@@ -86,7 +86,7 @@ def doctor(words: _Words = None) -> None:
     """Prove that model.name=M is scored correctly on this machine."""
     from curate.models import load_model
     from curate.scoring.exits import exit_layers, find_parts
-    from curate.scoring.selftest import run_checks
+    from curate.scoring.selftest import run_checks, sharing_check
 
     recipe = _recipe(words)
     with _outcome():
@@ -102,6 +102,9 @@ def doctor(words: _Words = None) -> None:
             print(f"{verdict:>6}  {check.name}: {check.error:.2g} nats, allowed {check.tolerance:g}")
         if not all(check.passed for check in checks):
             raise CurateError(f"{recipe.model.name} would be scored wrongly")
+        sharing = sharing_check(parts)
+        verdict, unless = ("ok", "") if sharing.passed else ("no", "; so every record is computed whole")
+        print(f"{verdict:>6}  {sharing.name}: {sharing.error:.2g} nats, allowed {sharing.tolerance:g}{unless}")
 
 
 @app.command()

@@ -218,7 +218,7 @@ def test_the_doctor_shows_the_parts_and_each_law(capsys: Capture) -> None:
     out = done(capsys, "doctor", "model.name=llama")
     assert "LlamaForCausalLM, " in out
     assert "4 layers, then LlamaRMSNorm, then the LM head; exits [1, 2, 3, 4]" in out
-    assert out.count("    ok  ") == 5  # the last exit, the three before it, padding
+    assert out.count("    ok  ") == 6  # the last exit, the three before it, padding, a shared beginning
     assert "got nothing" in refused(capsys, "doctor")
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from curate.data.files import open_source
 from curate.data.records import read_examples
 from curate.pipeline import Verb, perform
 from curate.runs import fingerprint
+from curate.scoring import score as score_module
 from curate.training.lora import Feature, TrainResult
 from curate.types import CurateError
 
@@ -628,3 +630,31 @@ def test_progress_is_told_by_stage_with_units() -> None:
 def test_an_unknown_verb_is_refused() -> None:
     with pytest.raises(CurateError, match="expected a verb among run, score, embed, select, train, got 'fly'"):
         perform("fly", load_recipe(None, WORDS))  # type: ignore[arg-type]
+
+
+def test_auto_halves_the_batches_until_the_dearest_fits_and_keeps_that(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a device that runs out of memory beyond 200 padded tokens."""
+    plain = score_module.exit_log_probs
+
+    def limited(scorer: Any, batch: Any, before: Any) -> Any:
+        if batch.input_ids_BT.numel() > 200:
+            raise MemoryError
+        return plain(scorer, batch, before)
+
+    monkeypatch.setattr(score_module, "exit_log_probs", limited)
+    monkeypatch.setattr("curate.pipeline.scorer.resolve_device", lambda: SimpleNamespace(type="cuda"))
+    with caplog.at_level("INFO"):
+        do("score", "run.dir=small")
+    budget = yaml.safe_load(Path("small/recipe.yaml").read_text())["score"]["tokens_per_batch"]
+    assert budget in {2_048 >> n for n in range(1, 8)}
+    assert f"auto: {2 * budget} tokens do not fit into memory; trying half" in caplog.text
+    scores = manifest(Path("small"))["stages"]["scores"]
+    assert scores["chunks_split_by_out_of_memory"] == []
+    assert scores["key"]["score.tokens_per_batch"] == budget
+    assert 2_048 >> caplog.text.count("trying half") == budget, "each size was tried once"
+    ours, whole = (rows(run / "scores.parquet") for run in (Path("small"), RUN))
+    for one, other in zip(ours, whole, strict=True):
+        assert one["status"] == other["status"]
+        assert one["complexity"] == pytest.approx(other["complexity"], abs=1e-5)

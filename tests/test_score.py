@@ -64,7 +64,7 @@ def scorer_of(model: Any, *, layers: tuple[int, ...] = LAYERS, head_rows: int = 
 def all_scores(scorer: Scorer, table: TokenTable, tokens_per_batch: int) -> dict[int, BatchScores]:
     """Every planned row's scores, by row."""
     rows = np.flatnonzero(table.rows["status"] == STATUS["scored"])
-    plan = plan_batches(rows, table.rows["needed"].astype(np.int64), tokens_per_batch)
+    plan = plan_batches(rows, table.rows["needed"][rows], tokens_per_batch)
     parts = [score_batch(scorer, table, plan.rows_of_batch(b)) for b in range(len(plan.batches) - 1)]
     return by_row(join_scores(parts))
 

@@ -86,7 +86,7 @@ def test_norm_statistics_of_the_last_layer_are_refused() -> None:
 
 
 def test_positions_off_by_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(parts: DecoderParts, ids: Tensor, keep: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def late(parts: DecoderParts, ids: Tensor, keep: Tensor, layers: Sequence[int], before: None) -> list[Tensor]:
         return exit_hidden(parts, ids, keep.roll(1, 1), layers)
 
     monkeypatch.setattr(selftest, "exit_hidden", late)
@@ -94,7 +94,7 @@ def test_positions_off_by_one_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_layer_off_by_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def early(parts: DecoderParts, ids: Tensor, keep: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def early(parts: DecoderParts, ids: Tensor, keep: Tensor, layers: Sequence[int], before: None) -> list[Tensor]:
         return exit_hidden(parts, ids, keep, [k - 1 for k in layers])
 
     monkeypatch.setattr(selftest, "exit_hidden", early)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from curate.checkpoints import tokenizer_fingerprint, weight_fingerprint
@@ -92,6 +92,16 @@ def resolve(recipe: Recipe, folder: RunFolder, source: Source) -> Resolved:
         "score.tokens_per_batch": budget,
     }
     return Resolved(recipe, tokenizer, text_config.num_hidden_layers, tokens_key, scores_key)
+
+
+def with_tokens_per_batch(resolved: Resolved, budget: int) -> Resolved:
+    """The same with another number of tokens in a batch."""
+    score = resolved.recipe.score.model_copy(update={"tokens_per_batch": budget})
+    return replace(
+        resolved,
+        recipe=resolved.recipe.model_copy(update={"score": score}),
+        scores_key={**resolved.scores_key, "score.tokens_per_batch": budget},
+    )
 
 
 def surroundings(recipe: Recipe) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
 import time
@@ -18,16 +17,13 @@ from curate.data.files import Source, open_source
 from curate.data.records import read_examples
 from curate.data.store import holds, open_tokens, write_tokens
 from curate.data.tokens import tokenize
-from curate.models import load_model, sharded_by_launcher
 from curate.pipeline.job import Job, log_finished, log_stage, save_recipe
 from curate.pipeline.keys import read_key
 from curate.pipeline.resolve import Resolved, resolve, surroundings
-from curate.runs import RunFolder, replacing, write_json
-from curate.scoring.batching import BatchPlan, imbalance, plan_batches
-from curate.scoring.confidence import head_rows
-from curate.scoring.exits import exit_layers, find_parts
-from curate.scoring.score import Scorer, join_scores, score_batch
-from curate.scoring.selftest import confirm
+from curate.pipeline.scorer import LoadScorer, batch_scores, fitting, scorer_once, tokens_per_batch
+from curate.runs import replacing, write_json
+from curate.scoring.batching import BatchPlan, imbalance, plan_table
+from curate.scoring.score import join_scores
 from curate.scoring.table import read_chunk, write_chunk, write_scores
 from curate.types import STATUSES, BatchScores, CurateError, TokenTable
 
@@ -45,13 +41,14 @@ def score(job: Job) -> Job:
             1 % of the scores are not finite.
     """
     started = time.monotonic()
-    prepared = job.lead("scores", lambda: _prepare(job))
+    load = scorer_once(job)
+    prepared = job.lead("scores", lambda: _prepare(job, load))
     job = replace(job, recipe=Recipe.model_validate(prepared["recipe"]))
     if prepared["done"]:
         return job
     table = open_tokens(job.folder.work / "tokens")
-    plan = _plan(table, job.recipe)
-    chunks = _score_chunks(job, table, plan)
+    plan = plan_table(table, tokens_per_batch(job.recipe))
+    chunks = _score_chunks(job, table, plan, load)
     if job.processes.is_main:
         _publish(job, table, plan, chunks, prepared, started)
     return job
@@ -99,7 +96,7 @@ def prepare_tokens(job: Job, source: Source, resolved: Resolved) -> None:
         logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
 
 
-def _prepare(job: Job) -> dict[str, Any]:
+def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
     source = open_source(job.recipe.data)
     with job.heartbeat.kept_up():
         resolved = resolve(job.recipe, job.folder, source)
@@ -117,6 +114,8 @@ def _prepare(job: Job) -> dict[str, Any]:
             job.folder.require_same("scores", before, resolved.scores_key)
             job.discard_damaged(chunks, read_chunk)
         else:
+            if job.recipe.score.tokens_per_batch == "auto":
+                resolved = fitting(job, resolved, load)
             shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
             write_json(chunks / "key.json", dict(resolved.scores_key))
         job.folder.describe(**surroundings(resolved.recipe))
@@ -129,14 +128,8 @@ def _prepare(job: Job) -> dict[str, Any]:
     }
 
 
-def _plan(table: TokenTable, recipe: Recipe) -> BatchPlan:
-    assert isinstance(recipe.score.tokens_per_batch, int)
-    rows = np.flatnonzero(table.rows["status"] == _SCORED)
-    return plan_batches(rows, table.rows["needed"].astype(np.int64), recipe.score.tokens_per_batch)
-
-
-def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
-    scorer = functools.cache(lambda: _load_scorer(job))  # not loaded where nothing is left to do
+def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan, load: LoadScorer) -> list[Path]:
+    scores_of = batch_scores(lambda: load(job.recipe), table, plan)  # not loaded where nothing is left to do
     done = bad = 0
     told = False
 
@@ -144,7 +137,7 @@ def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
         nonlocal done, bad, told
         parts = []
         for batch in range(plan.chunks[chunk], plan.chunks[chunk + 1]):
-            scores = score_batch(scorer(), table, plan.rows_of_batch(batch))
+            scores = scores_of(batch)
             parts.append(scores)
             done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
             job.advance("scores", done, None if job.processes.count > 1 else len(plan.order), "records")
@@ -156,37 +149,6 @@ def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan) -> list[Path]:
         return joined
 
     return job.compute_chunks(job.folder.work / "scores", plan.num_chunks, compute, write_chunk)
-
-
-def _load_scorer(job: Job) -> Scorer:
-    if sharded_by_launcher():
-        raise CurateError(
-            "FSDP and DeepSpeed split a model to train it, not to score with it: score without them (with "
-            "model.device_map=auto on one process if the model is large), then launch curate train with them"
-        )
-    with job.heartbeat.kept_up():
-        model = load_scoring_model(job.recipe, job.folder)
-        parts = find_parts(model)
-        layers = exit_layers(job.recipe.score.exits, parts.num_layers)
-        confirm(parts, layers)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
-    return Scorer(parts, layers, rows)
-
-
-def load_scoring_model(recipe: Recipe, folder: RunFolder) -> Any:
-    """The model that scores, as the recipe says."""
-    settings = recipe.model
-    return load_model(
-        settings.name,
-        revision=settings.revision,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        device_map=settings.device_map,
-        offload_folder=folder.work / "offload",
-        attention=settings.attention,
-        trust_remote_code=settings.trust_remote_code,
-    )
 
 
 def _publish(

@@ -5,29 +5,38 @@ The plan follows from the lengths and one number, so every process works it out 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from curate.types import FloatArray, IntArray
+from curate.scoring.beginnings import Beginning, shared_beginnings
+from curate.types import STATUSES, FloatArray, IntArray, TokenTable
 
 MAX_CHUNKS = 1024
+_AUTO = {"cuda": 16_384, "cpu": 2_048}
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """Batches of records of like length, grouped into chunks that are stored and resumed as one.
 
-    order        int64 [R]: the rows to score, longest first, ties by row
+    order        int32 [R]: the rows to score, group by group, longest first, ties by row
     batches      int64 [B + 1]: batch b is order[batches[b]:batches[b + 1]]
+    groups       int16 [B]: the group that all rows of a batch belong to
+    costs        int64 [B], in padded tokens
     chunks       int64 [C + 1]: chunk c is made of batches chunks[c] to chunks[c + 1] - 1
     chunk_costs  float64 [C], in padded tokens
+    beginnings   what all rows of group 0, 1, ... begin with; not counted in costs
     """
 
-    order: IntArray
+    order: npt.NDArray[np.int32]
     batches: IntArray
+    groups: npt.NDArray[np.int16]
+    costs: IntArray
     chunks: IntArray
     chunk_costs: FloatArray
+    beginnings: tuple[Beginning, ...] = ()
 
     @property
     def num_chunks(self) -> int:
@@ -36,45 +45,73 @@ class BatchPlan:
 
     def rows_of_batch(self, batch: int) -> IntArray:
         """Rows of a batch, longest first."""
-        return self.order[self.batches[batch] : self.batches[batch + 1]]
-
-    def rows_of_chunk(self, chunk: int) -> IntArray:
-        """Rows of all batches of a chunk."""
-        return self.order[self.batches[self.chunks[chunk]] : self.batches[self.chunks[chunk + 1]]]
+        return self.order[self.batches[batch] : self.batches[batch + 1]].astype(np.int64)
 
 
-def plan_batches(rows: IntArray, lengths: IntArray, tokens_per_batch: int) -> BatchPlan:
+def plan_table(table: TokenTable, tokens_per_batch: int) -> BatchPlan:
+    """The plan for all records of a table that are to be scored; those that share a beginning are batched together."""
+    rows = np.flatnonzero(table.rows["status"] == STATUSES.index("scored"))
+    beginnings, groups = shared_beginnings(table, rows)
+    skipped = np.array([*map(len, beginnings), 0], np.int32)  # group -1 is the last
+    plan = plan_batches(rows, table.rows["needed"][rows] - skipped[groups], tokens_per_batch, groups)
+    return replace(plan, beginnings=tuple(beginnings))
+
+
+def plan_batches(
+    rows: IntArray,
+    lengths: npt.NDArray[np.integer],
+    tokens_per_batch: int,
+    groups: npt.NDArray[np.integer] | None = None,
+) -> BatchPlan:
     """Sort rows by length and cut them into batches of at most `tokens_per_batch` padded tokens (or one record).
 
     A batch of R records whose longest has T tokens has R * T padded tokens. At most MAX_CHUNKS chunks of equally
     many batches: few files for ten million records, one batch a chunk for ten thousand.
 
+    Args:
+        rows: int [R], the rows to score.
+        lengths: int [R], how many tokens of each are to be computed.
+        tokens_per_batch: the budget.
+        groups: int [R] from -1, of each row; a batch never holds rows of two groups. None: all are of one.
+
     >>> plan = plan_batches(np.arange(4), np.array([3, 9, 4, 3]), 9)
     >>> [plan.rows_of_batch(b).tolist() for b in range(3)]
     [[1], [2, 0], [3]]
     """
-    order = rows[np.lexsort((rows, -lengths[rows]))]
-    sorted_lengths = lengths[order]
+    groups = np.full(len(rows), -1, np.int16) if groups is None else groups
+    place = np.lexsort((rows, -lengths, groups))
+    order, sorted_lengths, sorted_groups = rows[place].astype(np.int32), lengths[place], groups[place]
+    del place
+    group_ends = [*(np.flatnonzero(np.diff(sorted_groups)) + 1).tolist(), len(order)]
     cuts, costs = [0], []
-    while cuts[-1] < len(order):
-        longest = int(sorted_lengths[cuts[-1]])
-        count = max(1, tokens_per_batch // max(longest, 1))
-        cuts.append(min(cuts[-1] + count, len(order)))
-        costs.append(float(longest * (cuts[-1] - cuts[-2])))
+    for end in group_ends:
+        while cuts[-1] < end:
+            longest = int(sorted_lengths[cuts[-1]])
+            count = max(1, tokens_per_batch // max(longest, 1))
+            cuts.append(min(cuts[-1] + count, end))
+            costs.append(longest * (cuts[-1] - cuts[-2]))
     num_batches = len(costs)
     per_chunk = max(1, -(-num_batches // MAX_CHUNKS))
     chunks = np.append(np.arange(0, num_batches, per_chunk), num_batches).astype(np.int64)
-    chunk_costs = np.add.reduceat(np.array(costs), chunks[:-1]) if num_batches else np.zeros(0)
-    return BatchPlan(order, np.array(cuts, np.int64), chunks, chunk_costs)
+    chunk_costs = np.add.reduceat(np.array(costs, float), chunks[:-1]) if num_batches else np.zeros(0)
+    return BatchPlan(
+        order,
+        np.array(cuts, np.int64),
+        sorted_groups[cuts[:-1]].astype(np.int16),
+        np.array(costs, np.int64),
+        chunks,
+        chunk_costs,
+    )
 
 
 def auto_tokens_per_batch(*, device_type: str) -> int:
-    """Padded tokens in a batch when nobody says: the same on every machine with that type of device.
+    """Padded tokens in a batch when nobody says.
 
-    Throughput is flat around these values (tests/benchmarks), and a batch that does not fit is halved; a value that
-    was measured on the spot would change the batches, and with them the last bits, from run to run.
+    On a CPU throughput is flat from 1,024 to 4,096 tokens for models of 0.3 to 70 million parameters, and falls
+    beyond (tests/benchmarks/bench_score.py --batches); a value timed on the spot would be noise, and would change the
+    batches, and with them the last bits, from run to run. A GPU is busy long before its memory is full.
     """
-    return 32_768 if device_type == "cuda" else 4_096
+    return _AUTO.get(device_type, _AUTO["cpu"])
 
 
 def chunks_of_rank(num_chunks: int, rank: int, num_processes: int) -> range:

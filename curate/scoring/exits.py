@@ -14,12 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from curate.types import CurateError
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +105,25 @@ def find_parts(model: Any) -> DecoderParts:
 
 
 @torch.inference_mode()
-def exit_hidden(parts: DecoderParts, input_ids_BT: Tensor, keep_BT: Tensor, layers: Sequence[int]) -> list[Tensor]:
+def exit_hidden(
+    parts: DecoderParts, input_ids_BT: Tensor, keep_BT: Tensor, layers: Sequence[int], before: Cache | None = None
+) -> list[Tensor]:
     """The residual stream after each of `layers`, at the kept positions only: [N, H] per layer.
 
     Memory is O(N * H) per exit, never (B, T, H) per layer: the hooks cut before they keep. The pass ends after the
     last layer asked for. Input is padded on the right and no attention mask is passed: a causal decoder cannot see
     what comes later, and without a mask its fastest attention kernel applies (`selftest` checks that padding moves
-    nothing).
+    nothing). `before` holds what every record begins with (`curate.scoring.sharing`); `input_ids_BT` follows it.
     """
     taken: dict[int, Tensor] = {}
     last = max(layers)
+    kept_N = keep_BT.flatten().nonzero()[:, 0]  # once, and where it is: on a GPU each would wait for what runs
 
     def take(layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             hidden = _first_tensor(output)
             assert hidden is not None
-            taken[layer] = hidden[keep_BT.to(hidden.device)]
+            taken[layer] = hidden.flatten(0, 1)[kept_N.to(hidden.device)]
             if layer == last < parts.num_layers:
                 raise _Enough
 
@@ -125,7 +131,7 @@ def exit_hidden(parts: DecoderParts, input_ids_BT: Tensor, keep_BT: Tensor, laye
 
     handles = [parts.blocks[k - 1].register_forward_hook(take(k)) for k in layers]
     try:
-        parts.backbone(input_ids=input_ids_BT, use_cache=False)
+        parts.backbone(input_ids=input_ids_BT.to(parts.device), past_key_values=before, use_cache=before is not None)
     except _Enough:
         pass
     finally:

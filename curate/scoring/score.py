@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from curate.scoring.confidence import mean_per_record, token_log_probs
 from curate.scoring.exits import DecoderParts, exit_hidden, replayed_head
@@ -28,7 +29,7 @@ _STATUS = {name: code for code, name in enumerate(STATUSES)}
 class Batch:
     """A padded batch on its way to the model.
 
-    input_ids_BT  int64, padded on the right with zeros
+    input_ids_BT  int64, padded on the right with zeros; without the beginning that all share, if it is computed apart
     keep_BT       bool, positions that predict a scored token
     targets_N     int64, those tokens, record by record
     counts_B      how many of them each record has
@@ -40,14 +41,15 @@ class Batch:
     counts_B: IntArray
 
 
-def collate(table: TokenTable, rows: IntArray) -> Batch:
-    """Pad the needed tokens of `rows` into one batch; every row has something to score."""
-    needed, counts = table.rows["needed"][rows], table.rows["scored"][rows].astype(np.int64)
+def collate(table: TokenTable, rows: IntArray, *, skip: int = 0) -> Batch:
+    """Pad the needed tokens of `rows`, but for the first `skip`, into one batch; every row has something to score."""
+    needed, counts = table.rows["needed"][rows] - skip, table.rows["scored"][rows].astype(np.int64)
     input_ids = np.zeros((len(rows), int(needed.max())), np.int64)
     keep = np.zeros(input_ids.shape, bool)
     targets = []
     for i, row in enumerate(rows):
         span, n = table.span(int(row)), int(needed[i])
+        span = slice(span.start + skip, span.stop)
         ids, scored = table.input_ids[span], table.marks[span] == SCORED
         input_ids[i, :n] = ids[:n]
         keep[i, :n] = scored[1 : n + 1]
@@ -63,22 +65,25 @@ class Scorer:
     parts      the model, taken apart (and confirmed by `selftest.confirm`)
     layers     the exits, from 1
     head_rows  positions that go through the LM head at once
+    shares     whether a beginning may be computed once for all records that have it (`selftest.sharing_check`)
     """
 
     parts: DecoderParts
     layers: tuple[int, ...]
     head_rows: int
+    shares: bool = False
 
 
 @torch.inference_mode()
-def exit_log_probs(scorer: Scorer, batch: Batch) -> Tensor:
+def exit_log_probs(scorer: Scorer, batch: Batch, before: Cache | None = None) -> Tensor:
     """Log-probability of every target of the batch at every exit: float32 [E, N].
 
-    One pass through the decoder; logits exist only for `head_rows` response positions at a time.
+    One pass through the decoder, from the states `before` on; logits exist only for `head_rows` response positions at
+    a time.
     """
     device = scorer.parts.device
-    input_ids_BT, keep_BT, targets_N = (t.to(device) for t in (batch.input_ids_BT, batch.keep_BT, batch.targets_N))
-    hidden_E = exit_hidden(scorer.parts, input_ids_BT, keep_BT, scorer.layers)
+    targets_N = batch.targets_N.to(device)
+    hidden_E = exit_hidden(scorer.parts, batch.input_ids_BT, batch.keep_BT, scorer.layers, before)
     out_EN = torch.empty((len(scorer.layers), len(targets_N)), dtype=torch.float32, device=device)
     with replayed_head(scorer.parts) as head:
         for out_N, hidden_NH in zip(out_EN, hidden_E, strict=True):
@@ -89,15 +94,15 @@ def exit_log_probs(scorer: Scorer, batch: Batch) -> Tensor:
     return out_EN
 
 
-def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray) -> BatchScores:
-    """Score the records of one batch.
+def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray, before: Cache | None = None) -> BatchScores:
+    """Score the records of one batch, all of which begin with the tokens whose states are `before`.
 
     Out of memory halves the batch in place; a single record that does not fit gets the status out_of_memory, one
     whose confidence or log-probability is not finite the status non_finite. Never a made-up number.
     """
-    batch = collate(table, rows)
+    batch = collate(table, rows, skip=before.get_seq_length() if before is not None else 0)
     try:
-        log_probs_EN = exit_log_probs(scorer, batch).cpu().numpy()
+        log_probs_EN = exit_log_probs(scorer, batch, before).cpu().numpy()
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -110,7 +115,7 @@ def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray) -> BatchScore
     longest = int(table.rows["needed"][rows].max())
     logger.debug("out of memory on %d records of up to %d tokens; the batch is halved", len(rows), longest)
     half = -(-len(rows) // 2)
-    halves = [score_batch(scorer, table, part) for part in (rows[:half], rows[half:])]
+    halves = [score_batch(scorer, table, part, before) for part in (rows[:half], rows[half:])]
     return join_scores(halves, split=True)
 
 

@@ -2,20 +2,26 @@
 
 Three laws on a few tokens: the last exit is the model itself; a middle exit is the model with its later layers
 taken out; a padded record scores as it does alone. Where one fails the model is refused, never scored wrongly.
+A fourth says whether a beginning may be computed once for all records that share it; where it fails, it is not.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from curate.scoring.confidence import token_log_probs
 from curate.scoring.exits import DecoderParts, exit_hidden, first_layers, replayed_head
+from curate.scoring.sharing import states_of
 from curate.types import CurateError, FloatArray
+
+logger = logging.getLogger(__name__)
 
 # Errors of a token's log-probability (nats) that are put down to rounding: the largest in the same batch, and in a
 # batch of other shape the largest (float32) or the mean (below it, where one rounding can send a token of a mixture of
@@ -23,6 +29,10 @@ from curate.types import CurateError, FloatArray
 _TOLERANCE = (1e-4, 1e-4)
 _HALF_TOLERANCE = (0.05, 0.08)
 _QUANTIZED_TOLERANCE = (0.1, 0.2)
+
+_SHARED = 9  # tokens of the beginning that the test records share
+# A model that cannot go on from the states of a beginning says so in its own way.
+_CANNOT_GO_ON = (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +58,7 @@ def run_checks(parts: DecoderParts, layers: Sequence[int] = ()) -> list[Check]:
         layers: exits to hold against the model cut off there; the middle one if none is below the last.
     """
     same_batch, other_batch = _tolerance(parts)
-    vocabulary = parts.model.get_input_embeddings().weight.shape[0]
-    ids_1T = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (1, 24))).to(parts.device)
-    last = parts.num_layers
+    ids_1T, last = _test_tokens(parts), parts.num_layers
     early = sorted(set(layers) - {last}) or [max(1, last // 2)]
     alone = dict(zip([*early, last], _exit_log_probs(parts, ids_1T, [*early, last]), strict=True))
     longer_1T = torch.cat([ids_1T, ids_1T[:, :9]], 1).flip(1)  # other tokens beside ours than our own
@@ -64,9 +72,32 @@ def run_checks(parts: DecoderParts, layers: Sequence[int] = ()) -> list[Check]:
         with first_layers(parts, layer):
             gap = _gap(alone[layer], _model_log_probs(parts, ids_1T))
         checks.append(Check(f"exit {layer} equals the model's first {layer} layers", float(gap.max()), same_batch))
-    moved = _gap(alone[last], padded)
-    error = float(moved.max() if other_batch == _TOLERANCE[1] else moved.mean())
+    error = _moved(alone[last], padded, other_batch)
     return [*checks, Check("a padded record scores as it does alone", error, other_batch)]
+
+
+@torch.inference_mode()
+def sharing_check(parts: DecoderParts) -> Check:
+    """Measure whether records go on from the states of a beginning, twice, as if each had been seen whole.
+
+    The error is infinite for a model that cannot.
+    """
+    tolerance = _tolerance(parts)[1]
+    ids_1T, last = _test_tokens(parts), parts.num_layers
+    rest_1T = ids_1T[:, _SHARED:]
+    longer_1T = torch.cat([rest_1T, rest_1T], 1).flip(1)
+    batch_BT = torch.cat([longer_1T, torch.cat([rest_1T, 0 * rest_1T], 1)])
+    keep = torch.zeros(batch_BT.shape, dtype=torch.bool, device=parts.device)
+    keep[1, : rest_1T.shape[1] - 1] = True
+    alone = _exit_log_probs(parts, ids_1T, [last])[-1][_SHARED:]
+    try:
+        before = states_of(parts, ids_1T[0, :_SHARED].cpu().numpy().astype(np.int32))
+        shared = [_exit_log_probs(parts, batch_BT, [last], keep, before)[-1] for _ in range(2)]
+        error = max(_moved(alone, again, tolerance) for again in shared)
+    except _CANNOT_GO_ON as cannot:
+        logger.debug("%s does not go on from the states of a beginning: %r", type(parts.model).__name__, cannot)
+        error = float("inf")
+    return Check("a beginning that records share may be computed once", error, tolerance)
 
 
 def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
@@ -84,14 +115,24 @@ def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
         )
 
 
+def _test_tokens(parts: DecoderParts) -> Tensor:
+    """24 fixed token ids spread over the vocabulary."""
+    vocabulary = parts.model.get_input_embeddings().weight.shape[0]
+    return torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (1, 24))).to(parts.device)
+
+
 def _exit_log_probs(
-    parts: DecoderParts, ids_BT: Tensor, layers: list[int], keep_BT: Tensor | None = None
+    parts: DecoderParts,
+    ids_BT: Tensor,
+    layers: list[int],
+    keep_BT: Tensor | None = None,
+    before: Cache | None = None,
 ) -> list[Tensor]:
     if keep_BT is None:
         keep_BT = torch.ones_like(ids_BT, dtype=torch.bool)
         keep_BT[:, -1] = False
     targets_N = ids_BT.roll(-1, 1)[keep_BT]
-    hidden = exit_hidden(parts, ids_BT, keep_BT, layers)
+    hidden = exit_hidden(parts, ids_BT, keep_BT, layers, before)
     with replayed_head(parts) as head:
         return [_target_log_probs(head(h), targets_N) for h in hidden]
 
@@ -109,6 +150,12 @@ def _gap(a: Tensor, b: Tensor) -> FloatArray:
     """Differences; NaN where either is not finite, which no tolerance admits."""
     gap: FloatArray = (a.double() - b.double()).abs().numpy()
     return gap
+
+
+def _moved(alone: Tensor, other: Tensor, tolerance: float) -> float:
+    """By how much another batch moves a record's tokens: the largest in float32, else the mean."""
+    gap = _gap(alone, other)
+    return float(gap.max() if tolerance == _TOLERANCE[1] else gap.mean())
 
 
 def _tolerance(parts: DecoderParts) -> tuple[float, float]:

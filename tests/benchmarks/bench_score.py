@@ -1,11 +1,13 @@
 """What learning complexity costs: ours, the naive ways and the floor, on the same model and records in the same run.
 
     python tests/benchmarks/bench_score.py                          one table; medians over interleaved rounds
-    python tests/benchmarks/bench_score.py --memory                 peak memory on long records
+    python tests/benchmarks/bench_score.py --memory                 peak memory as vocabulary and prompts grow
+    python tests/benchmarks/bench_score.py --batches --shape 7m     tokens per second by tokens per batch
     python tests/benchmarks/bench_score.py --device cuda --dtype bfloat16 --shape llama2-7b --records 2000
 
-Loading is not in the seconds, nor is tokenising. Tokens are those that the model must see. Peak memory is what is
-taken beyond the loaded model: private memory on a CPU (Linux only, looked at every 20 ms), the allocator's on a GPU.
+Loading is not in the seconds, nor is tokenising. Tokens are all that come before the last scored one of every record,
+and so are the floor's. Peak memory is what is taken beyond the loaded model: resident memory at its highest, as the
+kernel keeps it (Linux only), or the allocator's on a GPU.
 """
 
 from __future__ import annotations
@@ -13,10 +15,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import resource
 import statistics
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,15 +26,16 @@ import numpy as np
 import torch
 from floor import Floor, clock, floor, product_flops, product_rate
 from variants import VARIANTS, Work, lm_eval_available, naive_batched, ours
-from workload import ALPACA_52K, SHAPES, Shape, random_model, random_table, record_lengths
+from workload import ALPACA_52K, SHAPES, Shape, alpaca_table, random_model, random_table
 
-from curate.scoring.batching import auto_tokens_per_batch, plan_batches
+from curate.scoring.batching import auto_tokens_per_batch, plan_batches, plan_table
 from curate.scoring.exits import exit_layers, find_parts
-from curate.scoring.selftest import confirm
-from curate.types import FloatArray, IntArray
+from curate.scoring.selftest import confirm, sharing_check
+from curate.types import FloatArray, TokenTable
 
 LABEL = 50
-STATM = Path("/proc/self/statm")
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+SIZES = (256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
 
 
 @dataclass(slots=True)
@@ -55,19 +56,22 @@ def main() -> None:
     parser.add_argument("--shape", choices=tuple(SHAPES), default="70m")
     parser.add_argument("--exits", type=int, default=5)
     parser.add_argument("--tokens-per-batch", type=int, help="default: what the scorer takes by itself")
-    parser.add_argument("--variants", default="abcde", help="some of a, b, c, d, e; the floor is always measured")
-    parser.add_argument("--memory", action="store_true", help="peak memory on long records instead")
+    parser.add_argument("--variants", default="abgcde", help="some of these; the floor is always measured")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--memory", action="store_true", help="peak memory on long records instead")
+    instead.add_argument("--batches", action="store_true", help="speed by tokens per batch instead")
     options = parser.parse_args()
-    (memory if options.memory else speed)(options)
+    (memory if options.memory else batches if options.batches else speed)(options)
 
 
 def speed(options: argparse.Namespace) -> None:
-    prompts, responses, source = record_lengths(options.records)
-    work = make_work(options, SHAPES[options.shape], prompts, responses)
+    shape = SHAPES[options.shape]
+    records, source = alpaca_table(options.records, shape.vocabulary)
+    work = make_work(options, shape, records)
     wanted = [v for v in options.variants if v != "e" or lm_eval_available()]
     measured = {v: Measured() for v in wanted}
     floors = []
-    ours(replace(work, plan=plan_batches(work.plan.order[-1:], work.table.rows["needed"].astype(np.int64), 1)))
+    ours(make_work(options, shape, random_table(np.array([9]), np.array([9]), shape.vocabulary)))
     for _ in range(options.rounds):
         floors.append(floor(work))
         for v in wanted:
@@ -76,14 +80,14 @@ def speed(options: argparse.Namespace) -> None:
     table(work, options, measured, median_floor(floors))
 
 
-def make_work(options: argparse.Namespace, shape: Shape, prompts: IntArray, responses: IntArray) -> Work:
+def make_work(options: argparse.Namespace, shape: Shape, records: TokenTable, budget: int | None = None) -> Work:
     device = torch.device(options.device)
     parts = find_parts(random_model(shape, device, getattr(torch, options.dtype)))
     confirm(parts)
-    records = random_table(prompts, responses, shape.vocabulary)
-    tokens_per_batch = options.tokens_per_batch or auto_tokens_per_batch(device_type=device.type)
-    plan = plan_batches(np.arange(len(records)), records.rows["needed"].astype(np.int64), tokens_per_batch)
-    return Work(parts, records, plan, exit_layers(options.exits, shape.layers))
+    assert sharing_check(parts).passed
+    budget = budget or options.tokens_per_batch or auto_tokens_per_batch(device_type=device.type)
+    whole = plan_batches(np.arange(len(records)), records.rows["needed"], budget)
+    return Work(parts, records, plan_table(records, budget), whole, exit_layers(options.exits, shape.layers))
 
 
 def measure(variant: Callable[[Work], FloatArray], work: Work, into: Measured) -> None:
@@ -108,32 +112,23 @@ def peak_bytes(device: torch.device) -> Iterator[list[float]]:
         return
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # what earlier variants freed must not hide what this one takes
-    peak, done = [0.0], threading.Event()
-    before = private_memory()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], private_memory() - before)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
+        CLEAR.write_text("5")  # the kernel's mark of the highest resident size starts anew
+    before, out = resident("VmRSS"), []
+    yield out
+    out.append(resident("VmHWM") - before)
 
 
-def private_memory() -> float:
-    """Bytes of this process that no file backs: pages of libraries and maps come and go as the system likes."""
-    if not STATM.exists():
+def resident(name: str) -> float:
+    """Bytes in memory now (VmRSS) or at their highest (VmHWM)."""
+    if not STATUS.exists():
         return float("nan")
-    _, resident, shared, *_ = map(int, STATM.read_bytes().split())
-    return float((resident - shared) * resource.getpagesize())
+    return 1024.0 * int(next(line for line in STATUS.read_text().splitlines() if line.startswith(name)).split()[1])
 
 
 def median_floor(rounds: list[Floor]) -> Floor:
-    return Floor(*(statistics.median(getattr(f, part) for f in rounds) for part in ("decoder", "attention", "head")))
+    return Floor(
+        *(statistics.median(getattr(f, part) for f in rounds) for part in ("decoder", "attention", "head", "once"))
+    )
 
 
 def describe(work: Work, options: argparse.Namespace, source: str) -> None:
@@ -142,7 +137,10 @@ def describe(work: Work, options: argparse.Namespace, source: str) -> None:
     rows, count = work.table.rows, sum(p.numel() for p in work.model.parameters())
     print(f"{name}, {options.dtype}; {options.shape}: {count / 1e6:,.1f} M parameters, exits {list(work.layers)}")
     print(f"{len(rows):,} records ({source}): {rows['needed'].sum():,} tokens, {rows['scored'].sum():,} to score")
-    print(f"{len(work.batches())} batches; medians of {options.rounds} rounds, the variants taking turns\n")
+    shared = [(len(b), int(np.isin(work.plan.groups, g).sum())) for g, b in enumerate(work.plan.beginnings)]
+    told = ", ".join(f"{length} tokens in {count}" for length, count in shared) or "none"
+    print(f"{len(work.plan.costs)} batches, beginnings shared: {told} of them")
+    print(f"medians of {options.rounds} rounds, the variants taking turns\n")
 
 
 def table(work: Work, options: argparse.Namespace, measured: dict[str, Measured], best: Floor) -> None:
@@ -153,14 +151,14 @@ def table(work: Work, options: argparse.Namespace, measured: dict[str, Measured]
         if m is None:
             print(f"{name:{LABEL + 3}}{'not installed':>39}")
             continue
-        seconds, unit = statistics.median(m.seconds), best.seconds(exits if v in "acd" else 1)
+        seconds, unit = statistics.median(m.seconds), best.seconds(exits if v in "acdg" else 1)
         peak_mb = f"{statistics.median(m.peak_bytes) / 1e6:,.0f}"
         print(f"{name:{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{peak_mb:>9}{seconds / unit:>9.2f}")
     for count in sorted({exits, 1}, reverse=True):
         seconds = best.seconds(count)
         print(f"{f'f  floor, {count} exit(s)':{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{'':>9}{1:>9.2f}")
-    parts = f"decoder {best.decoder:.2f} s, attention {best.attention:.2f} s, head {best.head:.2f} s an exit"
-    print(f"\nfloor: {parts}")
+    decoder = f"decoder {best.decoder:.2f} s ({best.once:.2f} s with every shared beginning once)"
+    print(f"\nfloor: {decoder}, attention {best.attention:.2f} s, head {best.head:.2f} s an exit")
     conclusions(work, measured, best)
 
 
@@ -169,37 +167,58 @@ def conclusions(work: Work, measured: dict[str, Measured], best: Floor) -> None:
     if {"a", "b"} <= seconds.keys():
         excess = seconds["a"] / seconds["b"] / (best.seconds(exits) / best.seconds(1))
         print(f"a / b is {seconds['a'] / seconds['b']:.2f}, {excess:.2f} x the ratio of their floors")
-    for other in "cd":
+    for other in "gcde":
         if {"a", other} <= seconds.keys():
-            gap = np.abs(measured["a"].log_prob - measured[other].log_prob).max()
+            gap = np.abs(measured["a"].log_prob[:, -1:] - measured[other].log_prob[:, -1:]).max()
             ratio = seconds[other] / seconds["a"]
-            print(f"{other} / a is {ratio:.2f}; their log-probabilities differ by at most {gap:.1e} nats")
+            print(f"{other} / a is {ratio:.2f}; at the last exit they differ by at most {gap:.1e} nats")
     if "a" in seconds:
         rate, achieved = product_rate(work), product_flops(work, exits) / seconds["a"]
-        print(f"a does {achieved / 1e12:.3f} Tflop/s, {achieved / rate:.0%} of a matrix product's {rate / 1e12:.3f}")
+        doing = f"{achieved / 1e12:.3f} Tflop/s, {achieved / rate:.0%} of a matrix product's {rate / 1e12:.3f}"
+        print(f"a does the products of all tokens at {doing}")
         minutes = seconds["a"] / len(work.table) * ALPACA_52K / 60
         print(f"Alpaca-52k would take {minutes:.1f} minutes")
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Peaks of a and d on long records, then of a alone as the vocabulary and the prompts grow."""
+    """Peaks of a, and of d where it is not too large, as the vocabulary and the prompts grow."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD: what is freed goes back to the system at once
     shape = SHAPES[options.shape]
-    print(f"{'records of':24}{'vocabulary':>12}{'ours, MB':>12}{'naive batched, MB':>20}{'share':>8}")
-    memory_row(options, shape, 1_800, compare=True)
+    print(f"{'4 records of':24}{'vocabulary':>12}{'a: ours, MB':>14}{'d: naive batched, MB':>24}{'share':>8}")
     for vocabulary in (shape.vocabulary // 4, shape.vocabulary, 4 * shape.vocabulary):
         for prompt in (450, 1_800):
-            memory_row(options, replace(shape, vocabulary=vocabulary), prompt, compare=False)
+            memory_row(options, replace(shape, vocabulary=vocabulary), prompt, compare=vocabulary <= shape.vocabulary)
 
 
 def memory_row(options: argparse.Namespace, shape: Shape, prompt: int, *, compare: bool) -> None:
-    work = make_work(options, shape, np.full(8, prompt), np.full(8, 200))
+    records = random_table(np.full(4, prompt), np.full(4, 100), shape.vocabulary)
+    work = make_work(options, shape, records, budget=4_096)
     peaks = []
     for variant in (ours, naive_batched)[: 1 + compare]:
+        variant(work)  # a first time, for what libraries allocate once
         figures = Measured()
         measure(variant, work, figures)
         peaks.append(figures.peak_bytes[0] / 1e6)
-    tail = f"{peaks[1]:>20,.0f}{peaks[0] / peaks[1]:>8.2f}" if compare else ""
-    print(f"{f'{prompt:,} + 200 tokens':24}{shape.vocabulary:>12,}{peaks[0]:>12,.0f}{tail}", flush=True)
+    tail = f"{peaks[1]:>24,.0f}{peaks[0] / peaks[1]:>8.2f}" if compare else ""
+    print(f"{f'{prompt:,} + 100 tokens':24}{shape.vocabulary:>12,}{peaks[0]:>14,.0f}{tail}", flush=True)
+
+
+def batches(options: argparse.Namespace) -> None:
+    """Tokens per second of a at each number of tokens per batch; medians over rounds in which the sizes take turns."""
+    shape = SHAPES[options.shape]
+    records, _ = alpaca_table(options.records, shape.vocabulary)
+    works = [(size, make_work(options, shape, records, size)) for size in SIZES]
+    works = [(size, work) for size, work in works if 4 * size < work.whole.costs.sum()]  # else there is no choice
+    seconds: dict[int, list[float]] = {size: [] for size, _ in works}
+    for _ in range(options.rounds):
+        for size, work in works:
+            start = clock(work.parts.device)
+            ours(work)
+            seconds[size].append(clock(work.parts.device) - start)
+    tokens = int(records.rows["needed"].sum())
+    for size, taken in seconds.items():
+        print(f"{size:>8,} tokens per batch {tokens / statistics.median(taken):>12,.0f} tokens/s")
 
 
 if __name__ == "__main__":

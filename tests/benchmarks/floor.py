@@ -19,11 +19,15 @@ from curate.types import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """Seconds of the decoder's products, of attention, and of head products with log-sum-exp at one exit."""
+    """Seconds of the decoder's products, of attention, and of head products with log-sum-exp at one exit.
+
+    once  the decoder's products if every beginning that records share is seen once
+    """
 
     decoder: float
     attention: float
     head: float
+    once: float
 
     def seconds(self, num_exits: int) -> float:
         return self.decoder + self.attention + num_exits * self.head
@@ -32,7 +36,8 @@ class Floor:
 @torch.inference_mode()
 def floor(work: Work) -> Floor:
     shapes = [(len(rows), *_tokens(work, rows)) for rows in work.batches()]
-    return Floor(_decoder(work, shapes), _attention(work, shapes), _head(work, shapes))
+    once = [(0, tokens, 0) for tokens in _tokens_once(work)]
+    return Floor(_decoder(work, shapes), _attention(work, shapes), _head(work, shapes), _decoder(work, once))
 
 
 def clock(device: torch.device) -> float:
@@ -66,6 +71,14 @@ def _tokens(work: Work, rows: IntArray) -> tuple[int, int]:
     """Tokens that the model must see, and those to score."""
     table = work.table.rows[rows]
     return int(table["needed"].sum()), int(table["scored"].sum())
+
+
+def _tokens_once(work: Work) -> list[int]:
+    """Tokens of each of our batches but for their beginnings, and of the beginnings."""
+    plan, beginnings = work.plan, work.plan.beginnings
+    lengths = [len(beginnings[group]) if group >= 0 else 0 for group in plan.groups]
+    rows = [plan.rows_of_batch(batch) for batch in range(len(plan.costs))]
+    return [_tokens(work, r)[0] - n * len(r) for r, n in zip(rows, lengths, strict=True)] + [*map(len, beginnings)]
 
 
 def _weights(work: Work) -> list[torch.Tensor]:

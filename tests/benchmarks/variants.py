@@ -18,20 +18,26 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from curate.pipeline.scorer import batch_scores
 from curate.scoring.batching import BatchPlan
 from curate.scoring.confidence import head_rows
 from curate.scoring.exits import DecoderParts
-from curate.scoring.score import Scorer, join_scores, score_batch
+from curate.scoring.score import Scorer, join_scores
 from curate.types import SCORED, FloatArray, IntArray, TokenTable
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One model and its records, the same for every variant; every variant but `naive` computes these batches."""
+    """One model and its records, the same for every variant.
+
+    plan   our batches: records that share a beginning are together, and it is computed once
+    whole  batches of whole records, as the other variants compute them; `naive` has none
+    """
 
     parts: DecoderParts
     table: TokenTable
     plan: BatchPlan
+    whole: BatchPlan
     layers: tuple[int, ...]
 
     @property
@@ -43,7 +49,7 @@ class Work:
         return head_rows(self.model.config.vocab_size, on_gpu=self.parts.device.type == "cuda")
 
     def batches(self) -> list[IntArray]:
-        return [self.plan.rows_of_batch(b) for b in range(len(self.plan.batches) - 1)]
+        return [self.whole.rows_of_batch(b) for b in range(len(self.whole.costs))]
 
     def record(self, row: int) -> tuple[Tensor, int]:
         """All tokens of a record, and how many of them are its prompt."""
@@ -53,16 +59,21 @@ class Work:
 
 
 def ours(work: Work) -> FloatArray:
-    return _ours(work, work.layers)
+    return _ours(work, work.layers, work.plan)
 
 
 def ours_last_exit(work: Work) -> FloatArray:
-    return _ours(work, work.layers[-1:])
+    return _ours(work, work.layers[-1:], work.plan)
 
 
-def _ours(work: Work, layers: tuple[int, ...]) -> FloatArray:
-    scorer = Scorer(work.parts, layers, work.head_rows)
-    scores = join_scores([score_batch(scorer, work.table, rows) for rows in work.batches()])
+def ours_whole(work: Work) -> FloatArray:
+    return _ours(work, work.layers, work.whole)
+
+
+def _ours(work: Work, layers: tuple[int, ...], plan: BatchPlan) -> FloatArray:
+    scorer = Scorer(work.parts, layers, work.head_rows, shares=True)
+    scores_of = batch_scores(lambda: scorer, work.table, plan)
+    scores = join_scores([scores_of(batch) for batch in range(len(plan.costs))])
     assert not scores.split, "a batch did not fit into memory"
     return scores.log_prob[np.argsort(scores.rows)].astype(np.float64)
 
@@ -126,7 +137,7 @@ def lm_eval(work: Work) -> FloatArray:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     words = WordLevel({"<unk>": 0, "</s>": 1}, unk_token="<unk>")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="</s>", pad_token="</s>")
-    batch_size = -(-len(work.table) // len(work.batches()))
+    batch_size = -(-len(work.table) // len(work.whole.costs))
     harness = HFLM(work.model, tokenizer=tokenizer, batch_size=batch_size, max_length=4096)
     requests = []
     for row in range(len(work.table)):
@@ -140,6 +151,7 @@ def lm_eval(work: Work) -> FloatArray:
 VARIANTS: dict[str, tuple[str, Callable[[Work], FloatArray]]] = {
     "a": ("ours, {} exits", ours),
     "b": ("ours, last exit", ours_last_exit),
+    "g": ("ours, {} exits, shared beginnings not used", ours_whole),
     "c": ("naive: {} models, one record at a time", naive),
     "d": ("naive: batched, all hidden states, full logits", naive_batched),
     "e": ("lm-eval loglikelihood (last exit)", lm_eval),
