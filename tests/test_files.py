@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -402,6 +403,20 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path, kind: str) -> None:
         tracemalloc.stop()
     assert count == 1040
     assert peak < 10e6
+
+
+def test_of_a_parquet_file_one_row_group_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    path, rng = tmp_path / "a.parquet", random.Random(0)
+    with pq.ParquetWriter(path, pa.schema([("a", pa.string())])) as writer:
+        for _ in range(40):
+            writer.write_table(pa.table({"a": [rng.randbytes(500).hex() for _ in range(1000)]}))
+    data = Data(path=str(path))
+    before, peak, count = pa.total_allocated_bytes(), 0, 0
+    for _ in read_records(open_source(data), data):
+        count += 1
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert count == 40_000
+    assert peak < 8e6 < path.stat().st_size / 4
 
 
 def test_an_endless_record_is_refused_before_it_is_in_memory(tmp_path: Path) -> None:

@@ -42,9 +42,10 @@ def batches(path: Path, name: str) -> Iterator[pa.RecordBatch]:
     try:
         with pq.ParquetFile(path) as parquet:
             fitting = _check(parquet, name)
-            for batch in parquet.iter_batches(batch_size=min(BATCH_ROWS, fitting)):
-                seen += len(batch)
-                yield batch
+            for group in range(parquet.num_row_groups):  # of several at once Arrow keeps those it is done with
+                for batch in parquet.iter_batches(batch_size=min(BATCH_ROWS, fitting), row_groups=[group]):
+                    seen += len(batch)
+                    yield batch
             if seen != parquet.metadata.num_rows:
                 raise ValueError(f"it states {parquet.metadata.num_rows} rows and holds {seen}")
     except (pa.ArrowException, OSError, ValueError) as error:
