@@ -1,4 +1,7 @@
-"""clusters.parquet and selection.parquet: a row per input record, in input order, joined by `row`."""
+"""clusters.parquet and selection.parquet: a row per input record, in input order, joined by `row`.
+
+Files are read through a memory map: otherwise Arrow holds on to every row group that it is done with.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,25 @@ _ROW_GROUP = 65_536
 
 def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]) -> None:
     """Columns row, cluster (null where the record has no embedding) and distance to the cluster's centroid."""
-    table = {
-        "row": np.arange(len(labels)),
-        "cluster": pa.array(labels, mask=labels < 0),
-        "distance": pa.array(distance, mask=labels < 0),
-    }
-    pq.write_table(pa.table(table), path, row_group_size=_ROW_GROUP, compression="zstd")
+    schema = pa.schema([("row", pa.int64()), ("cluster", pa.int32()), ("distance", pa.float32())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(labels), _ROW_GROUP):
+            part = slice(start, start + _ROW_GROUP)
+            missing = labels[part] < 0
+            columns = [
+                pa.array(np.arange(start, start + len(missing))),
+                pa.array(labels[part], mask=missing),
+                pa.array(distance[part], mask=missing),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def read_clusters(path: Path) -> npt.NDArray[np.int32]:
     """Cluster of every row, int32 [N], -1 where it has none."""
-    column = pq.read_table(path, columns=["cluster"])["cluster"].combine_chunks()
-    labels: npt.NDArray[np.int32] = column.fill_null(-1).to_numpy(zero_copy_only=False)
+    file = pq.ParquetFile(path, memory_map=True)
+    labels = np.empty(file.metadata.num_rows, np.int32)
+    for batch in file.iter_batches(_ROW_GROUP, columns=["row", "cluster"]):
+        labels[batch["row"]] = batch["cluster"].fill_null(-1)
     return labels
 
 
@@ -50,7 +60,7 @@ def write_selection(
     )
     names = np.array(REASONS, dtype=object)
     with pq.ParquetWriter(path, schema, use_dictionary=["reason"], compression="zstd") as writer:
-        for ids in pq.ParquetFile(scores_path).iter_batches(_ROW_GROUP, columns=["row", "id"]):
+        for ids in pq.ParquetFile(scores_path, memory_map=True).iter_batches(_ROW_GROUP, columns=["row", "id"]):
             rows = ids["row"].to_numpy()
             rank = selection.rank[rows]
             cluster = np.full(len(rows), -1, np.int32) if labels is None else labels[rows]

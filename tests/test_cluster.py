@@ -86,6 +86,14 @@ def test_a_row_without_embedding_has_no_cluster_and_moves_nothing():
     assert np.isnan(gaps.distance[~has]).all()
 
 
+def test_clusters_that_hold_a_row_are_numbered_without_gaps_and_other_rows_stay_without():
+    rows = np.insert(np.tile(unit_rows(3), (5, 1)), [0, 9], np.nan, axis=0)
+    clusters = cluster(rows, count=10, **OPTIONS)
+    assert len(clusters.centroids) < 10
+    assert np.unique(clusters.labels).tolist() == list(range(-1, len(clusters.centroids)))
+    assert np.flatnonzero(clusters.labels < 0).tolist() == [0, 10]
+
+
 def test_no_embeddings_give_no_clusters():
     clusters = cluster(np.full((3, 4), np.nan, np.float32), count=8, **OPTIONS)
     assert clusters.labels.tolist() == [-1, -1, -1]

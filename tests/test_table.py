@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curate.scoring.table import read_chunk, read_scored, read_scores, stored_exits, write_chunk, write_scores
 from curate.selection import REASONS, Selection
@@ -154,6 +156,21 @@ def test_a_column_or_exit_that_is_not_there_is_refused(
         read_scores(path, **options)  # type: ignore[arg-type]
 
 
+@given(st.lists(st.sampled_from([0, 1, 2, 255, 256, 65_536, 2**24, 2**31]), min_size=1, max_size=12))
+@settings(deadline=None)
+def test_records_with_one_id_form_a_group_and_others_none(
+    tmp_path_factory: pytest.TempPathFactory, ids: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("scores") / "scores.parquet"
+    table, rows = table_of(["scored"] * len(ids), ids=ids), range(len(ids))
+    write_scores(path, table, [scores_of(rows)], layers=LAYERS, num_layers=NUM_LAYERS)
+    groups = read_scores(path).groups.tolist()
+    for row in rows:
+        same = [other for other in rows if ids[other] == ids[row]]
+        assert [other for other in rows if groups[other] == groups[row] >= 0] == (same if len(same) > 1 else [])
+    assert set(groups) - {-1} == set(range(len({group for group in groups if group >= 0})))
+
+
 def test_more_rows_than_a_row_group_holds(tmp_path: Path) -> None:
     ids = np.arange(MANY)
     ids[[10, 66_000]] = 7  # two later copies of row 7, the second in another row group
@@ -171,8 +188,7 @@ def test_more_rows_than_a_row_group_holds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scores.score, expected)
     np.testing.assert_array_equal(scores.response_tokens, table.rows["scored"])
     np.testing.assert_array_equal(read_scored(path), table.rows["status"] == 0)
-    assert len(np.unique(scores.groups)) == MANY - 2
-    assert len({scores.groups[row] for row in (7, 10, 66_000)}) == 1
+    np.testing.assert_array_equal(scores.groups, np.where(ids == 7, 0, -1))
 
     selection = Selection(ids % 3 == 0, (ids % 100 - 1).astype(np.int32), (ids % len(REASONS)).astype(np.uint8))
     labels = (ids % 11 - 1).astype(np.int32)

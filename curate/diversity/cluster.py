@@ -70,23 +70,30 @@ def cluster(embeddings: Float32Array, *, count: int, spherical: bool, iterations
     Equal rows always share a cluster. Memory beyond the embeddings: the training points and a few bytes a row.
     """
     embedded = np.concatenate([np.zeros(0, bool), *(np.isfinite(block).all(axis=1) for block in _blocks(embeddings))])
-    rows = np.flatnonzero(embedded)
-    training_rows = _training_rows(rows, max(MAX_TRAINING_POINTS, 256 * count), seed)
-    centroids_KD = _train(embeddings[training_rows], min(count, len(rows)), spherical, iterations, seed)
-    labels, distance = _assign(embeddings, embedded, centroids_KD, spherical)
+    num_embedded = int(np.count_nonzero(embedded))
+    training_rows = _training_rows(embedded, max(MAX_TRAINING_POINTS, 256 * count), seed)
+    centroids_KD = _train(embeddings[training_rows], min(count, num_embedded), spherical, iterations, seed)
+    labels, distance, sizes_K = _assign(embeddings, embedded, centroids_KD, spherical)
 
-    occurring = np.unique(labels[rows])
-    if len(occurring) < count:
-        logger.info("%d clusters were asked for, %d hold a row", count, len(occurring))
-    labels[rows] = np.searchsorted(occurring, labels[rows])
-    return Clusters(labels, distance, centroids_KD[occurring], len(training_rows), len(training_rows) < len(rows))
+    occurs_K = sizes_K > 0
+    if (occurring := int(np.count_nonzero(occurs_K))) < count:
+        logger.info("%d clusters were asked for, %d hold a row", count, occurring)
+    renumbered = np.append(np.cumsum(occurs_K) - 1, -1).astype(np.int32)  # the last one is that of label -1
+    return Clusters(
+        renumbered[labels],
+        distance,
+        centroids_KD[occurs_K],
+        num_training_points=len(training_rows),
+        sampled=len(training_rows) < num_embedded,
+    )
 
 
 def _blocks(embeddings: Float32Array) -> Iterator[Float32Array]:
     return (np.asarray(embeddings[start : start + _BLOCK]) for start in range(0, len(embeddings), _BLOCK))
 
 
-def _training_rows(rows: npt.NDArray[np.intp], limit: int, seed: int) -> npt.NDArray[np.intp]:
+def _training_rows(embedded: npt.NDArray[np.bool_], limit: int, seed: int) -> npt.NDArray[np.intp]:
+    rows = np.flatnonzero(embedded)
     if len(rows) <= limit:
         return rows
     logger.info("k-means trains on %d of %d embedded rows", limit, len(rows))
@@ -112,10 +119,11 @@ def _train(points: Float32Array, count: int, spherical: bool, iterations: int, s
 
 def _assign(
     embeddings: Float32Array, embedded: npt.NDArray[np.bool_], centroids_KD: Float32Array, spherical: bool
-) -> tuple[npt.NDArray[np.int32], Float32Array]:
-    """Nearest centroid [N] and distance to it [N]; -1 and NaN where not embedded."""
+) -> tuple[npt.NDArray[np.int32], Float32Array, npt.NDArray[np.int64]]:
+    """Nearest centroid [N] and distance to it [N], -1 and NaN where not embedded; rows of every centroid [K]."""
     labels = np.full(len(embeddings), -1, np.int32)
     distance = np.full(len(embeddings), np.nan, np.float32)
+    sizes_K = np.zeros(len(centroids_KD), np.int64)
     # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
     offset_K = 0.0 if spherical else (centroids_KD**2).sum(axis=1) / 2
     # Always a full block: a matrix product rounds differently at its edge, and equal rows must stay together. FAISS's
@@ -131,9 +139,10 @@ def _assign(
         nearest = np.argmax(padded @ centroids_KD.T - offset_K, axis=1)[: len(has)]
         own = centroids_KD[nearest]
         labels[start + has] = nearest
+        sizes_K += np.bincount(nearest, minlength=len(sizes_K))
         distance[start + has] = (
             np.maximum(1 - np.einsum("nd,nd->n", points, own), 0)
             if spherical
             else np.sqrt(np.einsum("nd,nd->n", points - own, points - own))
         )
-    return labels, distance
+    return labels, distance, sizes_K

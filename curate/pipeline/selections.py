@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from curate.data.card import write_card
 from curate.data.export import write_kept
 from curate.data.files import open_source, source_sha256
@@ -88,11 +86,7 @@ def _choose(job: Job) -> tuple[Selection, Any]:
     scores = read_scores(job.folder.path / "scores.parquet", by=chosen.by, exits=chosen.exits)
     clusters = job.folder.path / "clusters.parquet"
     labels = read_clusters(clusters) if clusters.exists() else None
-    reason = reason_codes(
-        scores.status.astype(np.int64),
-        scores.response_tokens.astype(np.int64),
-        min_response_tokens=chosen.min_response_tokens,
-    )
+    reason = reason_codes(scores.status, scores.response_tokens, min_response_tokens=chosen.min_response_tokens)
     selection = choose(
         scores.score,
         reason=reason,
@@ -102,7 +96,7 @@ def _choose(job: Job) -> tuple[Selection, Any]:
         quota=chosen.quota,
         clusters=labels,
         groups=scores.groups if chosen.duplicates == "drop" else None,
-        lengths=scores.response_tokens.astype(np.int64),
+        lengths=scores.response_tokens,
         seed=job.recipe.run.seed,
     )
     return selection, labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from curate.types import STATUSES, IntArray
+from curate.types import STATUSES
 
 Reasons = npt.NDArray[np.uint8]
 
@@ -24,7 +24,9 @@ REASONS: tuple[str, ...] = (
 """Names of the codes: what the rule did, what it refused, and then the statuses of rows that have no score."""
 
 
-def reason_codes(statuses: IntArray, response_tokens: IntArray, *, min_response_tokens: int) -> Reasons:
+def reason_codes(
+    statuses: npt.NDArray[np.integer], response_tokens: npt.NDArray[np.integer], *, min_response_tokens: int
+) -> Reasons:
     """What speaks against every row before a rule has run: `ELIGIBLE` (0), its status, or a too short response.
 
     Args:
@@ -34,7 +36,7 @@ def reason_codes(statuses: IntArray, response_tokens: IntArray, *, min_response_
     """
     codes = np.where(statuses > 0, statuses + (len(REASONS) - len(STATUSES)), ELIGIBLE)
     codes[(statuses == 0) & (response_tokens < min_response_tokens)] = SHORT_RESPONSE
-    return codes.astype(np.uint8)
+    return codes.astype(np.uint8, copy=False)
 
 
 def count_reasons(reason: Reasons) -> dict[str, int]:

@@ -22,7 +22,7 @@ from curate.selection.reasons import (
     Reasons,
     count_reasons,
 )
-from curate.types import CurateError, FloatArray, IntArray
+from curate.types import CurateError, FloatArray
 
 Method = Literal["clusters", "top", "random", "longest"]
 
@@ -51,8 +51,8 @@ def select(
     order: Literal["lowest", "highest"] = "lowest",
     quota: Quota = "proportional",
     clusters: npt.NDArray[np.integer] | None = None,
-    groups: IntArray | None = None,
-    lengths: IntArray | None = None,
+    groups: npt.NDArray[np.integer] | None = None,
+    lengths: npt.NDArray[np.integer] | None = None,
     seed: int = 0,
 ) -> Selection:
     """Exactly `count` of the eligible rows.
@@ -73,8 +73,8 @@ def select(
         order: which end of the score is kept, by methods clusters and top.
         quota: how `count` is divided among clusters.
         clusters: int [N] from 0, negative where the row has none; needed by method clusters.
-        groups: int [N], equal for exact duplicates: of every group only the first eligible row stays so. None keeps
-            duplicates.
+        groups: int [N] from 0, equal for exact duplicates: of every group only the first eligible row stays so.
+            Negative where the row has no duplicate. None keeps duplicates.
         lengths: int [N], response tokens; needed by method longest.
         seed: of method random.
 
@@ -83,44 +83,58 @@ def select(
     """
     if method not in get_args(Method):
         raise CurateError(f"unknown method {method!r}; valid: {', '.join(get_args(Method))}")
-    labels = clusters if method == "clusters" else np.zeros(len(scores), np.int32)
-    assert labels is not None, "method clusters needs clusters"
+    labels = clusters if method == "clusters" else None
+    assert labels is not None or method != "clusters", "method clusters needs clusters"
     reason = _refuse(reason, scores, labels, groups)
-    rows = np.flatnonzero(reason == ELIGIBLE)
-    if len(rows) < count:
+    if np.count_nonzero(reason == ELIGIBLE) < count:
         raise CurateError(_too_few(reason, count))
 
-    ordered = rows[np.lexsort((_preference(rows, scores, method, order, lengths, seed), labels[rows]))]
-    sizes = np.bincount(labels[ordered])
+    members = _members(reason == ELIGIBLE, labels)
+    quotas = cluster_quotas(np.array([len(rows) for rows in members]), count, quota=quota)
     rank = np.full(len(scores), -1, np.int32)
-    rank[ordered] = np.arange(len(ordered)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    kept = np.zeros(len(scores), bool)
-    kept[ordered] = rank[ordered] < np.repeat(cluster_quotas(sizes, count, quota=quota), sizes)
-    reason[rows] = np.where(kept[rows], KEPT, OUTRANKED)
-    return Selection(kept, rank, reason)
+    for rows, num_kept in zip(members, quotas, strict=True):
+        ordered = rows[np.argsort(_preference(rows, scores, method, order, lengths, seed), kind="stable")]
+        rank[ordered] = np.arange(len(ordered), dtype=np.int32)
+        reason[ordered[num_kept:]] = OUTRANKED  # the others are KEPT, which is the same code as ELIGIBLE
+    return Selection(reason == KEPT, rank, reason)
 
 
-def _refuse(reason: Reasons, scores: FloatArray, labels: npt.NDArray[np.integer], groups: IntArray | None) -> Reasons:
+def _refuse(
+    reason: Reasons,
+    scores: FloatArray,
+    labels: npt.NDArray[np.integer] | None,
+    groups: npt.NDArray[np.integer] | None,
+) -> Reasons:
     """A copy of `reason` in which rows without score or cluster, and then later duplicates, are refused too."""
     reason = reason.copy()
     reason[(reason == ELIGIBLE) & ~np.isfinite(scores)] = NO_SCORE
-    reason[(reason == ELIGIBLE) & (labels < 0)] = NOT_EMBEDDED
+    if labels is not None:
+        reason[(reason == ELIGIBLE) & (labels < 0)] = NOT_EMBEDDED
     if groups is not None:
-        rows = np.flatnonzero(reason == ELIGIBLE)
-        _, first = np.unique(groups[rows], return_index=True)
-        reason[np.delete(rows, first)] = DUPLICATE
+        rows = np.flatnonzero((reason == ELIGIBLE) & (groups >= 0))
+        rows = rows[np.argsort(groups[rows], kind="stable")]
+        reason[rows[1:][groups[rows[1:]] == groups[rows[:-1]]]] = DUPLICATE
     return reason
 
 
+def _members(eligible: npt.NDArray[np.bool_], labels: npt.NDArray[np.integer] | None) -> list[npt.NDArray[np.int32]]:
+    """The eligible rows of every cluster, or of all as one where there are no clusters; ascending."""
+    if labels is None:
+        return [np.flatnonzero(eligible).astype(np.int32)]
+    ends = np.cumsum(np.bincount(labels[eligible]))
+    by_label = np.argsort(labels, kind="stable").astype(np.int32)  # half of what numpy's own indices take
+    return np.split(by_label[eligible[by_label]], ends[:-1])
+
+
 def _preference(
-    rows: npt.NDArray[np.intp],
+    rows: npt.NDArray[np.int32],
     scores: FloatArray,
     method: Method,
     order: Literal["lowest", "highest"],
-    lengths: IntArray | None,
+    lengths: npt.NDArray[np.integer] | None,
     seed: int,
-) -> npt.NDArray[np.int64 | np.float64]:
-    """One key per eligible row, smaller first; equal keys keep the order of the rows."""
+) -> npt.NDArray[np.integer | np.floating]:
+    """One key per row of `rows`, smaller first; equal keys keep the order of the rows."""
     if method == "random":
         return np.random.default_rng(seed).permutation(len(rows))
     if method == "longest":
