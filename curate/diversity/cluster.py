@@ -22,6 +22,7 @@ Float32Array = npt.NDArray[np.float32]
 MAX_TRAINING_POINTS = 262_144
 """Up to so many embedded rows (or 256 per cluster, if that is more) k-means trains on all, above on a seeded sample."""
 
+_ROUNDING = 1e-5  # more than float32 products of unit vectors can be wrong by
 _BLOCK = 4096
 
 logger = logging.getLogger(__name__)
@@ -124,19 +125,13 @@ def _assign(
     labels = np.full(len(embeddings), -1, np.int32)
     distance = np.full(len(embeddings), np.nan, np.float32)
     sizes_K = np.zeros(len(centroids_KD), np.int64)
-    # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
-    offset_K = 0.0 if spherical else (centroids_KD**2).sum(axis=1) / 2
-    # Always a full block: a matrix product rounds differently at its edge, and equal rows must stay together. FAISS's
-    # own search has that flaw, and leaves ties open.
-    padded = np.zeros((_BLOCK, embeddings.shape[1]), np.float32)
     for index, block in enumerate(_blocks(embeddings)):
         start = index * _BLOCK
         has = np.flatnonzero(embedded[start : start + len(block)])
         if not len(has):
             continue
         points = block[has]
-        padded[: len(has)] = points
-        nearest = np.argmax(padded @ centroids_KD.T - offset_K, axis=1)[: len(has)]
+        nearest = _nearest(points, centroids_KD, spherical)
         own = centroids_KD[nearest]
         labels[start + has] = nearest
         sizes_K += np.bincount(nearest, minlength=len(sizes_K))
@@ -146,3 +141,28 @@ def _assign(
             else np.sqrt(np.einsum("nd,nd->n", points - own, points - own))
         )
     return labels, distance, sizes_K
+
+
+def _nearest(points_ND: Float32Array, centroids_KD: Float32Array, spherical: bool) -> npt.NDArray[np.intp]:
+    """The nearest centroid of every point, ties to the lower one; the same for equal points wherever they stand.
+
+    A matrix product rounds differently from place to place, so what it leaves nearly tied is decided again, a pair at a
+    time and in float64. (FAISS's own search has that flaw, and leaves ties open.)
+    """
+    # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
+    offset_K = (centroids_KD.astype(np.float64) ** 2).sum(axis=1) / 2 * (not spherical)
+    near_NK = points_ND @ centroids_KD.T - offset_K.astype(np.float32)
+    nearest: npt.NDArray[np.intp] = np.argmax(near_NK, axis=1)
+    best_N1 = np.take_along_axis(near_NK, nearest[:, None], axis=1)
+    tied_NK = near_NK >= best_N1 - _ROUNDING * (1 + np.abs(best_N1))
+    contested = np.flatnonzero(np.count_nonzero(tied_NK, axis=1) > 1)
+    row, centroid = np.nonzero(tied_NK[contested])
+    exact = np.empty(len(row))
+    for start in range(0, len(row), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        pairs = points_ND[contested[row[part]]].astype(np.float64) * centroids_KD[centroid[part]]
+        exact[part] = pairs.sum(axis=1) - offset_K[centroid[part]]
+    order = np.lexsort((centroid, -exact, row))
+    first = np.unique(row[order], return_index=True)[1]
+    nearest[contested] = centroid[order[first]]
+    return nearest
