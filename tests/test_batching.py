@@ -20,11 +20,11 @@ from curate.scoring.batching import (
     plan_batches,
 )
 
-lengths_of_all = st.lists(st.integers(1, 60), min_size=0, max_size=150).map(np.array)
+lengths_of_all = st.lists(st.integers(1, 60), min_size=0, max_size=150).map(lambda lengths: np.array(lengths, np.int32))
 budgets = st.integers(1, 200)
 
 
-def some_rows(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def some_rows(lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Two rows in three, as if the others were not to be scored."""
     return np.array([row for row in range(len(lengths)) if row % 3], np.int64)
 
@@ -35,7 +35,7 @@ def batches_of(plan: BatchPlan) -> list[list[int]]:
 
 @settings(deadline=None)
 @given(lengths_of_all, budgets)
-def test_every_row_is_in_exactly_one_batch_and_no_other_row_is(lengths: npt.NDArray[np.int64], budget: int) -> None:
+def test_every_row_is_in_exactly_one_batch_and_no_other_row_is(lengths: npt.NDArray[np.int32], budget: int) -> None:
     rows = some_rows(lengths)
     batches = batches_of(plan_batches(rows, lengths[rows], budget))
     assert sorted(row for batch in batches for row in batch) == rows.tolist()
@@ -44,7 +44,7 @@ def test_every_row_is_in_exactly_one_batch_and_no_other_row_is(lengths: npt.NDAr
 
 @settings(deadline=None)
 @given(lengths_of_all, budgets)
-def test_rows_come_longest_first_and_ties_by_row(lengths: npt.NDArray[np.int64], budget: int) -> None:
+def test_rows_come_longest_first_and_ties_by_row(lengths: npt.NDArray[np.int32], budget: int) -> None:
     order = plan_batches(some_rows(lengths), lengths[some_rows(lengths)], budget).order.tolist()
     assert order == sorted(order, key=lambda row: (-lengths[row], row))
 
@@ -52,7 +52,7 @@ def test_rows_come_longest_first_and_ties_by_row(lengths: npt.NDArray[np.int64],
 @settings(deadline=None)
 @given(lengths_of_all, budgets)
 def test_a_batch_keeps_the_budget_or_is_one_record_and_could_not_be_larger(
-    lengths: npt.NDArray[np.int64], budget: int
+    lengths: npt.NDArray[np.int32], budget: int
 ) -> None:
     batches = batches_of(plan_batches(some_rows(lengths), lengths[some_rows(lengths)], budget))
     for number, batch in enumerate(batches):
@@ -64,7 +64,7 @@ def test_a_batch_keeps_the_budget_or_is_one_record_and_could_not_be_larger(
 @settings(deadline=None)
 @given(lengths_of_all, budgets, st.integers(0, 9))
 def test_the_order_in_which_rows_are_given_does_not_matter(
-    lengths: npt.NDArray[np.int64], budget: int, seed: int
+    lengths: npt.NDArray[np.int32], budget: int, seed: int
 ) -> None:
     rows = some_rows(lengths)
     shuffled = np.random.default_rng(seed).permutation(rows)
@@ -76,7 +76,7 @@ def test_the_order_in_which_rows_are_given_does_not_matter(
 @settings(deadline=None)
 @given(lengths_of_all, budgets)
 def test_chunks_cover_all_batches_in_order_and_cost_their_padded_tokens(
-    lengths: npt.NDArray[np.int64], budget: int
+    lengths: npt.NDArray[np.int32], budget: int
 ) -> None:
     plan = plan_batches(some_rows(lengths), lengths[some_rows(lengths)], budget)
     batches = batches_of(plan)

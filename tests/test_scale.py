@@ -44,13 +44,13 @@ def growth(small: dict[str, float], large: dict[str, float]) -> float:
 def test_many_records_are_tokenised_and_scored_in_memory_that_hardly_grows(
     tmp_path: Path,
 ) -> None:
-    """Both sizes are beyond two row groups of scores.parquet, of 65,536 rows, which are made in memory."""
+    """Both sizes are far beyond the row groups of scores.parquet, of 65,536 rows, which are made in memory."""
     model = save_llama(tmp_path / "model", hidden=32, layers=2)
-    small, large = (measured("score", count, tmp_path / str(count), model) for count in (140_000, 280_000))
-    status = pq.read_table(tmp_path / "280000" / "run" / "scores.parquet", columns=["status"])["status"]
-    assert status.to_pylist() == ["scored"] * 280_000
-    assert growth(small, large) < 150
-    assert large["used"] < 400 * 2**20
+    small, large = (measured("score", count, tmp_path / str(count), model) for count in (280_000, 700_000))
+    status = pq.read_table(tmp_path / "700000" / "run" / "scores.parquet", columns=["status"])["status"]
+    assert status.to_pylist() == ["scored"] * 700_000
+    assert growth(small, large) < 40
+    assert large["used"] < 200 * 2**20
 
 
 def test_a_million_rows_are_clustered_and_selected_in_memory_that_hardly_grows(tmp_path: Path) -> None:

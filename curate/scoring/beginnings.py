@@ -42,9 +42,8 @@ def shared_beginnings(table: TokenTable, rows: IntArray) -> tuple[list[Beginning
     candidates = set(common_beginnings(sequences, at_least=max(2, len(sequences) // (2 * _LEAST_SHARE))))
     for candidate in sorted(candidates, key=lambda tokens: (-len(tokens), tokens)):
         beginning = np.array(candidate, np.int32)
-        free = np.flatnonzero(chosen < 0)
-        matching = free[_begin_with(table, rows[free], beginning)]
-        if len(matching) >= least:
+        matching = _begin_with(table, rows, chosen < 0, beginning)
+        if np.count_nonzero(matching) >= least:
             chosen[matching] = len(found)
             found.append(beginning)
     return found, chosen
@@ -86,13 +85,15 @@ def _usable(table: TokenTable, row: int) -> tuple[int, ...]:
     return tuple(ids.tolist())
 
 
-def _begin_with(table: TokenTable, rows: IntArray, beginning: Beginning) -> npt.NDArray[np.bool_]:
-    """Which rows begin so, score nothing that the beginning predicts, and are short enough to gain by it."""
+def _begin_with(
+    table: TokenTable, rows: IntArray, free: npt.NDArray[np.bool_], beginning: Beginning
+) -> npt.NDArray[np.bool_]:
+    """Which free rows begin so, score nothing that the beginning predicts, and are short enough to gain by it."""
     length, needed = len(beginning), table.rows["needed"]
     out = np.zeros(len(rows), bool)
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
-        fits = (needed[part] > length) & (needed[part] <= _MOST_TIMES * length)
+        fits = free[start : start + _BLOCK] & (needed[part] > length) & (needed[part] <= _MOST_TIMES * length)
         part = part[fits]
         starts = np.where(part > 0, table.rows["end"][part - 1], 0)
         at = starts[:, None] + np.arange(length + 1)
