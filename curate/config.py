@@ -96,7 +96,7 @@ class Score(_Section):
 
     exits: int | Literal["all"] | tuple[int, ...] = Field(5, description="a count, all, or a list of layers (from 1)")
     tokens_per_batch: int | Literal["auto"] = Field(
-        "auto", description="padded tokens in one batch; auto measures once and stores the result"
+        "auto", description="padded tokens in one batch at most; auto finds what suits the device, and stores it"
     )
 
     @field_validator("exits")

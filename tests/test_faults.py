@@ -38,9 +38,9 @@ _SMALL_CHUNKS = "import curate.pipeline.embeddings as e; e._CHUNK_ROWS = 32"
 _SLOW = f"""
 {_SMALL_CHUNKS}
 import sys, time
-import curate.pipeline.scores as scores, curate.training.callbacks as callbacks
-quick, log = scores.score_batch, callbacks.Journal.on_log
-scores.score_batch = lambda *words: (time.sleep(0.05), quick(*words))[1]
+import curate.pipeline.scorer as scorer, curate.training.callbacks as callbacks
+quick, log = scorer.score_batch, callbacks.Journal.on_log
+scorer.score_batch = lambda *words: (time.sleep(0.05), quick(*words))[1]
 callbacks.Journal.on_log = lambda *words, **more: (time.sleep(0.5), log(*words, **more))[1]
 """
 # Files under their temporary names last long enough to be seen.
@@ -66,7 +66,7 @@ def _figures() -> Iterator[None]:
 def words(tmp_path_factory: pytest.TempPathFactory, llama: Path, embedder: Path) -> list[str]:
     """A street of a few seconds with some 120 chunks of scores, 8 of embeddings and 3 checkpoints."""
     data = write_json_array(tmp_path_factory.mktemp("data") / "alpaca.json", alpaca_records(RECORDS))
-    settings = "score.tokens_per_batch=250 cluster.count=8 run.hang_timeout=60 train.max_steps=6 train.save_steps=2"
+    settings = "score.tokens_per_batch=60 cluster.count=8 run.hang_timeout=60 train.max_steps=6 train.save_steps=2"
     return [
         f"data.path={data}",
         f"model.name={llama}",
@@ -579,7 +579,7 @@ def _changes(folder: Path, words: Sequence[str], llama: Path) -> dict[str, str]:
         "model": f"model.name={other_model}",
         "model.dtype": "model.dtype=bfloat16",
         "score.exits": "score.exits=[1,4]",
-        "score.tokens_per_batch": "score.tokens_per_batch=260",
+        "score.tokens_per_batch": "score.tokens_per_batch=70",
     }
 
 
@@ -637,7 +637,7 @@ score.exit_hidden = exit_hidden
 def test_out_of_memory_halves_batches_and_moves_scores_by_rounding_only(
     tmp_path: Path, words: list[str], references: Callable[[int], tuple[Files, float]]
 ) -> None:
-    bigger = [*words, "score.tokens_per_batch=1000"]
+    bigger = [*words, "score.tokens_per_batch=300"]
     plain, starved = Street(tmp_path / "plain", bigger), Street(tmp_path / "starved", bigger)
     for street, patch in ((plain, ""), (starved, _NO_MEMORY.format(condition="len(input_ids_BT) > 5"))):
         street.folder.parent.mkdir()
@@ -663,7 +663,7 @@ def test_a_record_too_large_for_the_memory_gets_a_status_and_the_others_their_sc
 ) -> None:
     street = Street(tmp_path, words)
     street.words[0] = "score"
-    patch = _NO_MEMORY.format(condition="input_ids_BT.shape[1] > 90")
+    patch = _NO_MEMORY.format(condition="input_ids_BT.shape[1] > 40")
     assert street.start(patch=patch).wait(TIMEOUT) == [0], street.log.read_text()
     scores = pq.read_table(street.folder / "scores.parquet")
     status, complexity = scores["status"].to_pylist(), scores["complexity"].to_pylist()

@@ -142,6 +142,8 @@ def compute_all(
 ) -> list[Path]:
     """Let `count` processes (threads here) compute all chunks; returns the files."""
     log = computed if computed is not None else []
+    chunks = folder / "work" / "scores"
+    finished = job_of(folder).finished_chunks(chunks, read_number)
 
     def work(rank: int) -> list[Path]:
         def compute(chunk: int) -> int:
@@ -151,7 +153,7 @@ def compute_all(
         if rank == late:
             time.sleep(0.15)
         job = job_of(folder, rank, count, ["run.hang_timeout=20"])
-        return job.compute_chunks(folder / "work" / "scores", num_chunks, compute, write_number)
+        return job.compute_chunks(chunks, num_chunks, compute, write_number, finished=finished)
 
     with ThreadPoolExecutor(count) as pool:
         results = [pool.submit(work, rank) for rank in range(count)]
@@ -163,6 +165,10 @@ def compute_all(
 
 def write_number(path: Path, number: int) -> None:
     path.write_text(str(number))
+
+
+def read_number(path: Path) -> int:
+    return int(path.read_text())
 
 
 @settings(max_examples=25, deadline=None)
@@ -221,8 +227,15 @@ def test_a_damaged_chunk_is_removed_so_that_it_is_computed_again(tmp_path: Path)
     folder = tmp_path / "c"
     paths = job_of(tmp_path).compute_chunks(folder, 3, lambda chunk: chunk, write_number)
     write_text(paths[1], "torn")
-    job_of(tmp_path).discard_damaged(folder, lambda path: int(path.read_text()))
+    assert job_of(tmp_path).finished_chunks(folder, read_number) == [0, 2]
     assert [path.exists() for path in paths] == [True, False, True]
+
+
+def test_a_process_that_comes_when_all_is_finished_and_gone_does_nothing(tmp_path: Path) -> None:
+    """The main process needs none of its chunks any more, and has removed them."""
+    paths = job_of(tmp_path, 1, 2).compute_chunks(tmp_path / "c", 4, pytest.fail, write_number, finished={0, 1, 2, 3})
+    assert len(paths) == 4
+    assert not (tmp_path / "c").exists()
 
 
 # ---------------------------------------------------------------- signals
@@ -318,3 +331,37 @@ def test_asking_accelerate_for_two_processes_on_cpus_in_the_way_that_starts_one_
     assert "accelerate launch --multi_gpu --num_processes N" in text
     assert json.loads((run / "status.json").read_text())["exit_code"] == 2
     assert not (run / "scores.parquet").exists()
+
+
+_LATE_RANK_1 = """
+import os, time, pathlib, curate.pipeline.job as job
+lead = job.Job.lead
+def late(self, stage, prepare):
+    prepared = lead(self, stage, prepare)
+    if stage == {stage!r} and not self.processes.is_main:
+        published, work = self.folder.path / {file!r}, self.folder.work / {stage!r}
+        while work.exists() or not published.exists():
+            time.sleep(0.01)
+    return prepared
+job.Job.lead = late
+"""
+_STOP_BEFORE_PUBLISHING = "import sys, curate.pipeline.{stage} as stage\nstage._publish = lambda *_: sys.exit(7)"
+
+
+@pytest.mark.parametrize(("stage", "file"), [("scores", "scores.parquet"), ("embeddings", "embeddings.npy")])
+def test_a_process_that_comes_when_its_chunks_are_published_and_gone_goes_on(
+    tmp_path: Path, words: list[str], embedder: Path, alone: bytes, stage: str, file: str
+) -> None:
+    """All chunks were there when the launch began, so the main process waits for nobody."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = [*words, f"embed.model={embedder}", f"run.dir={run}"]
+    verbs = {"scores": "score", "embeddings": "embed"}
+    if stage == "embeddings":
+        assert start(["score", *words], log).wait(120) == [0], log.read_text()
+    stopped = start([verbs[stage], *words], log, patch=_STOP_BEFORE_PUBLISHING.format(stage=stage))
+    assert stopped.wait(120) == [7], log.read_text()
+    assert any((run / "work" / stage).glob("*.chunk"))
+    launch = start([verbs[stage], *words], log, count=2, patch=_LATE_RANK_1.format(stage=stage, file=file))
+    assert launch.wait(120) == [0, 0], log.read_text()
+    assert (run / "scores.parquet").read_bytes() == alone
+    assert not (run / "work" / stage).exists(), "nothing was computed again"

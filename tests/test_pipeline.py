@@ -658,3 +658,13 @@ def test_auto_halves_the_batches_until_the_dearest_fits_and_keeps_that(
     for one, other in zip(ours, whole, strict=True):
         assert one["status"] == other["status"]
         assert one["complexity"] == pytest.approx(other["complexity"], abs=1e-5)
+
+
+def test_records_too_long_for_a_rotary_embedding_that_changes_with_the_batch_are_refused() -> None:
+    config = json.loads(Path("llama/config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    Path("llama/config.json").write_text(json.dumps(config))
+    with pytest.raises(CurateError, match=rf"prompt\.max_length: expected at most {MAX_POSITIONS} for llama, got 200"):
+        do("score", "run.dir=long", "prompt.max_length=200")
+    do("score", "run.dir=long")
+    assert yaml.safe_load(Path("long/recipe.yaml").read_text())["prompt"]["max_length"] == MAX_POSITIONS

@@ -17,6 +17,7 @@ from families import FAMILIES, VOCABULARY, Family, plain_log_probs, shorter
 from torch import nn
 
 from curate.data.store import open_tokens, write_tokens
+from curate.data.tokens import fixed_rotary_length
 from curate.scoring.batching import plan_batches
 from curate.scoring.exits import find_parts
 from curate.scoring.score import Scorer, collate, exit_log_probs, join_scores, score_batch
@@ -144,6 +145,37 @@ def test_asking_for_fewer_exits_gives_the_same_numbers(llama: Any, tmp_path: Pat
             at = [k - 1 for k in layers]
             np.testing.assert_array_equal(scores.confidence, everything[row].confidence[at])
             np.testing.assert_array_equal(scores.log_prob, everything[row].log_prob[at])
+
+
+ROTARY = {
+    "dynamic": ("llama", {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}),
+    "longrope": ("phi3_window", {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0}),
+}
+
+
+@pytest.mark.parametrize("kind", ROTARY)
+def test_a_rotary_embedding_that_changes_with_the_batch_does_not_up_to_the_length_that_is_allowed(
+    kind: str, tmp_path: Path
+) -> None:
+    """Beyond it the scores of a record depend on its neighbour, which is why longer records are refused."""
+    name, rotary = ROTARY[kind]
+    family = FAMILY[name]
+    if kind == "longrope":
+        rotary = {**rotary, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    lengths = {"max_position_embeddings": 16, "original_max_position_embeddings": 16}
+    settings = {**family.settings, "sliding_window": 64, **lengths, "rope_parameters": rotary}
+    model = dataclasses.replace(family, settings=settings).build()
+    assert fixed_rotary_length(model.config) == 16
+    rng = np.random.default_rng(0)
+    records = [
+        record(row, rng.integers(3, RARE, n + 1), [CONTEXT] * 4 + [SCORED] * (n - 3))
+        for row, n in enumerate([10, 16, 24])
+    ]
+    table, scorer = table_of(records, tmp_path), scorer_of(model)
+    alone = score_batch(scorer, table, np.array([0]))
+    assert_same(by_row(score_batch(scorer, table, np.array([0, 1])))[0], by_row(alone)[0])
+    beside_longer = by_row(score_batch(scorer, table, np.array([0, 2])))[0]
+    assert np.abs(beside_longer.log_prob - by_row(alone)[0].log_prob).max() > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

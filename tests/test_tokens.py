@@ -1,6 +1,7 @@
 """The response mask: which tokens are scored, checked against references that count bytes and know the templates."""
 
 import json
+import math
 import re
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from real import real
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
-from curate.data.tokens import default_max_length, tokenize, training_labels
+from curate.data.tokens import default_max_length, fixed_rotary_length, tokenize, training_labels
 from curate.types import CONTEXT, END, SCORED, CurateError, Example, Tokens, Turn
 
 TEXT = [
@@ -520,6 +521,28 @@ def test_a_truncated_response_gets_no_eos(gpt):
 )
 def test_the_default_length_is_what_the_model_takes(config, model_max_length, expected):
     assert default_max_length(SimpleNamespace(model_max_length=model_max_length), config) == expected
+
+
+ROTARY = {"rope_theta": 10_000.0}
+LONG = {**ROTARY, "rope_type": "longrope", "short_factor": [1.0], "long_factor": [4.0]}
+
+
+@pytest.mark.parametrize(
+    ("rotary", "expected"),
+    [
+        ({**ROTARY, "rope_type": "default"}, math.inf),
+        ({**ROTARY, "rope_type": "llama3", "original_max_position_embeddings": 100}, math.inf),
+        ({**ROTARY, "rope_type": "dynamic", "factor": 2.0}, 300),
+        ({**LONG, "original_max_position_embeddings": 100}, 100),
+        ({"full": {**LONG, "original_max_position_embeddings": 100}, "sliding": {"rope_type": "default"}}, 100),
+        (None, math.inf),
+    ],
+)
+def test_where_positions_depend_on_the_batch_the_length_ends(rotary, expected):
+    config = SimpleNamespace(rope_parameters=rotary, max_position_embeddings=300)
+    config.get_text_config = lambda: config
+    assert fixed_rotary_length(config) == expected
+    assert default_max_length(SimpleNamespace(model_max_length=200), config) == min(expected, 200)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

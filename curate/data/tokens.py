@@ -113,7 +113,21 @@ def training_labels(tokens: Tokens, eos_token_id: int | None) -> tuple[list[int]
 
 def default_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
     """The smaller of 2048 and what the model and its tokenizer say they can take, in tokens."""
-    return int(min(DEFAULT_MAX_LENGTH, own_max_length(tokenizer, config)))
+    return int(min(DEFAULT_MAX_LENGTH, own_max_length(tokenizer, config), fixed_rotary_length(config)))
+
+
+def fixed_rotary_length(config: PretrainedConfig) -> float:
+    """Up to how many tokens a position is encoded the same whatever stands beside it in a batch; mostly infinite.
+
+    Rotary embeddings of the types dynamic and longrope (Phi-3's for 128k tokens) change for a whole batch once one of
+    its records is longer than what the model was first trained on.
+    """
+    text_config = config.get_text_config()
+    rotary = getattr(text_config, "rope_parameters", None) or {}
+    by_layer = [rotary] if "rope_type" in rotary else [part for part in rotary.values() if isinstance(part, dict)]
+    changing = [part for part in by_layer if part.get("rope_type") in {"dynamic", "longrope"}]
+    trained = (part.get("original_max_position_embeddings", text_config.max_position_embeddings) for part in changing)
+    return min(trained, default=math.inf)
 
 
 def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,9 @@ def embed(job: Job) -> None:
     started = time.monotonic()
     prepared = job.lead("embeddings", lambda: _prepare(job))
     if not prepared["done"]:
-        embedded = np.load(job.folder.work / "embeddings" / "rows.npy")
-        chunks = _embed_chunks(job, embedded)
+        chunks = _embed_chunks(job, prepared["rows"], set(prepared["finished"]))
         if job.processes.is_main:
-            _publish(job, embedded, chunks, prepared["key"], started)
+            _publish(job, _embedded(job), chunks, prepared["key"], started)
     if job.processes.is_main:
         cluster(job)
 
@@ -67,16 +67,22 @@ def _prepare(job: Job) -> dict[str, Any]:
             log_finished("embeddings")
             shutil.rmtree(job.folder.work / "embeddings", ignore_errors=True)
             return {"done": True}
-    work = job.folder.work / "embeddings"
+    work, finished = job.folder.work / "embeddings", list[int]()
     if (unfinished := read_key(work)) is not None:
         job.folder.require_same("embeddings", unfinished, key)
-        job.discard_damaged(work, _read_chunk)
+        finished = job.finished_chunks(work, _read_chunk)
     else:
         with replacing(work) as temporary:
             temporary.mkdir()
             np.save(temporary / "rows.npy", _rows_to_embed(job, source))
             write_json(temporary / "key.json", key)
-    return {"done": False, "key": key}
+    return {"done": False, "key": key, "rows": len(_embedded(job)), "finished": finished}
+
+
+def _embedded(job: Job) -> npt.NDArray[np.bool_]:
+    """Which rows get a vector, as that was written down before the first chunk."""
+    rows: npt.NDArray[np.bool_] = np.load(job.folder.work / "embeddings" / "rows.npy", allow_pickle=False)
+    return rows
 
 
 def _rows_to_embed(job: Job, source: Source) -> npt.NDArray[np.bool_]:
@@ -90,16 +96,16 @@ def _rows_to_embed(job: Job, source: Source) -> npt.NDArray[np.bool_]:
     return np.asarray(open_tokens(job.folder.work / "tokens").rows["status"] == STATUSES.index("scored"))
 
 
-def _embed_chunks(job: Job, embedded: npt.NDArray[np.bool_]) -> list[Path]:
+def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Path]:
     recipe = job.recipe
-    embedder = functools.cache(lambda: _load(job))
+    embedder, rows_to_embed = functools.cache(lambda: _load(job)), functools.cache(lambda: _embedded(job))
     examples = enumerate(read_examples(recipe.data, open_source(recipe.data)))
-    total = int(embedded.sum()) if job.processes.count == 1 else None
     done = 0
 
     def compute(chunk: int) -> dict[str, Any]:
         nonlocal done
-        rows = range(chunk * _CHUNK_ROWS, min((chunk + 1) * _CHUNK_ROWS, len(embedded)))
+        embedded = rows_to_embed()
+        rows = range(chunk * _CHUNK_ROWS, min((chunk + 1) * _CHUNK_ROWS, num_rows))
         texts = []
         for row, example in examples:
             job.heartbeat.beat()
@@ -110,10 +116,12 @@ def _embed_chunks(job: Job, embedded: npt.NDArray[np.bool_]) -> list[Path]:
         vectors = np.full((len(rows), embedder().get_embedding_dimension()), np.nan, np.float32)
         vectors[embedded[rows.start : rows.stop]] = embed_texts(texts, embedder(), batch_size=recipe.embed.batch_size)
         done += len(texts)
+        total = int(embedded.sum()) if job.processes.count == 1 else None
         job.advance("embeddings", done, total, "records")
         return {"vectors": vectors, "truncated": count_truncated(texts, embedder())}
 
-    return job.compute_chunks(job.folder.work / "embeddings", -(-len(embedded) // _CHUNK_ROWS), compute, _write_chunk)
+    folder, num_chunks = job.folder.work / "embeddings", -(-num_rows // _CHUNK_ROWS)
+    return job.compute_chunks(folder, num_chunks, compute, _write_chunk, finished=finished)
 
 
 def _load(job: Job) -> Any:

@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,15 +80,17 @@ class Job:
         num_chunks: int,
         compute: Callable[[int], Result],
         write: Callable[[Path, Result], None],
+        *,
+        finished: Collection[int] = (),
     ) -> list[Path]:
-        """Compute the chunks of this process that are not there yet; the main process then waits for the others'.
+        """Compute the chunks of this process that are not `finished`; the main process then waits for the others'.
 
-        Chunk c is always computed by process c mod count, whatever is already finished, and a finished one is never
-        written again. Returns the files of all chunks.
+        Chunk c is always computed by process c mod count. What is finished was asked once, when the main process
+        prepared the stage: one that comes late need not find the folder any more. Returns the files of all chunks.
         """
         paths = [folder / f"{chunk:06d}.chunk" for chunk in range(num_chunks)]
         for chunk in chunks_of_rank(num_chunks, self.processes.rank, self.processes.count):
-            if not paths[chunk].exists():
+            if chunk not in finished:
                 with replacing(paths[chunk]) as temporary:
                     write(temporary, compute(chunk))
         if self.processes.is_main:  # in order, so that only the process whose turn it is must show life
@@ -96,8 +98,12 @@ class Job:
                 self.wait(path.exists, rank=chunk % self.processes.count, what=f"chunk {chunk} of {folder.name}")
         return paths
 
-    def discard_damaged(self, folder: Path, read: Callable[[Path], object]) -> None:
-        """Remove finished chunks that cannot be read (a bad disk, a stranger's hand): they are computed again."""
+    def finished_chunks(self, folder: Path, read: Callable[[Path], object]) -> list[int]:
+        """The numbers of the chunks that are there, for `compute_chunks`.
+
+        Those that cannot be read (a bad disk, a stranger's hand) are removed and so computed again.
+        """
+        finished = []
         for path in sorted(folder.glob("*.chunk")):
             self.heartbeat.beat()
             try:
@@ -105,6 +111,9 @@ class Job:
             except _UNREADABLE:
                 logger.warning("%s is damaged and computed again", path)
                 path.unlink()
+            else:
+                finished.append(int(path.stem))
+        return finished
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from curate.config import Recipe
 from curate.data.files import Source, source_sha256
 from curate.data.prompts import resolve_template
 from curate.data.records import input_format
-from curate.data.tokens import default_max_length
+from curate.data.tokens import default_max_length, fixed_rotary_length
 from curate.models import load_config, load_tokenizer, resolve_device, resolve_dtype
 from curate.pipeline.keys import settings, settle, settled
 from curate.runs import Key, RunFolder
@@ -65,6 +65,11 @@ def resolve(recipe: Recipe, folder: RunFolder, source: Source) -> Resolved:
     if template != before.get("prompt.template"):  # of another model it need not be valid; that is refused by name
         template = resolve_template(template, tokenizer)
     max_length = prompt.max_length or default_max_length(tokenizer, config)
+    if max_length > (limit := fixed_rotary_length(config)):
+        raise CurateError(
+            f"prompt.max_length: expected at most {limit} for {model.name}, got {max_length}: beyond that its rotary "
+            "embedding changes with the longest record of a batch, and scores would depend on the batch"
+        )
     dtype: Any = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
     budget = recipe.score.tokens_per_batch
     if budget == "auto":

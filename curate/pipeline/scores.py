@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def score(job: Job) -> Job:
         return job
     table = open_tokens(job.folder.work / "tokens")
     plan = plan_table(table, tokens_per_batch(job.recipe))
-    chunks = _score_chunks(job, table, plan, load)
+    chunks = _score_chunks(job, table, plan, load, set(prepared["finished"]))
     if job.processes.is_main:
         _publish(job, table, plan, chunks, prepared, started)
     return job
@@ -104,6 +104,7 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
     done = stage is not None and (job.folder.path / "scores.parquet").exists()
     if stage is not None:
         job.folder.require_same("scores", stage["key"], resolved.scores_key)
+    finished: list[int] = []
     if done:
         log_finished("scores")
         shutil.rmtree(job.folder.work / "scores", ignore_errors=True)  # were it killed before it could do so
@@ -112,7 +113,7 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
         chunks = job.folder.work / "scores"
         if (before := read_key(chunks)) is not None:
             job.folder.require_same("scores", before, resolved.scores_key)
-            job.discard_damaged(chunks, read_chunk)
+            finished = job.finished_chunks(chunks, read_chunk)
         else:
             if job.recipe.score.tokens_per_batch == "auto":
                 resolved = fitting(job, resolved, load)
@@ -125,10 +126,13 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
         "key": dict(resolved.scores_key),
         "num_layers": resolved.num_layers,
         "done": done,
+        "finished": finished,
     }
 
 
-def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan, load: LoadScorer) -> list[Path]:
+def _score_chunks(
+    job: Job, table: TokenTable, plan: BatchPlan, load: LoadScorer, finished: Collection[int]
+) -> list[Path]:
     scores_of = batch_scores(lambda: load(job.recipe), table, plan)  # not loaded where nothing is left to do
     done = bad = 0
     told = False
@@ -148,7 +152,7 @@ def _score_chunks(job: Job, table: TokenTable, plan: BatchPlan, load: LoadScorer
             logger.warning("out of memory: batches that do not fit are halved (score.tokens_per_batch is their size)")
         return joined
 
-    return job.compute_chunks(job.folder.work / "scores", plan.num_chunks, compute, write_chunk)
+    return job.compute_chunks(job.folder.work / "scores", plan.num_chunks, compute, write_chunk, finished=finished)
 
 
 def _publish(

@@ -123,7 +123,7 @@ def _about(job: Job, kept: int, total: int) -> str:
         "longest": "the longest responses",
     }[chosen.method]
     return (
-        f"{kept:,} of {total:,} records, chosen by [curate](https://pypi.org/project/lc-curate/): {how}. "
+        f"{kept:,} of {total:,} records, chosen by curate (the Python package lc-curate): {how}. "
         f"Learning complexity was scored with {model}: 1 minus the mean confidence of its early exits in the "
         "response tokens; low is easy."
     )

@@ -117,7 +117,7 @@ def exit_hidden(
     """
     taken: dict[int, Tensor] = {}
     last = max(layers)
-    kept_N = keep_BT.flatten().nonzero()[:, 0]  # once, and where it is: on a GPU each would wait for what runs
+    kept_N = keep_BT.flatten().nonzero()[:, 0].to(parts.device)  # once: at every exit a GPU would be waited for
 
     def take(layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
