@@ -90,6 +90,7 @@ def test_chunks_cover_all_batches_in_order_and_cost_their_padded_tokens(
     assert [b for chunk in chunks for b in chunk] == list(range(len(batches)))
     assert all(len(chunk) for chunk in chunks)
     for c, chunk in enumerate(chunks):
+        assert plan.rows_of_chunk(c).tolist() == [row for b in chunk for row in batches[b]]
         assert plan.chunk_costs[c] == sum(len(batches[b]) * max(lengths[batches[b]]) for b in chunk)
 
 

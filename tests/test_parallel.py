@@ -365,3 +365,18 @@ def test_a_process_that_comes_when_its_chunks_are_published_and_gone_goes_on(
     assert launch.wait(120) == [0, 0], log.read_text()
     assert (run / "scores.parquet").read_bytes() == alone
     assert not (run / "work" / stage).exists(), "nothing was computed again"
+
+
+def test_chunks_of_another_plan_are_computed_again(tmp_path: Path, words: list[str], alone: bytes) -> None:
+    """As an older version may have left them: sound files that hold other records than they should."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = ["score", *words, f"run.dir={run}"]
+    assert start(words, log, patch=_STOP_BEFORE_PUBLISHING.format(stage="scores")).wait(120) == [7], log.read_text()
+    first, second, *_, last = sorted((run / "work" / "scores").glob("*.chunk"))
+    contents = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(contents)
+    last.rename(last.with_name("000999.chunk"))
+    assert start(words, log).wait(120) == [0], log.read_text()
+    assert log.read_text().count("is damaged and computed again") == 3
+    assert (run / "scores.parquet").read_bytes() == alone

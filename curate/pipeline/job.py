@@ -101,7 +101,7 @@ class Job:
     def finished_chunks(self, folder: Path, read: Callable[[Path], object]) -> list[int]:
         """The numbers of the chunks that are there, for `compute_chunks`.
 
-        Those that cannot be read (a bad disk, a stranger's hand) are removed and so computed again.
+        Those that cannot be read (a bad disk, a stranger's hand, another version) are removed and so computed again.
         """
         finished = []
         for path in sorted(folder.glob("*.chunk")):

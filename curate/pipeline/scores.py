@@ -113,7 +113,7 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
         chunks = job.folder.work / "scores"
         if (before := read_key(chunks)) is not None:
             job.folder.require_same("scores", before, resolved.scores_key)
-            finished = job.finished_chunks(chunks, read_chunk)
+            finished = _finished(job, chunks, tokens_per_batch(resolved.recipe))
         else:
             if job.recipe.score.tokens_per_batch == "auto":
                 resolved = fitting(job, resolved, load)
@@ -128,6 +128,17 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
         "done": done,
         "finished": finished,
     }
+
+
+def _finished(job: Job, folder: Path, budget: int) -> list[int]:
+    """The chunks that hold what the plan says; a plan is made anew by every call, and another version may differ."""
+    plan = plan_table(open_tokens(job.folder.work / "tokens"), budget)
+
+    def read(path: Path) -> None:
+        if not np.array_equal(read_chunk(path).rows, plan.rows_of_chunk(int(path.stem))):
+            raise ValueError("not the records of this chunk")
+
+    return job.finished_chunks(folder, read)
 
 
 def _score_chunks(

@@ -51,6 +51,10 @@ class BatchPlan:
         """Rows of a batch, longest first."""
         return self.order[self.batches[batch] : self.batches[batch + 1]].astype(np.int64)
 
+    def rows_of_chunk(self, chunk: int) -> IntArray:
+        """Rows of all batches of a chunk."""
+        return self.order[self.batches[self.chunks[chunk]] : self.batches[self.chunks[chunk + 1]]].astype(np.int64)
+
 
 def plan_table(table: TokenTable, tokens_per_batch: int) -> BatchPlan:
     """The plan for all records of a table that are to be scored; those that share a beginning are batched together."""
