@@ -83,9 +83,9 @@ def plan_batches(
         tokens_per_batch: the budget.
         groups: int [R] from -1, of each row; a batch never holds rows of two groups. None: all are of one.
 
-    >>> plan = plan_batches(np.arange(4), np.array([3, 9, 4, 3]), 9)
+    >>> plan = plan_batches(np.arange(5), np.array([3, 9, 4, 3, 4]), 9)
     >>> [plan.rows_of_batch(b).tolist() for b in range(3)]
-    [[1], [2, 0], [3]]
+    [[1], [2, 4], [0, 3]]
     """
     top = int(lengths.max(initial=0))
     # Group, then length from the longest, then row, in one number each, sorted in place: a sort by several keys would
