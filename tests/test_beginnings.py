@@ -19,7 +19,7 @@ from curate.data.files import open_source
 from curate.data.records import read_examples
 from curate.data.store import open_tokens, write_tokens
 from curate.data.tokens import tokenize
-from curate.scoring.batching import plan_table
+from curate.scoring.batching import BatchPlan, plan_table
 from curate.scoring.beginnings import common_beginnings, shared_beginnings
 from curate.types import CONTEXT, SCORED, STATUSES, Status, Tokens, TokenTable
 
@@ -108,7 +108,7 @@ def test_what_is_found_is_shared_unscored_and_worth_it_whatever_the_records(
         table = table_of(rows, Path(folder), status=statuses)
         scored = np.flatnonzero(table.rows["status"] == STATUSES.index("scored"))
         beginnings, chosen = shared_beginnings(table, scored)
-        plan = plan_table(table, 64)
+        plan = plan_table(table, 64, share=True)
     for row, group in zip(scored, chosen, strict=True):
         prompt, _ = rows[row]
         if group >= 0:
@@ -123,6 +123,32 @@ def test_what_is_found_is_shared_unscored_and_worth_it_whatever_the_records(
     assert sorted(row for _, row in planned) == scored.tolist()
     group_of = dict(zip(scored.tolist(), chosen.tolist(), strict=True))
     assert all(plan.groups[b] == group_of[row] for b, row in planned), "a batch is of one group"
+    assert_within_budget(table, plan, 64)
+
+
+def assert_within_budget(table: TokenTable, plan: BatchPlan, budget: int) -> None:
+    """What is computed keeps the budget, and with what is attended to it keeps eight times the budget."""
+    for batch, group in enumerate(plan.groups):
+        rows = plan.rows_of_batch(batch)
+        before = len(plan.beginnings[group]) if group >= 0 else 0
+        longest = int(table.rows["needed"][rows].max())
+        assert plan.costs[batch] == len(rows) * (longest - before)
+        assert len(rows) == 1 or (plan.costs[batch] <= budget and len(rows) * longest <= 8 * budget)
+
+
+def test_a_long_beginning_does_not_make_batches_that_do_not_fit(tmp_path: Path) -> None:
+    long = list(range(600))
+    table = table_of([*rows_with(long, 400, response=1), *rows_with([], 50, response=40)], tmp_path)
+    plan = plan_table(table, 2_048, share=True)
+    assert [len(b) for b in plan.beginnings] == [600]
+    assert_within_budget(table, plan, 2_048)
+    sizes = np.diff(plan.batches)[plan.groups == 0]
+    assert sizes.max() == 8 * 2_048 // 602
+    assert plan.groups[plan.heaviest] == 0
+    alone = plan_table(table, 2_048, share=False)
+    assert (alone.groups == -1).all()
+    assert alone.beginnings == ()
+    assert_within_budget(table, alone, 2_048)
 
 
 @settings(deadline=None)
@@ -148,7 +174,7 @@ def test_a_fifth_of_the_tokens_of_real_records_is_shared(tmp_path: Path) -> None
     options = {"template": "alpaca", "system": None, "max_length": 1024, "too_long": "drop", "allow_tokens": ()}
     list(write_tokens(tokenize(read_examples(data, open_source(data)), tokenizer, **options), tmp_path / "tokens"))
     table = open_tokens(tmp_path / "tokens")
-    plan = plan_table(table, 2_048)
+    plan = plan_table(table, 2_048, share=True)
     assert len(plan.beginnings) == 2, "with and without input"
     needed, computed = int(table.rows["needed"].sum()), int(plan.costs.sum())
     assert computed < 0.8 * needed, "padding included"

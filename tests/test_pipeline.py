@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from curate.data.records import read_examples
 from curate.pipeline import Verb, perform
 from curate.runs import fingerprint
 from curate.scoring import score as score_module
+from curate.scoring.selftest import Check
 from curate.training.lora import Feature, TrainResult
 from curate.types import CurateError
 
@@ -668,3 +671,22 @@ def test_records_too_long_for_a_rotary_embedding_that_changes_with_the_batch_are
         do("score", "run.dir=long", "prompt.max_length=200")
     do("score", "run.dir=long")
     assert yaml.safe_load(Path("long/recipe.yaml").read_text())["prompt"]["max_length"] == MAX_POSITIONS
+
+
+def test_a_model_that_cannot_share_beginnings_computes_records_whole_also_when_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The verdict is the run's: a later call, which would decide otherwise, follows it."""
+    with monkeypatch.context() as patch, caplog.at_level("INFO"):
+        patch.setattr("curate.pipeline.scorer.sharing_check", lambda parts: Check("shared", math.inf, 1e-4))
+        patch.setattr("curate.pipeline.scores._publish", lambda *_: sys.exit(7))
+        with pytest.raises(SystemExit):
+            do("score", "run.dir=whole")
+    assert "what records begin with is computed for each" in caplog.text
+    do("score", "run.dir=whole")
+    assert "damaged" not in caplog.text
+    stages = [manifest(run)["stages"]["scores"] for run in (Path("whole"), RUN)]
+    assert stages[0]["beginnings_computed_once"] == []
+    assert len(stages[1]["beginnings_computed_once"]) == 1
+    for one, other in zip(rows(Path("whole/scores.parquet")), rows(RUN / "scores.parquet"), strict=True):
+        assert one["complexity"] == pytest.approx(other["complexity"], abs=1e-5)

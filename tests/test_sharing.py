@@ -14,12 +14,14 @@ from test_exits import ALL_LAYERS, FAMILY, family_names, padded, state_of
 from test_score import LAYERS, assert_same, by_row, record, table_of
 from torch import nn
 
+from curate.pipeline.scorer import batch_scores
 from curate.scoring import sharing
+from curate.scoring.batching import plan_table
 from curate.scoring.exits import DecoderParts, exit_hidden, find_parts, replayed_head
-from curate.scoring.score import Scorer, score_batch
+from curate.scoring.score import Scorer, join_scores, score_batch
 from curate.scoring.selftest import sharing_check
 from curate.scoring.sharing import states_of
-from curate.types import CONTEXT, SCORED
+from curate.types import CONTEXT, SCORED, BatchScores, TokenTable
 
 SHARED = 8  # longer than the sliding windows of the families
 
@@ -101,7 +103,7 @@ def forgetful(parts: DecoderParts, patch: pytest.MonkeyPatch) -> None:
     forward = parts.backbone.forward
 
     def without(*args: Any, past_key_values: Any = None, **kwargs: Any) -> Any:
-        return forward(*args, past_key_values=past_key_values if past_key_values is None else None, **kwargs)
+        return forward(*args, past_key_values=None, **kwargs)
 
     patch.setattr(parts.backbone, "forward", without)
 
@@ -165,3 +167,56 @@ def test_a_batch_scores_as_it_does_whole_also_where_it_is_halved(tmp_path: Path)
             assert_same(dataclasses.replace(scores, split=False), whole[row])
     longest = int(table.rows["needed"].max())
     assert max(seen) == longest - 9, "the beginning is not computed again"
+
+
+def two_templates(folder: Path) -> TokenTable:
+    """Twenty records each with one of two beginnings, and five with none."""
+    rng = np.random.default_rng(0)
+    headers = [rng.integers(3, 120, length).tolist() for length in (9, 14)]
+    records = []
+    for row in range(45):
+        header = [] if row >= 40 else headers[row % 2]
+        rest = int(rng.integers(2, 9))
+        marks = [CONTEXT] * (len(header) + rest) + [SCORED] * int(rng.integers(1, 5))
+        records.append(record(row, [*header, *rng.integers(3, 120, len(marks) - len(header))], marks))
+    return table_of(records, folder)
+
+
+def scores_of_all(scorer: Scorer, table: TokenTable, *, share: bool) -> BatchScores:
+    plan = plan_table(table, 150, share=share)
+    assert len(plan.beginnings) == (2 if share else 0)
+    scores_of = batch_scores(lambda: scorer, table, plan)
+    return join_scores([scores_of(batch) for batch in range(len(plan.costs))])
+
+
+def test_a_table_scores_the_same_with_and_without_what_its_records_share(tmp_path: Path) -> None:
+    table, scorer = two_templates(tmp_path), Scorer(find_parts(FAMILY["llama"].build()), LAYERS, 50)
+    whole, shared = (by_row(scores_of_all(scorer, table, share=share)) for share in (False, True))
+    assert sorted(shared) == list(range(45))
+    for row, scores in shared.items():
+        assert_same(scores, whole[row])
+
+
+def test_without_memory_for_a_beginning_its_records_are_computed_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, scorer = two_templates(tmp_path), Scorer(find_parts(FAMILY["llama"].build()), LAYERS, 50)
+    whole = by_row(scores_of_all(scorer, table, share=False))
+
+    def none_left(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("curate.pipeline.scorer.states_of", none_left)
+    without = scores_of_all(scorer, table, share=True)
+    assert without.split, "and it is recorded"
+    for row, scores in by_row(without).items():
+        assert_same(dataclasses.replace(scores, split=False), whole[row])
+
+
+def test_running_out_of_memory_is_no_verdict_on_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("curate.scoring.selftest.states_of", none_left)
+    with pytest.raises(torch.OutOfMemoryError):
+        sharing_check(find_parts(FAMILY["llama"].build()))

@@ -533,6 +533,7 @@ LONG = {**ROTARY, "rope_type": "longrope", "short_factor": [1.0], "long_factor":
         ({**ROTARY, "rope_type": "default"}, math.inf),
         ({**ROTARY, "rope_type": "llama3", "original_max_position_embeddings": 100}, math.inf),
         ({**ROTARY, "rope_type": "dynamic", "factor": 2.0}, 300),
+        ({**ROTARY, "rope_type": "dynamic", "original_max_position_embeddings": 100}, 300),  # which it does not read
         ({**LONG, "original_max_position_embeddings": 100}, 100),
         ({"full": {**LONG, "original_max_position_embeddings": 100}, "sliding": {"rope_type": "default"}}, 100),
         (None, math.inf),

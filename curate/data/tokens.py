@@ -125,9 +125,13 @@ def fixed_rotary_length(config: PretrainedConfig) -> float:
     text_config = config.get_text_config()
     rotary = getattr(text_config, "rope_parameters", None) or {}
     by_layer = [rotary] if "rope_type" in rotary else [part for part in rotary.values() if isinstance(part, dict)]
-    changing = [part for part in by_layer if part.get("rope_type") in {"dynamic", "longrope"}]
-    trained = (part.get("original_max_position_embeddings", text_config.max_position_embeddings) for part in changing)
-    return min(trained, default=math.inf)
+    trained = {
+        "dynamic": lambda part: text_config.max_position_embeddings,
+        "longrope": lambda part: part["original_max_position_embeddings"],
+    }
+    return min(
+        (trained[kind](part) for part in by_layer if (kind := part.get("rope_type")) in trained), default=math.inf
+    )
 
 
 def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:

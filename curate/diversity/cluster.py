@@ -146,8 +146,8 @@ def _assign(
 def _nearest(points_ND: Float32Array, centroids_KD: Float32Array, spherical: bool) -> npt.NDArray[np.intp]:
     """The nearest centroid of every point, ties to the lower one; the same for equal points wherever they stand.
 
-    A matrix product rounds differently from place to place, so what it leaves nearly tied is decided again, a pair at a
-    time and in float64. (FAISS's own search has that flaw, and leaves ties open.)
+    A matrix product rounds differently from place to place, so what it leaves nearly tied is decided again in
+    float64, once for equal points. (FAISS's own search has that flaw, and leaves ties open.)
     """
     # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
     offset_K = (centroids_KD.astype(np.float64) ** 2).sum(axis=1) / 2 * (not spherical)
@@ -156,13 +156,11 @@ def _nearest(points_ND: Float32Array, centroids_KD: Float32Array, spherical: boo
     best_N1 = np.take_along_axis(near_NK, nearest[:, None], axis=1)
     tied_NK = near_NK >= best_N1 - _ROUNDING * (1 + np.abs(best_N1))
     contested = np.flatnonzero(np.count_nonzero(tied_NK, axis=1) > 1)
-    row, centroid = np.nonzero(tied_NK[contested])
-    exact = np.empty(len(row))
-    for start in range(0, len(row), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        pairs = points_ND[contested[row[part]]].astype(np.float64) * centroids_KD[centroid[part]]
-        exact[part] = pairs.sum(axis=1) - offset_K[centroid[part]]
-    order = np.lexsort((centroid, -exact, row))
-    first = np.unique(row[order], return_index=True)[1]
-    nearest[contested] = centroid[order[first]]
+    if len(contested):
+        points, first, which = np.unique(points_ND[contested], axis=0, return_index=True, return_inverse=True)
+        exact_NK = np.where(tied_NK[contested[first]], 0.0, -np.inf)
+        for point, exact_K in zip(points.astype(np.float64), exact_NK, strict=True):
+            tied = np.flatnonzero(exact_K == 0)
+            exact_K[tied] = (centroids_KD[tied] * point).sum(axis=1) - offset_K[tied]
+        nearest[contested] = np.argmax(exact_NK, axis=1)[which.ravel()]
     return nearest

@@ -65,7 +65,7 @@ def resolve(recipe: Recipe, folder: RunFolder, source: Source) -> Resolved:
     if template != before.get("prompt.template"):  # of another model it need not be valid; that is refused by name
         template = resolve_template(template, tokenizer)
     max_length = prompt.max_length or default_max_length(tokenizer, config)
-    if max_length > (limit := fixed_rotary_length(config)):
+    if max_length > (limit := fixed_rotary_length(config)) and max_length != before.get("prompt.max_length"):
         raise CurateError(
             f"prompt.max_length: expected at most {limit} for {model.name}, got {max_length}: beyond that its rotary "
             "embedding changes with the longest record of a batch, and scores would depend on the batch"

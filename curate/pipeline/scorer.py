@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from transformers import Cache
 
 from curate.config import Recipe
-from curate.data.store import open_tokens
 from curate.models import load_model, resolve_device, sharded_by_launcher
 from curate.pipeline.job import Job
 from curate.pipeline.resolve import Resolved, with_tokens_per_batch
 from curate.scoring.batching import BatchPlan, plan_table
 from curate.scoring.confidence import head_rows
 from curate.scoring.exits import exit_layers, find_parts
-from curate.scoring.score import Scorer, score_batch
+from curate.scoring.score import Scorer, out_of_memory, score_batch
 from curate.scoring.selftest import confirm, sharing_check
 from curate.scoring.sharing import states_of
 from curate.types import BatchScores, CurateError, TokenTable
@@ -43,29 +43,52 @@ def batch_scores(scorer: Callable[[], Scorer], table: TokenTable, plan: BatchPla
 
     @functools.lru_cache(maxsize=1)  # batches come group by group
     def states(group: int) -> Cache | None:
-        return states_of(scorer().parts, plan.beginnings[group]) if group >= 0 and scorer().shares else None
+        try:
+            return states_of(scorer().parts, plan.beginnings[group])
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            return None  # records are then computed whole, in parts if need be
 
-    return lambda batch: score_batch(scorer(), table, plan.rows_of_batch(batch), states(int(plan.groups[batch])))
+    def scores_of(batch: int) -> BatchScores:
+        group = int(plan.groups[batch])
+        before = states(group) if group >= 0 else None
+        scores = score_batch(scorer(), table, plan.rows_of_batch(batch), before)
+        return replace(scores, split=scores.split or (group >= 0 and before is None))
+
+    return scores_of
 
 
-def fitting(job: Job, resolved: Resolved, load: LoadScorer) -> Resolved:
-    """What score.tokens_per_batch=auto is on this device: halved until the dearest batch fits into its memory.
+def may_share(resolved: Resolved, table: TokenTable, load: LoadScorer) -> bool:
+    """Whether there are beginnings that records share, and the model can go on from them.
+
+    Decided once for all processes and calls: computed otherwise, the last bits would be others.
+    """
+    if not plan_table(table, tokens_per_batch(resolved.recipe), share=True).beginnings:
+        return False
+    check = sharing_check(load(resolved.recipe).parts)
+    if not check.passed:
+        logger.info("what records begin with is computed for each: the model does not go on from it as it should")
+    return check.passed
+
+
+def fitting(resolved: Resolved, table: TokenTable, load: LoadScorer, *, share: bool) -> Resolved:
+    """What score.tokens_per_batch=auto is on this device: halved until the heaviest batch fits into its memory.
 
     A CPU's memory is not tried out: there the system ends the process rather than refuse.
     """
-    if resolve_device().type == "cpu":
-        return resolved
-    table, recipe = open_tokens(job.folder.work / "tokens"), resolved.recipe
-    while True:
+    recipe = resolved.recipe
+    while resolve_device().type != "cpu":
         budget = tokens_per_batch(resolved.recipe)
-        plan = plan_table(table, budget)
+        plan = plan_table(table, budget, share=share)
         if not len(plan.costs):
-            return resolved
-        scores = batch_scores(lambda: load(recipe), table, plan)(int(plan.costs.argmax()))
+            break
+        scores = batch_scores(lambda: load(recipe), table, plan)(plan.heaviest)
         if len(scores.rows) == 1 or not scores.split:
-            return resolved
+            break
         logger.info("score.tokens_per_batch=auto: %d tokens do not fit into memory; trying half", budget)
         resolved = with_tokens_per_batch(resolved, budget // 2)
+    return resolved
 
 
 def tokens_per_batch(recipe: Recipe) -> int:
@@ -95,7 +118,6 @@ def _load_scorer(job: Job, recipe: Recipe) -> Scorer:
         parts = find_parts(model)
         layers = exit_layers(recipe.score.exits, parts.num_layers)
         confirm(parts, layers)
-        shares = sharing_check(parts).passed
     vocabulary = model.get_input_embeddings().weight.shape[0]
     rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
-    return Scorer(parts, layers, rows, shares)
+    return Scorer(parts, layers, rows)

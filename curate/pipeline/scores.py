@@ -20,7 +20,7 @@ from curate.data.tokens import tokenize
 from curate.pipeline.job import Job, log_finished, log_stage, save_recipe
 from curate.pipeline.keys import read_key
 from curate.pipeline.resolve import Resolved, resolve, surroundings
-from curate.pipeline.scorer import LoadScorer, batch_scores, fitting, scorer_once, tokens_per_batch
+from curate.pipeline.scorer import LoadScorer, batch_scores, fitting, may_share, scorer_once, tokens_per_batch
 from curate.runs import replacing, write_json
 from curate.scoring.batching import BatchPlan, imbalance, plan_table
 from curate.scoring.score import join_scores
@@ -30,6 +30,7 @@ from curate.types import STATUSES, BatchScores, CurateError, TokenTable
 logger = logging.getLogger(__name__)
 
 MAX_NON_FINITE = 0.01
+_SHARE = "beginnings computed once"  # in the key of unfinished chunks
 _SCORED, _NON_FINITE = STATUSES.index("scored"), STATUSES.index("non_finite")
 
 
@@ -47,7 +48,7 @@ def score(job: Job) -> Job:
     if prepared["done"]:
         return job
     table = open_tokens(job.folder.work / "tokens")
-    plan = plan_table(table, tokens_per_batch(job.recipe))
+    plan = plan_table(table, tokens_per_batch(job.recipe), share=prepared["share"])
     chunks = _score_chunks(job, table, plan, load, set(prepared["finished"]))
     if job.processes.is_main:
         _publish(job, table, plan, chunks, prepared, started)
@@ -105,20 +106,23 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
     if stage is not None:
         job.folder.require_same("scores", stage["key"], resolved.scores_key)
     finished: list[int] = []
+    share = False
     if done:
         log_finished("scores")
         shutil.rmtree(job.folder.work / "scores", ignore_errors=True)  # were it killed before it could do so
     else:
         prepare_tokens(job, source, resolved)
-        chunks = job.folder.work / "scores"
+        chunks, table = job.folder.work / "scores", open_tokens(job.folder.work / "tokens")
         if (before := read_key(chunks)) is not None:
-            job.folder.require_same("scores", before, resolved.scores_key)
-            finished = _finished(job, chunks, tokens_per_batch(resolved.recipe))
+            share = bool(before.get(_SHARE))
+            job.folder.require_same("scores", before, {**resolved.scores_key, _SHARE: before.get(_SHARE)})
+            finished = _finished(job, chunks, plan_table(table, tokens_per_batch(resolved.recipe), share=share))
         else:
+            share = may_share(resolved, table, load)
             if job.recipe.score.tokens_per_batch == "auto":
-                resolved = fitting(job, resolved, load)
+                resolved = fitting(resolved, table, load, share=share)
             shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
-            write_json(chunks / "key.json", dict(resolved.scores_key))
+            write_json(chunks / "key.json", {**resolved.scores_key, _SHARE: share})
         job.folder.describe(**surroundings(resolved.recipe))
     save_recipe(job.folder.path, resolved.recipe)
     return {
@@ -127,12 +131,12 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
         "num_layers": resolved.num_layers,
         "done": done,
         "finished": finished,
+        "share": share,
     }
 
 
-def _finished(job: Job, folder: Path, budget: int) -> list[int]:
-    """The chunks that hold what the plan says; a plan is made anew by every call, and another version may differ."""
-    plan = plan_table(open_tokens(job.folder.work / "tokens"), budget)
+def _finished(job: Job, folder: Path, plan: BatchPlan) -> list[int]:
+    """The chunks that hold what the plan says; it is made anew by every call, and another version's may differ."""
 
     def read(path: Path) -> None:
         if not np.array_equal(read_chunk(path).rows, plan.rows_of_chunk(int(path.stem))):
@@ -191,6 +195,7 @@ def _publish(
         "seconds": round(seconds, 3),
         "tokens_per_second": round(float(table.rows["needed"][plan.order].sum()) / seconds),
         "processes": job.processes.count,
+        "beginnings_computed_once": [len(beginning) for beginning in plan.beginnings],
         "imbalance": round(imbalance(plan.chunk_costs, job.processes.count), 4),
         "chunks_split_by_out_of_memory": split,
     }

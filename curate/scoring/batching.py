@@ -5,7 +5,8 @@ The plan follows from the lengths and one number, so every process works it out 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ MAX_CHUNKS = 1024
 # is not a quarter full by then.
 _MOST_PADDING = 1 / 16
 _LEAST_FILLED = 4
+# Every record's attention sees the keys of what it begins with, and holds a copy of them for one layer at a time.
+_MOST_SEEN = 8
 _AUTO = {"cuda": 16_384, "cpu": 2_048}
 
 
@@ -51,25 +54,38 @@ class BatchPlan:
         """Rows of a batch, longest first."""
         return self.order[self.batches[batch] : self.batches[batch + 1]].astype(np.int64)
 
+    @property
+    def heaviest(self) -> int:
+        """The batch whose records see most tokens, beginnings included."""
+        before = np.array([*map(len, self.beginnings), 0])[self.groups]
+        return int(np.argmax(self.costs + np.diff(self.batches) * before))
+
     def rows_of_chunk(self, chunk: int) -> IntArray:
         """Rows of all batches of a chunk."""
         return self.order[self.batches[self.chunks[chunk]] : self.batches[self.chunks[chunk + 1]]].astype(np.int64)
 
 
-def plan_table(table: TokenTable, tokens_per_batch: int) -> BatchPlan:
-    """The plan for all records of a table that are to be scored; those that share a beginning are batched together."""
+def plan_table(table: TokenTable, tokens_per_batch: int, *, share: bool) -> BatchPlan:
+    """The plan for all records of a table that are to be scored.
+
+    With `share`, those that begin alike are batched together, so that what they begin with may be computed once.
+    """
     rows = np.flatnonzero(table.rows["status"] == STATUSES.index("scored"))
+    if not share:
+        return plan_batches(rows, table.rows["needed"][rows], tokens_per_batch)
     beginnings, groups = shared_beginnings(table, rows)
     skipped = np.array([*map(len, beginnings), 0], np.int32)  # group -1 is the last
-    plan = plan_batches(rows, table.rows["needed"][rows] - skipped[groups], tokens_per_batch, groups)
-    return replace(plan, beginnings=tuple(beginnings))
+    lengths = table.rows["needed"][rows] - skipped[groups]
+    return plan_batches(rows, lengths, tokens_per_batch, groups=groups, beginnings=beginnings)
 
 
 def plan_batches(
     rows: IntArray,
     lengths: npt.NDArray[np.integer],
     tokens_per_batch: int,
+    *,
     groups: npt.NDArray[np.integer] | None = None,
+    beginnings: Sequence[Beginning] = (),
 ) -> BatchPlan:
     """Sort rows by length and cut them into batches of at most `tokens_per_batch` padded tokens (or one record).
 
@@ -79,9 +95,11 @@ def plan_batches(
 
     Args:
         rows: int [R], the rows to score.
-        lengths: int [R], how many tokens of each are to be computed.
+        lengths: int [R], how many tokens of each are to be computed: without the beginning of its group.
         tokens_per_batch: the budget.
         groups: int [R] from -1, of each row; a batch never holds rows of two groups. None: all are of one.
+        beginnings: of groups 0, 1, ...; their tokens, which every record of a batch attends to, may be 8 times the
+            budget together with those that are computed.
 
     >>> plan = plan_batches(np.arange(5), np.array([3, 9, 4, 3, 4]), 9)
     >>> [plan.rows_of_batch(b).tolist() for b in range(3)]
@@ -98,14 +116,15 @@ def plan_batches(
     place <<= 32
     place |= rows
     place.sort()
-    order = (place & 0xFFFF_FFFF).astype(np.int32)
+    order = place.astype(np.int32)  # the lower half
     place >>= 32
     cuts, costs, group_of = [0], [], []
     while cuts[-1] < len(place):
         group, less = divmod(int(place[cuts[-1]]), top + 1)
         end = int(np.searchsorted(place, (group + 1) * (top + 1)))
         longest_first = top - place[cuts[-1] : min(cuts[-1] + tokens_per_batch, end)] % (top + 1)
-        cuts.append(cuts[-1] + _cut(longest_first, tokens_per_batch))
+        before = len(beginnings[group - 1]) if group else 0
+        cuts.append(cuts[-1] + _cut(longest_first, tokens_per_batch, before))
         costs.append((top - less) * (cuts[-1] - cuts[-2]))
         group_of.append(group - 1)
     num_batches = len(costs)
@@ -119,16 +138,20 @@ def plan_batches(
         np.array(costs, np.int64),
         chunks,
         chunk_costs,
+        tuple(beginnings),
     )
 
 
-def _cut(longest_first: IntArray, tokens_per_batch: int) -> int:
+def _cut(longest_first: IntArray, tokens_per_batch: int, before: int) -> int:
     """How many of these records make the next batch: as many as the budget and the padding allow."""
     longest = max(int(longest_first[0]), 1)
-    budgets = (tokens_per_batch, tokens_per_batch // _LEAST_FILLED)
-    most, least = (max(1, min(budget // longest, len(longest_first))) for budget in budgets)
+    seen = min(tokens_per_batch // longest, _MOST_SEEN * tokens_per_batch // (longest + before))
+    most, least = (
+        max(1, min(count, len(longest_first))) for count in (seen, tokens_per_batch // _LEAST_FILLED // longest)
+    )
     padded = longest * np.arange(1, most + 1)
-    return max(least, int(np.count_nonzero(padded - np.cumsum(longest_first[:most]) <= _MOST_PADDING * padded)))
+    filled = int(np.count_nonzero(padded - np.cumsum(longest_first[:most]) <= _MOST_PADDING * padded))
+    return max(min(least, most), filled)
 
 
 def auto_tokens_per_batch(*, device_type: str) -> int:

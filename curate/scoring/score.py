@@ -66,13 +66,11 @@ class Scorer:
     parts      the model, taken apart (and confirmed by `selftest.confirm`)
     layers     the exits, from 1
     head_rows  positions that go through the LM head at once
-    shares     whether a beginning may be computed once for all records that have it (`selftest.sharing_check`)
     """
 
     parts: DecoderParts
     layers: tuple[int, ...]
     head_rows: int
-    shares: bool = False
 
 
 @torch.inference_mode()
@@ -106,7 +104,7 @@ def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray, before: Cache
     try:
         log_probs_EN = exit_log_probs(scorer, batch, before).cpu().numpy()
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
     else:
         return _batch_scores(rows, log_probs_EN, batch.counts_B)
@@ -145,7 +143,7 @@ def _unscored(rows: IntArray, num_exits: int, status: Status) -> BatchScores:
     return BatchScores(rows, np.full(len(rows), _STATUS[status], np.uint8), nothing, nothing.copy(), split=True)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python ran out of memory; the CPU's, Apple's and cuBLAS's allocators say so in words only."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True

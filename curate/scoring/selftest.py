@@ -18,6 +18,7 @@ from transformers import Cache
 
 from curate.scoring.confidence import token_log_probs
 from curate.scoring.exits import DecoderParts, exit_hidden, first_layers, replayed_head
+from curate.scoring.score import out_of_memory
 from curate.scoring.sharing import states_of
 from curate.types import CurateError, FloatArray
 
@@ -95,6 +96,8 @@ def sharing_check(parts: DecoderParts) -> Check:
         shared = [_exit_log_probs(parts, batch_BT, [last], keep, before)[-1] for _ in range(2)]
         error = max(_moved(alone, again, tolerance) for again in shared)
     except _CANNOT_GO_ON as cannot:
+        if out_of_memory(cannot):
+            raise
         logger.debug("%s does not go on from the states of a beginning: %r", type(parts.model).__name__, cannot)
         error = float("inf")
     return Check("a beginning that records share may be computed once", error, tolerance)

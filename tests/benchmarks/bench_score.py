@@ -91,7 +91,9 @@ def make_parts(options: argparse.Namespace, shape: Shape) -> DecoderParts:
 def make_work(options: argparse.Namespace, parts: DecoderParts, records: TokenTable, budget: int | None = None) -> Work:
     budget = budget or options.tokens_per_batch or auto_tokens_per_batch(device_type=parts.device.type)
     whole = plan_batches(np.arange(len(records)), records.rows["needed"], budget)
-    return Work(parts, records, plan_table(records, budget), whole, exit_layers(options.exits, parts.num_layers))
+    return Work(
+        parts, records, plan_table(records, budget, share=True), whole, exit_layers(options.exits, parts.num_layers)
+    )
 
 
 def measure(variant: Callable[[Work], FloatArray], work: Work, into: Measured) -> None:

@@ -71,7 +71,7 @@ def ours_whole(work: Work) -> FloatArray:
 
 
 def _ours(work: Work, layers: tuple[int, ...], plan: BatchPlan) -> FloatArray:
-    scorer = Scorer(work.parts, layers, work.head_rows, shares=True)
+    scorer = Scorer(work.parts, layers, work.head_rows)
     scores_of = batch_scores(lambda: scorer, work.table, plan)
     scores = join_scores([scores_of(batch) for batch in range(len(plan.costs))])
     assert not scores.split, "a batch did not fit into memory"
