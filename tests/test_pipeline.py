@@ -690,3 +690,21 @@ def test_a_model_that_cannot_share_beginnings_computes_records_whole_also_when_i
     assert len(stages[1]["beginnings_computed_once"]) == 1
     for one, other in zip(rows(Path("whole/scores.parquet")), rows(RUN / "scores.parquet"), strict=True):
         assert one["complexity"] == pytest.approx(other["complexity"], abs=1e-5)
+
+
+def test_what_a_killed_call_left_beside_an_adapter_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As safetensors leaves it that is killed between opening its temporary file and renaming it."""
+
+    def killed(*_: Any, output_dir: Path, **more: Any) -> None:
+        output_dir.mkdir(parents=True)
+        (output_dir / ".tmp123456").write_bytes(b"")
+        sys.exit(7)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("curate.pipeline.adapters.train_adapter", killed)
+        with pytest.raises(SystemExit):
+            do("train", "train.max_steps=3")
+    assert list((RUN / "work").rglob(".tmp*"))
+    do("train", "train.max_steps=3")
+    assert not list(RUN.rglob(".tmp*"))
+    assert manifest()["stages"]["selections/main/adapter"]["steps"] == 3

@@ -155,6 +155,7 @@ def _prepare(job: Job) -> dict[str, Any]:
     work = _work(job)
     if work.exists() and read_key(work) != key:
         shutil.rmtree(work)  # of another selection or other settings
+    shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
     if not work.exists():
         with replacing(work) as temporary:
             temporary.mkdir()
