@@ -5,22 +5,22 @@ r"""Picks, from an instruction-tuning data set, the tenth that is worth training
 
 The map, in reading order:
 
-    types.py        every type that crosses a stage boundary, and the one error a person can cause
-    config.py       the recipe: a typed model per stage and overrides; strict_yaml.py reads and writes it
-    data/           files in and out, records as conversations, prompts, tokens with the response mask
-    checkpoints.py  where a model's files are, and what tells them from others
-    models.py       weights and tokenizers: precision, device, quantisation, and what is refused
-    scoring/        early exits, their confidence, batches, the self-test, scores.parquet
-    diversity/      texts to vectors (sentence-transformers), vectors to clusters (FAISS)
-    selection/      which records are kept, exact in number; numpy only
-    training/       the LoRA adapter, with Trainer and PEFT
-    tables.py       clusters.parquet and selection.parquet
-    runs.py         the run folder: atomic writes, manifest, lock
-    parallel.py     many processes on one run
-    pipeline/       the only place that joins stages
-    cli.py          the command line, the only module that prints; __main__.py starts it
-    recipes/        recipes to start from, and settings for accelerate
-    demo/           the embedded model and data set
+    types.py     every type that crosses a stage boundary, and the one error a person can cause
+    config/      the recipe: a typed section per stage, YAML files, overrides
+    read/        files to records, records to conversations
+    tokens/      conversations to text, text to token ids with the response mask
+    models/      weights and tokenizers: where they are, what tells them apart, what is refused
+    scoring/     early exits, their confidence, batches, the self-test
+    diversity/   texts to vectors (sentence-transformers), vectors to clusters (FAISS)
+    selection/   which records are kept, exact in number; numpy only
+    publish/     the kept records as other programs read them
+    training/    the LoRA adapter, with Trainer and PEFT
+    tables/      the Parquet files of a run, a module per schema
+    run/         the machine room: folder, atomic files, lock, processes, job
+    pipeline/    the only place that joins stages
+    cli.py       the command line, the only module that prints; __main__.py starts it
+    recipes/     recipes to start from, and settings for accelerate
+    demo/        the embedded model and data set
 
 Every stage is a plain function. Importing this package loads none of them: names are looked up when they are used.
 """
@@ -32,21 +32,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curate.config import Recipe, dump_recipe, load_recipe
-    from curate.data.files import open_source, read_records
-    from curate.data.records import read_examples
-    from curate.data.tokens import tokenize
     from curate.diversity.cluster import cluster
     from curate.diversity.embed import embed, embedding_text, load_embedder
-    from curate.models import load_model, load_tokenizer
+    from curate.models.load import load_model, load_tokenizer
     from curate.pipeline import perform
-    from curate.runs import RunFolder
+    from curate.read.examples import read_examples
+    from curate.read.files import open_source, read_records
+    from curate.run.folder import RunFolder
     from curate.scoring.confidence import complexity
-    from curate.scoring.exits import exit_layers, find_parts
-    from curate.scoring.score import Scorer, score_batch
-    from curate.scoring.table import read_scores
+    from curate.scoring.exits import exit_layers
+    from curate.scoring.parts import find_parts
+    from curate.scoring.score import ScoringModel, score_batch
     from curate.selection import Selection, select
+    from curate.tables.scores import read_scores
+    from curate.tokens.tokenize import tokenize
     from curate.training.lora import merge_adapter, train_adapter
-    from curate.types import CurateError, Example, Record, Tokens, TokenTable, Turn
+    from curate.types import CurateError, Example, Record, Tokens, TokenStore, Turn
 
     __version__: str
 
@@ -56,9 +57,9 @@ __all__ = [
     "Recipe",
     "Record",
     "RunFolder",
-    "Scorer",
+    "ScoringModel",
     "Selection",
-    "TokenTable",
+    "TokenStore",
     "Tokens",
     "Turn",
     "__version__",
@@ -87,21 +88,22 @@ __all__ = [
 
 _OWNERS = {
     "config": ("Recipe", "dump_recipe", "load_recipe"),
-    "data.files": ("open_source", "read_records"),
-    "data.records": ("read_examples",),
-    "data.tokens": ("tokenize",),
+    "read.files": ("open_source", "read_records"),
+    "read.examples": ("read_examples",),
+    "tokens.tokenize": ("tokenize",),
     "diversity.cluster": ("cluster",),
     "diversity.embed": ("embed", "embedding_text", "load_embedder"),
-    "models": ("load_model", "load_tokenizer"),
+    "models.load": ("load_model", "load_tokenizer"),
     "pipeline": ("perform",),
-    "runs": ("RunFolder",),
+    "run.folder": ("RunFolder",),
     "scoring.confidence": ("complexity",),
-    "scoring.exits": ("exit_layers", "find_parts"),
-    "scoring.score": ("Scorer", "score_batch"),
-    "scoring.table": ("read_scores",),
+    "scoring.exits": ("exit_layers",),
+    "scoring.parts": ("find_parts",),
+    "scoring.score": ("ScoringModel", "score_batch"),
+    "tables.scores": ("read_scores",),
     "selection": ("Selection", "select"),
     "training.lora": ("merge_adapter", "train_adapter"),
-    "types": ("CurateError", "Example", "Record", "TokenTable", "Tokens", "Turn"),
+    "types": ("CurateError", "Example", "Record", "TokenStore", "Tokens", "Turn"),
 }
 
 

@@ -84,9 +84,10 @@ def demo(words: _Words = None) -> None:
 @app.command()
 def doctor(words: _Words = None) -> None:
     """Prove that model.name=M is scored correctly on this machine."""
-    from curate.models import load_model
-    from curate.scoring.exits import exit_layers, find_parts
-    from curate.scoring.selftest import run_checks, sharing_check
+    from curate.models.load import load_model
+    from curate.scoring.exits import exit_layers
+    from curate.scoring.parts import find_parts
+    from curate.scoring.selftest import prefix_check, run_checks
 
     recipe = _recipe(words)
     with _outcome():
@@ -102,9 +103,9 @@ def doctor(words: _Words = None) -> None:
             print(f"{verdict:>6}  {check.name}: {check.error:.2g} nats, allowed {check.tolerance:g}")
         if not all(check.passed for check in checks):
             raise CurateError(f"{recipe.model.name} would be scored wrongly")
-        sharing = sharing_check(parts)
-        verdict, unless = ("ok", "") if sharing.passed else ("no", "; so every record is computed whole")
-        print(f"{verdict:>6}  {sharing.name}: {sharing.error:.2g} nats, allowed {sharing.tolerance:g}{unless}")
+        prefixes = prefix_check(parts)
+        verdict, unless = ("ok", "") if prefixes.passed else ("no", "; so every record is computed whole")
+        print(f"{verdict:>6}  {prefixes.name}: {prefixes.error:.2g} nats, allowed {prefixes.tolerance:g}{unless}")
 
 
 @app.command()
@@ -155,7 +156,7 @@ def _perform(verb: Verb, recipe: Recipe) -> None:
 @contextmanager
 def _outcome() -> Iterator[None]:
     """Turn the ways a command can end into lines and exit codes."""
-    from curate.runs import DISK_FULL
+    from curate.run.atomic import DISK_FULL
 
     _log_to_terminal()
     try:

@@ -119,7 +119,7 @@ ROW = np.dtype(
 
 
 @dataclass(frozen=True, slots=True)
-class TokenTable:
+class TokenStore:
     """The tokens of all records, one after the other, memory-mapped.
 
     input_ids  int32 [total tokens]

@@ -21,10 +21,10 @@ from pathlib import Path
 
 _HEAVY = (
     "curate.cli",
-    "curate.pipeline.adapters",
+    "curate.pipeline.adapter",
     "curate.pipeline.embeddings",
     "curate.pipeline.scores",
-    "curate.pipeline.selections",
+    "curate.pipeline.selection",
     "datasets",
     "sentence_transformers",
     "transformers.models.bert.modeling_bert",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from curate.config import Recipe, load_recipe
-from curate.types import ROW, STATUSES, BatchScores, TokenTable
+from curate.types import ROW, STATUSES, BatchScores, TokenStore
 
 WIDTH = 32
 EXITS = [1, 2]
@@ -48,7 +48,7 @@ def load(stage: str) -> Any:
     """The stage's function, everything it needs imported: libraries are not what is measured."""
     import curate.pipeline.clusters
     import curate.pipeline.scores
-    import curate.pipeline.selections  # noqa: F401
+    import curate.pipeline.selection  # noqa: F401
     from curate.pipeline import perform
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
@@ -66,10 +66,10 @@ def write_data(path: Path, count: int) -> None:
 
 def prepare_run(recipe: Recipe, data: Path, count: int) -> Recipe:
     """A run folder as it stands after scoring and embedding, with random numbers in it."""
-    from curate.data.files import open_source, source_sha256
     from curate.pipeline.keys import settings
-    from curate.runs import RunFolder
-    from curate.scoring.table import write_scores
+    from curate.read.files import open_source, source_sha256
+    from curate.run.folder import RunFolder
+    from curate.tables.scores import write_scores
 
     recipe = recipe.model_copy(
         update={
@@ -79,7 +79,7 @@ def prepare_run(recipe: Recipe, data: Path, count: int) -> Recipe:
     )
     run = RunFolder(Path(recipe.run.dir))
     run.path.mkdir()
-    table = TokenTable(np.zeros(0, np.int32), np.zeros(0, np.uint8), rows_of(count))
+    table = TokenStore(np.zeros(0, np.int32), np.zeros(0, np.uint8), rows_of(count))
     write_scores(run.path / "scores.parquet", table, random_scores(count), layers=EXITS, num_layers=2)
     vectors = np.lib.format.open_memmap(run.path / "embeddings.npy", "w+", np.float32, (count, WIDTH))
     rng = np.random.default_rng(0)

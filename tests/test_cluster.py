@@ -1,6 +1,5 @@
 """K-means that repeats bit for bit, reads its points in blocks and leaves no empty cluster."""
 
-import doctest
 import os
 import subprocess
 import sys
@@ -151,7 +150,3 @@ def test_any_number_of_threads_gives_the_same_bits():
     }
     assert len(outputs) == 1
     assert len(outputs.pop().split()) == 6
-
-
-def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(module) == (0, 1)

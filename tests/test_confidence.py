@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 import math
-import pkgutil
 
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import curate.scoring
 from curate.scoring.confidence import complexity, head_rows, mean_per_record, perplexity, token_log_probs
 
 
@@ -122,11 +118,3 @@ def test_head_rows_bound_the_logits_and_fall_with_the_vocabulary(on_gpu: bool) -
     assert rows[-1] == 16
     size = rows[3] * 151_936 * 4
     assert size <= (1 << 30 if on_gpu else 1 << 25)
-
-
-def test_the_examples_of_the_docstrings_are_true() -> None:
-    names = [m.name for m in pkgutil.iter_modules(curate.scoring.__path__, "curate.scoring.")]
-    results = {name: doctest.testmod(importlib.import_module(name)) for name in names}
-    assert not any(result.failed for result in results.values())
-    tried = {name.rpartition(".")[2] for name, result in results.items() if result.attempted}
-    assert {"exits", "confidence", "batching"} <= tried

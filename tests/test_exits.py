@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import LlamaModel
 
 from curate.scoring import exits
-from curate.scoring.exits import DecoderParts, exit_hidden, exit_layers, find_parts, first_layers, replayed_head
+from curate.scoring.exits import exit_hidden, exit_layers, first_layers, replayed_head
+from curate.scoring.parts import DecoderParts, find_parts
 from curate.types import CurateError
 
 ALL_LAYERS = tuple(range(1, NUM_LAYERS + 1))

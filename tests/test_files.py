@@ -16,8 +16,8 @@ import pytest
 from real import real
 
 from curate.config import Data
-from curate.data import json_text
-from curate.data.files import open_source, read_records, source_sha256
+from curate.read import json_text
+from curate.read.files import open_source, read_records, source_sha256
 from curate.types import CurateError, Record
 
 GOOD = b'{"instruction": "a", "output": "b"}'
@@ -115,7 +115,7 @@ BROKEN_ARRAYS = {
 def test_a_broken_array_is_always_refused(
     tmp_path: Path, case: str, on_error: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.data.json_array.CHUNK", chunk)
+    monkeypatch.setattr("curate.read.json_array.CHUNK", chunk)
     content, line, message = BROKEN_ARRAYS[case]
     path = write(tmp_path, "data.json", content)
     with pytest.raises(CurateError) as caught:
@@ -128,7 +128,7 @@ def test_a_broken_array_is_always_refused(
 def test_elements_are_found_wherever_the_chunks_end(
     tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curate.data.json_array.CHUNK", chunk)
+    monkeypatch.setattr("curate.read.json_array.CHUNK", chunk)
     texts = ["", '"', "\\", '\\"', "}{][,:", "a\nb", "\u2028\x85é😀", "true", "Infinity", "\\\\"]
     values: list[object] = [{"t": t, "n": [True, None, -1.5e-7, {"x": [t, {}]}]} for t in texts]
     for ascii_only in (True, False):

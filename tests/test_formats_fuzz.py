@@ -24,9 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curate.config import Data
-from curate.data.export import write_kept
-from curate.data.files import open_source, read_records
-from curate.data.records import read_examples
+from curate.publish.kept import write_kept
+from curate.read.examples import read_examples
+from curate.read.files import open_source, read_records
 from curate.types import CurateError, Record
 
 EXAMPLES = int(os.environ.get("CURATE_FUZZ_EXAMPLES", "200"))

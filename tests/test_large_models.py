@@ -17,13 +17,14 @@ from accelerate import cpu_offload
 from conftest import alpaca_records, write_json_array
 
 from curate.config import load_recipe
-from curate.data.store import open_tokens, write_tokens
-from curate.models import load_model
+from curate.models.load import load_model
 from curate.pipeline import perform
-from curate.scoring.exits import find_parts, first_layers
-from curate.scoring.score import Scorer, score_batch
+from curate.scoring.exits import first_layers
+from curate.scoring.parts import find_parts
+from curate.scoring.score import ScoringModel, score_batch
 from curate.scoring.selftest import confirm
-from curate.types import CONTEXT, SCORED, BatchScores, Tokens, TokenTable
+from curate.tokens.store import open_tokens, write_tokens
+from curate.types import CONTEXT, SCORED, BatchScores, Tokens, TokenStore
 
 LAYERS = (1, 2, 4)
 CPU = torch.device("cpu")
@@ -33,7 +34,7 @@ needs_bitsandbytes = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> TokenTable:
+def table(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     """Twelve records of 8 to 30 random tokens, the first third of each the prompt."""
     rng = np.random.default_rng(0)
     records = []
@@ -48,10 +49,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> TokenTable:
     return open_tokens(folder)
 
 
-def score_all(model: Any, table: TokenTable, batch: int = 12) -> BatchScores:
+def score_all(model: Any, table: TokenStore, batch: int = 12) -> BatchScores:
     parts = find_parts(model)
     confirm(parts)
-    scorer = Scorer(parts, LAYERS, 1000)
+    scorer = ScoringModel(parts, LAYERS, 1000)
     rows = np.arange(len(table))
     results = [score_batch(scorer, table, rows[i : i + batch]) for i in range(0, len(rows), batch)]
     return BatchScores(
@@ -59,7 +60,7 @@ def score_all(model: Any, table: TokenTable, batch: int = 12) -> BatchScores:
     )
 
 
-def plain(model: Any, table: TokenTable) -> npt.NDArray[np.float64]:
+def plain(model: Any, table: TokenStore) -> npt.NDArray[np.float64]:
     """Mean log-probability [R, E] of every record alone, from the logits of the model cut to its first k layers.
 
     The last token is not read, as in scoring: in int8 every token moves the others.
@@ -108,7 +109,7 @@ def layers_brought_when_needed(folder: Path, offload: Path) -> Any:
 
 @pytest.mark.parametrize("spread", [on_disk, all_on_disk, layers_brought_when_needed])
 def test_a_model_spread_over_memory_and_disk_scores_as_it_does_whole(
-    tmp_path: Path, llama: Path, table: TokenTable, spread: Any
+    tmp_path: Path, llama: Path, table: TokenStore, spread: Any
 ) -> None:
     whole = score_all(load_model(str(llama), device=CPU), table)
     got = score_all(spread(llama, tmp_path / "offload"), table)
@@ -149,7 +150,7 @@ def test_device_map_auto_scores_the_same_with_much_memory_and_with_little(
 @needs_bitsandbytes
 @pytest.mark.parametrize(("quantization", "tolerance"), [("8bit", 1e-5), ("4bit", 1e-5)])
 def test_quantised_scores_are_those_of_the_quantised_models_own_logits(
-    llama: Path, table: TokenTable, quantization: Literal["8bit", "4bit"], tolerance: float
+    llama: Path, table: TokenStore, quantization: Literal["8bit", "4bit"], tolerance: float
 ) -> None:
     """Record by record, so that nothing but our way of reading the exits could make a difference."""
     model = load_model(str(llama), quantization=quantization, device=CPU)
@@ -165,7 +166,7 @@ def test_quantised_scores_are_those_of_the_quantised_models_own_logits(
 @needs_bitsandbytes
 @pytest.mark.parametrize(("quantization", "limit"), [("8bit", 0.1), ("4bit", 1e-4)])
 def test_how_far_the_batch_moves_quantised_scores(
-    llama: Path, table: TokenTable, quantization: Literal["8bit", "4bit"], limit: float
+    llama: Path, table: TokenStore, quantization: Literal["8bit", "4bit"], limit: float
 ) -> None:
     """int8 rounds activations together with those of the batch; 4-bit arithmetic is that of the dtype."""
     model = load_model(str(llama), quantization=quantization, device=CPU)

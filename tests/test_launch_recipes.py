@@ -13,8 +13,8 @@ from conftest import alpaca_records, write_json_array
 from processes import free_port
 
 from curate.config import load_recipe
-from curate.parallel import join_launch
 from curate.pipeline import perform
+from curate.run.processes import join_launch
 from curate.types import CurateError
 
 FOLDER = Path(__file__).parents[1] / "curate" / "recipes" / "accelerate"

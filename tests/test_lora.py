@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from curate.config import Train
-from curate.models import load_model
+from curate.models.load import load_model
 from curate.training.lora import Feature, TrainResult, _tidy, merge_adapter, train_adapter
 from curate.training.resume import _seal, last_complete_checkpoint
 from curate.types import CurateError
@@ -281,7 +281,7 @@ sys.path.insert(0, {tests!r})
 import torch
 from test_lora import FAST, RESUMABLE, records
 from curate.config import Train
-from curate.models import load_model
+from curate.models.load import load_model
 from curate.training.lora import train_adapter
 
 def kill(entry):

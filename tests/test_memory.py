@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from curate.scoring.exits import find_parts
-from curate.scoring.score import Scorer, score_batch
-from curate.types import CONTEXT, SCORED, TokenTable
+from curate.scoring.parts import find_parts
+from curate.scoring.score import ScoringModel, score_batch
+from curate.types import CONTEXT, SCORED, TokenStore
 
 LLAMA = next(family for family in FAMILIES if family.name == "llama")
 RESPONSE = 12
@@ -57,27 +57,27 @@ def model_of(vocabulary: int) -> Any:
     return type(LLAMA)("llama", "llama", settings).empty(2)
 
 
-def table_with(prompt: int, folder: Path) -> TokenTable:
+def table_with(prompt: int, folder: Path) -> TokenStore:
     marks = [CONTEXT] * prompt + [SCORED] * RESPONSE
     ids = np.random.default_rng(0).integers(3, 100, (2, len(marks)))
     return table_of([record(row, ids[row], marks) for row in range(2)], folder)
 
 
-def ours(model: Any, table: TokenTable) -> int:
-    scorer = Scorer(find_parts(model), (1, 2), head_rows=8)
+def ours(model: Any, table: TokenStore) -> int:
+    scorer = ScoringModel(find_parts(model), (1, 2), head_rows=8)
     with Peak() as peak:
         score_batch(scorer, table, np.arange(2))
     return peak.most
 
 
-def naive(model: Any, table: TokenTable) -> int:
+def naive(model: Any, table: TokenStore) -> int:
     ids = torch.from_numpy(np.array(table.input_ids, np.int64)).view(2, -1)
     with Peak() as peak, torch.no_grad():
         model(input_ids=ids, use_cache=False).logits.log_softmax(-1)
     return peak.most
 
 
-def cost_of_more_words(way: Callable[[Any, TokenTable], int], prompt: int, folder: Path) -> int:
+def cost_of_more_words(way: Callable[[Any, TokenStore], int], prompt: int, folder: Path) -> int:
     """Bytes at the peak that 100,000 words take beyond what 50,000 take."""
     table = table_with(prompt, folder)
     return way(model_of(100_000), table) - way(model_of(50_000), table)

@@ -24,8 +24,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from curate.checkpoints import tokenizer_fingerprint, weight_fingerprint
-from curate.models import (
+from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
+from curate.models.load import (
     load_config,
     load_model,
     load_tokenizer,
@@ -199,7 +199,7 @@ def test_a_weight_of_another_shape_is_refused_by_name(folder: Path) -> None:
 
 def test_unused_weights_are_reported_and_do_no_harm(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     edit_weights(folder, lambda w: w.update({"value_head.weight": torch.ones(7)}))
-    with caplog.at_level(logging.WARNING, "curate.models"):
+    with caplog.at_level(logging.WARNING, "curate.models.load"):
         load_model(str(folder), device=CPU)
     assert "1 weight(s) are not part of the model and unused, e.g. value_head.weight" in caplog.text
 

@@ -22,10 +22,10 @@ import yaml
 from conftest import MAX_POSITIONS, NUM_LAYERS, WORDS, alpaca_records, write_json_array
 
 from curate.config import Recipe, load_recipe
-from curate.data.files import open_source
-from curate.data.records import read_examples
 from curate.pipeline import Verb, perform
-from curate.runs import fingerprint
+from curate.read.examples import read_examples
+from curate.read.files import open_source
+from curate.run.folder import fingerprint
 from curate.scoring import score as score_module
 from curate.scoring.selftest import Check
 from curate.training.lora import Feature, TrainResult
@@ -409,7 +409,7 @@ def trained_on(monkeypatch: pytest.MonkeyPatch) -> list[Feature]:
         (output_dir / "adapter_model.safetensors").write_bytes(b"")
         return TrainResult(1, 0, 1.0, 1.0, 16, 1, 0.0)
 
-    monkeypatch.setattr("curate.pipeline.adapters.train_adapter", remember)
+    monkeypatch.setattr("curate.pipeline.adapter.train_adapter", remember)
     return seen
 
 
@@ -678,7 +678,7 @@ def test_a_model_that_cannot_share_beginnings_computes_records_whole_also_when_i
 ) -> None:
     """The verdict is the run's: a later call, which would decide otherwise, follows it."""
     with monkeypatch.context() as patch, caplog.at_level("INFO"):
-        patch.setattr("curate.pipeline.scorer.sharing_check", lambda parts: Check("shared", math.inf, 1e-4))
+        patch.setattr("curate.pipeline.scorer.prefix_check", lambda parts: Check("shared", math.inf, 1e-4))
         patch.setattr("curate.pipeline.scores._publish", lambda *_: sys.exit(7))
         with pytest.raises(SystemExit):
             do("score", "run.dir=whole")
@@ -686,8 +686,8 @@ def test_a_model_that_cannot_share_beginnings_computes_records_whole_also_when_i
     do("score", "run.dir=whole")
     assert "damaged" not in caplog.text
     stages = [manifest(run)["stages"]["scores"] for run in (Path("whole"), RUN)]
-    assert stages[0]["beginnings_computed_once"] == []
-    assert len(stages[1]["beginnings_computed_once"]) == 1
+    assert stages[0]["prefixes_computed_once"] == []
+    assert len(stages[1]["prefixes_computed_once"]) == 1
     for one, other in zip(rows(Path("whole/scores.parquet")), rows(RUN / "scores.parquet"), strict=True):
         assert one["complexity"] == pytest.approx(other["complexity"], abs=1e-5)
 
@@ -701,7 +701,7 @@ def test_what_a_killed_call_left_beside_an_adapter_is_not_published(monkeypatch:
         sys.exit(7)
 
     with monkeypatch.context() as patch:
-        patch.setattr("curate.pipeline.adapters.train_adapter", killed)
+        patch.setattr("curate.pipeline.adapter.train_adapter", killed)
         with pytest.raises(SystemExit):
             do("train", "train.max_steps=3")
     assert list((RUN / "work").rglob(".tmp*"))

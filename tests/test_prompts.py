@@ -10,7 +10,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from curate.data.prompts import Rendered, alpaca, chat, has_response, messages_of, plain, resolve_template
+from curate.tokens.prompts import Rendered, alpaca, chat, has_response, messages_of, plain, resolve_template
 from curate.types import CurateError, Example, Turn
 
 CALL = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]}

@@ -16,13 +16,13 @@ import torch
 from families import FAMILIES, VOCABULARY, Family, plain_log_probs, shorter
 from torch import nn
 
-from curate.data.store import open_tokens, write_tokens
-from curate.data.tokens import fixed_rotary_length
-from curate.scoring.batching import plan_batches
-from curate.scoring.exits import find_parts
-from curate.scoring.score import Scorer, collate, exit_log_probs, join_scores, score_batch
+from curate.scoring.batches import plan_batches
+from curate.scoring.parts import find_parts
+from curate.scoring.score import ScoringModel, collate, exit_log_probs, join_scores, score_batch
 from curate.scoring.selftest import confirm
-from curate.types import CONTEXT, END, SCORED, STATUSES, BatchScores, Status, Tokens, TokenTable
+from curate.tokens.store import open_tokens, write_tokens
+from curate.tokens.tokenize import fixed_rotary_length
+from curate.types import CONTEXT, END, SCORED, STATUSES, BatchScores, Status, Tokens, TokenStore
 
 LAYERS = (1, 2, 4)
 FAMILY = {family.name: family for family in FAMILIES}
@@ -53,16 +53,16 @@ def conversations(count: int = 32, seed: int = 0) -> list[Tokens]:
     return out
 
 
-def table_of(records: Sequence[Tokens], folder: Path) -> TokenTable:
+def table_of(records: Sequence[Tokens], folder: Path) -> TokenStore:
     list(write_tokens(records, folder / "tokens"))
     return open_tokens(folder / "tokens")
 
 
-def scorer_of(model: Any, *, layers: tuple[int, ...] = LAYERS, head_rows: int = 100_000) -> Scorer:
-    return Scorer(find_parts(model), layers, head_rows)
+def scorer_of(model: Any, *, layers: tuple[int, ...] = LAYERS, head_rows: int = 100_000) -> ScoringModel:
+    return ScoringModel(find_parts(model), layers, head_rows)
 
 
-def all_scores(scorer: Scorer, table: TokenTable, tokens_per_batch: int) -> dict[int, BatchScores]:
+def all_scores(scorer: ScoringModel, table: TokenStore, tokens_per_batch: int) -> dict[int, BatchScores]:
     """Every planned row's scores, by row."""
     rows = np.flatnonzero(table.rows["status"] == STATUS["scored"])
     plan = plan_batches(rows, table.rows["needed"][rows], tokens_per_batch)
@@ -251,7 +251,7 @@ NO_MEMORY = [
 ]
 
 
-def fail_where(scorer: Scorer, condition: Any, error: BaseException) -> None:
+def fail_where(scorer: ScoringModel, condition: Any, error: BaseException) -> None:
     """The decoder raises where the condition holds for its input ids."""
 
     def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

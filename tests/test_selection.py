@@ -1,6 +1,5 @@
 """Exact counts, every cluster covered, and the same rows as a slow and obvious reference."""
 
-import doctest
 import subprocess
 import sys
 from collections import Counter
@@ -13,8 +12,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from curate.selection import REASONS, count_reasons, keep_count, reason_codes, select
-from curate.selection import quotas as quotas_module
-from curate.selection import reasons as reasons_module
 from curate.selection.quotas import cluster_quotas, largest_remainder
 from curate.types import STATUSES, CurateError
 
@@ -133,13 +130,18 @@ def test_seats_without_caps_are_hamiltons(weights, count):
     assert seats == expected
 
 
-def reference(scores, reason, count, method, order, quota, clusters, groups, lengths):
+def reference(scores, reason, count, method, order, quota, clusters, duplicate_ids, lengths):
     """The rule of design.md, one row at a time; None where too few rows are eligible."""
     seen, eligible = set(), []
     for row, score in enumerate(scores):
         embedded = clusters[row] >= 0 or method != "clusters"
-        if reason[row] == 0 and np.isfinite(score) and embedded and (groups[row] < 0 or groups[row] not in seen):
-            seen.add(groups[row])
+        if (
+            reason[row] == 0
+            and np.isfinite(score)
+            and embedded
+            and (duplicate_ids[row] < 0 or duplicate_ids[row] not in seen)
+        ):
+            seen.add(duplicate_ids[row])
             eligible.append(row)
     if len(eligible) < count:
         return None
@@ -168,7 +170,7 @@ def tables(draw):
         "order": draw(st.sampled_from(["lowest", "highest"])),
         "quota": draw(st.sampled_from(["proportional", "equal"])),
         "clusters": np.array(column(st.integers(-1, 4)), np.int32),
-        "groups": np.array(column(st.integers(-1, 9)), np.int32),
+        "duplicate_ids": np.array(column(st.integers(-1, 9)), np.int32),
         "lengths": np.array(column(st.integers(1, 5)), np.int32),
     }
 
@@ -200,7 +202,11 @@ def test_the_rule_keeps_what_the_slow_reference_keeps(table):
 @given(tables(), st.randoms())
 def test_the_order_of_the_records_does_not_matter_where_scores_differ(table, random):
     num_rows = len(table["scores"])
-    table |= {"scores": np.array(random.sample(range(100), num_rows), float), "groups": None, "method": "clusters"}
+    table |= {
+        "scores": np.array(random.sample(range(100), num_rows), float),
+        "duplicate_ids": None,
+        "method": "clusters",
+    }
     assume(((table["reason"] == 0) & (table["clusters"] >= 0)).sum() >= table["count"])
     shuffled = np.array(random.sample(range(num_rows), num_rows))
     moved = {key: value[shuffled] if isinstance(value, np.ndarray) else value for key, value in table.items()}
@@ -226,9 +232,11 @@ def test_a_rank_is_the_place_inside_the_cluster():
 
 def test_of_exact_duplicates_the_first_eligible_row_is_in_the_pool():
     reason = np.array([EMPTY, 0, 0, 0], np.uint8)
-    selection = select(np.array([0, 3, 1, 2.0]), reason=reason, count=2, method="top", groups=np.array([7, 7, 7, 8]))
+    selection = select(
+        np.array([0, 3, 1, 2.0]), reason=reason, count=2, method="top", duplicate_ids=np.array([7, 7, 7, 8])
+    )
     assert [REASONS[code] for code in selection.reason] == ["empty_response", "kept", "duplicate", "kept"]
-    assert rows_kept([0, 3, 1, 2], 2, method="top", groups=None) == [0, 2]
+    assert rows_kept([0, 3, 1, 2], 2, method="top", duplicate_ids=None) == [0, 2]
 
 
 def test_every_row_has_a_reason():
@@ -286,7 +294,7 @@ def test_too_few_eligible_rows_are_an_error_that_counts_the_others():
             reason=np.array([0, 0, EMPTY, 0], np.uint8),
             count=2,
             method="top",
-            groups=np.array([1, 1, 2, 3]),
+            duplicate_ids=np.array([1, 1, 2, 3]),
         )
     assert str(error.value) == (
         "expected 2 records to keep, but only 1 of 4 are eligible (not eligible: 1 duplicate, 1 no_score, "
@@ -308,8 +316,3 @@ def test_the_input_stays_as_it_is():
 def test_selection_is_numpy_only():
     code = "import sys, curate.selection; print([m for m in ('torch', 'faiss', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-@pytest.mark.parametrize(("module", "examples"), [(quotas_module, 4), (reasons_module, 1)])
-def test_the_examples_in_the_docstrings_run(module, examples):
-    assert doctest.testmod(module) == (0, examples)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from curate.scoring import selftest
-from curate.scoring.exits import DecoderParts, exit_hidden, find_parts
+from curate.scoring.exits import exit_hidden
+from curate.scoring.parts import DecoderParts, find_parts
 from curate.scoring.selftest import Check, confirm, run_checks
 from curate.types import CurateError
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.data.store import open_tokens, write_tokens
+from curate.tokens.store import open_tokens, write_tokens
 from curate.types import CONTEXT, END, SCORED, STATUSES, Tokens
 
 

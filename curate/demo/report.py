@@ -10,7 +10,7 @@ import numpy as np
 
 from curate.config import Recipe, load_recipe
 from curate.demo import count_kept_flaws, demo_data_path, demo_model_path, embedder_path
-from curate.tables import read_kept
+from curate.tables.selection import read_kept
 
 _RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 

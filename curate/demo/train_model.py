@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from curate.data.prompts import Rendered, alpaca
 from curate.demo.generate import SHIPPED_COUNT, SHIPPED_SEED, Planted, generate
+from curate.tokens.prompts import Rendered, alpaca
 from curate.types import Example, Turn
 
 TRAIN_COUNT, TRAIN_SEED = 80_000, 1

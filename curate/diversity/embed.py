@@ -68,7 +68,7 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
-    from curate.models import quiet_library
+    from curate.models.load import quiet_library
 
     try:
         with quiet_library():

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from curate.config import Recipe
-from curate.pipeline.job import Job, Progress, open_job
-from curate.runs import RunFolder
+from curate.run.folder import RunFolder
+from curate.run.job import Job, Progress, open_job
 from curate.types import CurateError
 
 Verb = Literal["run", "score", "embed", "select", "train"]
@@ -51,9 +51,9 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
 
 def _check_ahead(job: Job) -> None:
     """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
-    from curate.data.files import open_source
     from curate.diversity.embed import embedder_folder
-    from curate.pipeline.adapters import check_trainable
+    from curate.pipeline.adapter import check_trainable
+    from curate.read.files import open_source
 
     with job.heartbeat.kept_up():
         open_source(job.recipe.data)
@@ -74,13 +74,13 @@ def _embed(job: Job) -> None:
 
 
 def _select(job: Job) -> None:
-    from curate.pipeline.selections import select
+    from curate.pipeline.selection import select
 
     select(job)
 
 
 def _train(job: Job) -> None:
-    from curate.pipeline.adapters import train
+    from curate.pipeline.adapter import train
 
     train(job)
 

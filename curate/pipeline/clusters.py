@@ -8,9 +8,9 @@ import numpy as np
 
 from curate.diversity.cluster import auto_count
 from curate.diversity.cluster import cluster as k_means
-from curate.pipeline.job import Job, log_stage
-from curate.runs import replacing
-from curate.tables import write_clusters
+from curate.run.atomic import replacing
+from curate.run.job import Job, log_stage
+from curate.tables.clusters import write_clusters
 from curate.types import CurateError
 
 

@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.data.files import Source, open_source, source_sha256
-from curate.data.records import read_examples
-from curate.data.store import open_tokens
 from curate.diversity.embed import count_truncated, embedder_fingerprint, embedding_text, load_embedder
 from curate.diversity.embed import embed as embed_texts
-from curate.models import resolve_device
+from curate.models.load import resolve_device
 from curate.pipeline.clusters import cluster
-from curate.pipeline.job import Job, log_finished, log_stage
 from curate.pipeline.keys import read_key, refuse_other_data, settings, settle, settled
-from curate.pipeline.resolve import resolve
 from curate.pipeline.scores import prepare_tokens
-from curate.runs import Key, replacing, write_json
-from curate.scoring.table import read_scored
+from curate.pipeline.settle import resolve
+from curate.read.examples import read_examples
+from curate.read.files import Source, open_source, source_sha256
+from curate.run.atomic import replacing, write_json
+from curate.run.folder import Key
+from curate.run.job import Job, log_finished, log_stage
+from curate.tables.scores import read_scored
+from curate.tokens.store import open_tokens
 from curate.types import STATUSES
 
 _CHUNK_ROWS = 1024

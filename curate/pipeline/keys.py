@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Recipe
-from curate.runs import Key, RunFolder
+from curate.run.folder import Key, RunFolder
 
 
 def settled(folder: RunFolder) -> Mapping[str, Any]:

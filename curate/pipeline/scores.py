@@ -13,24 +13,24 @@ from typing import Any
 import numpy as np
 
 from curate.config import Recipe
-from curate.data.files import Source, open_source
-from curate.data.records import read_examples
-from curate.data.store import holds, open_tokens, write_tokens
-from curate.data.tokens import tokenize
-from curate.pipeline.job import Job, log_finished, log_stage, save_recipe
 from curate.pipeline.keys import read_key
-from curate.pipeline.resolve import Resolved, resolve, surroundings
-from curate.pipeline.scorer import LoadScorer, batch_scores, fitting, may_share, scorer_once, tokens_per_batch
-from curate.runs import replacing, write_json
-from curate.scoring.batching import BatchPlan, imbalance, plan_table
+from curate.pipeline.scorer import LoadScorer, batch_scores, fitting, may_reuse_prefixes, scorer_once, tokens_per_batch
+from curate.pipeline.settle import Resolved, resolve, surroundings
+from curate.read.examples import read_examples
+from curate.read.files import Source, open_source
+from curate.run.atomic import replacing, write_json
+from curate.run.job import Job, log_finished, log_stage, save_recipe
+from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import join_scores
-from curate.scoring.table import read_chunk, write_chunk, write_scores
-from curate.types import STATUSES, BatchScores, CurateError, TokenTable
+from curate.tables.scores import read_chunk, write_chunk, write_scores
+from curate.tokens.store import holds, open_tokens, write_tokens
+from curate.tokens.tokenize import tokenize
+from curate.types import STATUSES, BatchScores, CurateError, TokenStore
 
 logger = logging.getLogger(__name__)
 
 MAX_NON_FINITE = 0.01
-_SHARE = "beginnings computed once"  # in the key of unfinished chunks
+_REUSE = "prefixes computed once"  # in the key of unfinished chunks
 _SCORED, _NON_FINITE = STATUSES.index("scored"), STATUSES.index("non_finite")
 
 
@@ -47,11 +47,11 @@ def score(job: Job) -> Job:
     job = replace(job, recipe=Recipe.model_validate(prepared["recipe"]))
     if prepared["done"]:
         return job
-    table = open_tokens(job.folder.work / "tokens")
-    plan = plan_table(table, tokens_per_batch(job.recipe), share=prepared["share"])
-    chunks = _score_chunks(job, table, plan, load, set(prepared["finished"]))
+    store = open_tokens(job.folder.work / "tokens")
+    plan = plan_batches_of(store, tokens_per_batch(job.recipe), reuse_prefixes=prepared["reuse_prefixes"])
+    chunks = _score_chunks(job, store, plan, load, set(prepared["finished"]))
     if job.processes.is_main:
-        _publish(job, table, plan, chunks, prepared, started)
+        _publish(job, store, plan, chunks, prepared, started)
     return job
 
 
@@ -78,17 +78,17 @@ def prepare_tokens(job: Job, source: Source, resolved: Resolved) -> None:
         for count in write_tokens(tokens, temporary):
             job.advance("tokens", count, None, "records")
         write_json(temporary / "key.json", dict(resolved.tokens_key))
-    table = open_tokens(folder)
-    statuses = np.bincount(table.rows["status"], minlength=len(STATUSES))
+    store = open_tokens(folder)
+    statuses = np.bincount(store.rows["status"], minlength=len(STATUSES))
     dropped = {name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"}
-    hits = int(np.count_nonzero(table.rows["control_hits"]))
+    hits = int(np.count_nonzero(store.rows["control_hits"]))
     facts = {
-        "in": len(table),
+        "in": len(store),
         "out": int(statuses[_SCORED]),
         "dropped": dropped,
-        "truncated": int(table.rows["truncated"].sum()),
+        "truncated": int(store.rows["truncated"].sum()),
         "records_with_control_tokens": hits,
-        "tokens": len(table.input_ids),
+        "tokens": len(store.input_ids),
         "seconds": round(time.monotonic() - started, 3),
     }
     job.folder.record("tokens", resolved.tokens_key, **facts)
@@ -106,23 +106,25 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
     if stage is not None:
         job.folder.require_same("scores", stage["key"], resolved.scores_key)
     finished: list[int] = []
-    share = False
+    reuse_prefixes = False
     if done:
         log_finished("scores")
         shutil.rmtree(job.folder.work / "scores", ignore_errors=True)  # were it killed before it could do so
     else:
         prepare_tokens(job, source, resolved)
-        chunks, table = job.folder.work / "scores", open_tokens(job.folder.work / "tokens")
+        chunks, store = job.folder.work / "scores", open_tokens(job.folder.work / "tokens")
         if (before := read_key(chunks)) is not None:
-            share = bool(before.get(_SHARE))
-            job.folder.require_same("scores", before, {**resolved.scores_key, _SHARE: before.get(_SHARE)})
-            finished = _finished(job, chunks, plan_table(table, tokens_per_batch(resolved.recipe), share=share))
+            reuse_prefixes = bool(before.get(_REUSE))
+            job.folder.require_same("scores", before, {**resolved.scores_key, _REUSE: before.get(_REUSE)})
+            finished = _finished(
+                job, chunks, plan_batches_of(store, tokens_per_batch(resolved.recipe), reuse_prefixes=reuse_prefixes)
+            )
         else:
-            share = may_share(resolved, table, load)
+            reuse_prefixes = may_reuse_prefixes(resolved, store, load)
             if job.recipe.score.tokens_per_batch == "auto":
-                resolved = fitting(resolved, table, load, share=share)
+                resolved = fitting(resolved, store, load, reuse_prefixes=reuse_prefixes)
             shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
-            write_json(chunks / "key.json", {**resolved.scores_key, _SHARE: share})
+            write_json(chunks / "key.json", {**resolved.scores_key, _REUSE: reuse_prefixes})
         job.folder.describe(**surroundings(resolved.recipe))
     save_recipe(job.folder.path, resolved.recipe)
     return {
@@ -131,7 +133,7 @@ def _prepare(job: Job, load: LoadScorer) -> dict[str, Any]:
         "num_layers": resolved.num_layers,
         "done": done,
         "finished": finished,
-        "share": share,
+        "reuse_prefixes": reuse_prefixes,
     }
 
 
@@ -146,9 +148,9 @@ def _finished(job: Job, folder: Path, plan: BatchPlan) -> list[int]:
 
 
 def _score_chunks(
-    job: Job, table: TokenTable, plan: BatchPlan, load: LoadScorer, finished: Collection[int]
+    job: Job, store: TokenStore, plan: BatchPlan, load: LoadScorer, finished: Collection[int]
 ) -> list[Path]:
-    scores_of = batch_scores(lambda: load(job.recipe), table, plan)  # not loaded where nothing is left to do
+    scores_of = batch_scores(lambda: load(job.recipe), store, plan)  # not loaded where nothing is left to do
     done = bad = 0
     told = False
 
@@ -160,7 +162,7 @@ def _score_chunks(
             parts.append(scores)
             done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
             job.advance("scores", done, None if job.processes.count > 1 else len(plan.order), "records")
-        _refuse_non_finite(job, bad, len(table))
+        _refuse_non_finite(job, bad, len(store))
         joined = join_scores(parts)
         if joined.split and not told:
             told = True
@@ -171,7 +173,7 @@ def _score_chunks(
 
 
 def _publish(
-    job: Job, table: TokenTable, plan: BatchPlan, chunks: list[Path], prepared: dict[str, Any], started: float
+    job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], prepared: dict[str, Any], started: float
 ) -> None:
     layers = prepared["key"]["score.exits"]
     split = []
@@ -185,17 +187,17 @@ def _publish(
             yield scores
 
     with replacing(job.folder.path / "scores.parquet") as temporary:
-        counts = write_scores(temporary, table, stored(), layers=layers, num_layers=prepared["num_layers"])
-        _refuse_non_finite(job, counts["non_finite"], len(table))
+        counts = write_scores(temporary, store, stored(), layers=layers, num_layers=prepared["num_layers"])
+        _refuse_non_finite(job, counts["non_finite"], len(store))
     seconds = time.monotonic() - started
     facts = {
-        "in": len(table),
+        "in": len(store),
         "out": counts.pop("scored", 0),
         "dropped": dict(sorted(counts.items())),
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(float(table.rows["needed"][plan.order].sum()) / seconds),
+        "tokens_per_second": round(float(store.rows["needed"][plan.order].sum()) / seconds),
         "processes": job.processes.count,
-        "beginnings_computed_once": [len(beginning) for beginning in plan.beginnings],
+        "prefixes_computed_once": [len(prefix) for prefix in plan.prefixes],
         "imbalance": round(imbalance(plan.chunk_costs, job.processes.count), 4),
         "chunks_split_by_out_of_memory": split,
     }

@@ -13,45 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from curate.scoring.parts import DecoderParts, first_tensor
 from curate.types import CurateError
 
 if TYPE_CHECKING:
     from transformers import Cache
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderParts:
-    """A causal LM taken apart: `head(tail(blocks(...)))`.
-
-    model        the causal LM itself, without a PEFT wrapper
-    backbone     the submodule whose output has `last_hidden_state`
-    blocks       its decoder layers, in order
-    tail         modules from the last block's output to `last_hidden_state`, in order (final norm, projection)
-    output_type  class of the backbone's output
-    """
-
-    model: Any
-    backbone: nn.Module
-    blocks: nn.ModuleList
-    tail: tuple[nn.Module, ...]
-    output_type: Callable[..., Any]
-
-    @property
-    def num_layers(self) -> int:
-        """L, the number of decoder layers."""
-        return len(self.blocks)
-
-    @property
-    def device(self) -> torch.device:
-        """Where input ids go."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
-        return device if device.type != "meta" else torch.device(self.model.device)
 
 
 def exit_layers(exits: int | Literal["all"] | Sequence[int], num_layers: int) -> tuple[int, ...]:
@@ -78,42 +49,17 @@ def exit_layers(exits: int | Literal["all"] | Sequence[int], num_layers: int) ->
     return layers
 
 
-def find_parts(model: Any) -> DecoderParts:
-    """Take a causal LM apart by watching one forward pass over eight tokens.
-
-    Raises:
-        CurateError: a part cannot be found, so early exits of this architecture cannot be read.
-    """
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    num_layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    calls = _watch_forward(model)
-    backbone_call = next((c for c in calls if _last_hidden_state(c.output) is not None), None)
-    if backbone_call is None or num_layers is None:
-        raise _refusal(model, "no submodule returns last_hidden_state")
-    backbone, last_hidden = backbone_call.module, _last_hidden_state(backbone_call.output)
-    blocks = next((m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == num_layers), None)
-    if blocks is None:
-        raise _refusal(model, f"no list of {num_layers} decoder layers")
-    tail = _trace_tail(calls, blocks[-1], last_hidden)
-    if tail is None:
-        raise _refusal(model, "nothing leads from the last decoder layer's output to the LM head")
-    hidden = next(_first_tensor(c.output) for c in calls if c.module is blocks[-1])
-    if hidden is None or hidden.dim() != 3 or hidden.shape[0] != 1:
-        shape = None if hidden is None else list(hidden.shape)
-        raise _refusal(model, f"decoder layers carry {shape}, not one (batch, sequence, width) stream")
-    return DecoderParts(model, backbone, blocks, tail, type(backbone_call.output))
-
-
 @torch.inference_mode()
 def exit_hidden(
-    parts: DecoderParts, input_ids_BT: Tensor, keep_BT: Tensor, layers: Sequence[int], before: Cache | None = None
+    parts: DecoderParts, input_ids_BT: Tensor, keep_BT: Tensor, layers: Sequence[int], prefix_cache: Cache | None = None
 ) -> list[Tensor]:
     """The residual stream after each of `layers`, at the kept positions only: [N, H] per layer.
 
     Memory is O(N * H) per exit, never (B, T, H) per layer: the hooks cut before they keep. The pass ends after the
     last layer asked for. Input is padded on the right and no attention mask is passed: a causal decoder cannot see
     what comes later, and without a mask its fastest attention kernel applies (`selftest` checks that padding moves
-    nothing). `before` holds what every record begins with (`curate.scoring.sharing`); `input_ids_BT` follows it.
+    nothing). `prefix_cache` holds the keys and values of the prefix that every
+    record begins with (`curate.scoring.prefix_cache`); `input_ids_BT` follows it.
     """
     taken: dict[int, Tensor] = {}
     last = max(layers)
@@ -121,7 +67,7 @@ def exit_hidden(
 
     def take(layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            hidden = _first_tensor(output)
+            hidden = first_tensor(output)
             assert hidden is not None
             taken[layer] = hidden.flatten(0, 1)[kept_N.to(hidden.device)]
             if layer == last < parts.num_layers:
@@ -131,7 +77,9 @@ def exit_hidden(
 
     handles = [parts.blocks[k - 1].register_forward_hook(take(k)) for k in layers]
     try:
-        parts.backbone(input_ids=input_ids_BT.to(parts.device), past_key_values=before, use_cache=before is not None)
+        parts.backbone(
+            input_ids=input_ids_BT.to(parts.device), past_key_values=prefix_cache, use_cache=prefix_cache is not None
+        )
     except _Enough:
         pass
     finally:
@@ -153,7 +101,7 @@ def replayed_head(parts: DecoderParts) -> Iterator[Callable[[Tensor], Tensor]]:
     def only_tail(*args: Any, **kwargs: Any) -> Any:
         hidden = handed.pop()
         for module in parts.tail:
-            output = _first_tensor(module(hidden))
+            output = first_tensor(module(hidden))
             assert output is not None
             hidden = output
         return parts.output_type(last_hidden_state=hidden)
@@ -192,82 +140,3 @@ def first_layers(parts: DecoderParts, k: int) -> Iterator[None]:
 
 class _Enough(Exception):  # noqa: N818 - not an error: ends a forward pass whose later layers nobody asked for
     pass
-
-
-@dataclass(slots=True)
-class _Call:
-    module: nn.Module
-    input: Any
-    output: Any = None
-
-
-@torch.inference_mode()
-def _watch_forward(model: Any) -> list[_Call]:
-    """Every submodule call of one forward pass, in the order in which they began."""
-    calls: list[_Call] = []
-    open_calls: list[_Call] = []
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        first = args[0] if args else next((v for v in kwargs.values() if isinstance(v, Tensor)), None)
-        call = _Call(module, first)
-        calls.append(call)
-        open_calls.append(call)
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        open_calls.pop().output = output
-
-    handles = []
-    for module in model.modules():
-        if module is not model:
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after))
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    device = model.get_input_embeddings().weight.device
-    ids = (torch.arange(8, device=device if device.type != "meta" else model.device) * 7 + 3) % vocabulary
-    try:
-        model(input_ids=ids[None], use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def _trace_tail(
-    calls: Sequence[_Call], last_block: nn.Module, last_hidden: Tensor | None
-) -> tuple[nn.Module, ...] | None:
-    """Modules through which the last block's output becomes `last_hidden`, by tensor identity; None if it breaks."""
-    start = next((i for i, call in enumerate(calls) if call.module is last_block), None)
-    if start is None:
-        return None
-    current, tail = _first_tensor(calls[start].output), []
-    for call in calls[start + 1 :]:
-        if _same(current, last_hidden):
-            break
-        if _same(call.input, current) and call.module not in set(last_block.modules()):
-            tail.append(call.module)
-            current = _first_tensor(call.output)
-    return tuple(tail) if _same(current, last_hidden) else None
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two tensors are the same numbers in the same memory (GPT-2 views its states into shape once more)."""
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return False
-    return a is b or (a.shape == b.shape and a.dtype == b.dtype and a.data_ptr() == b.data_ptr() != 0)
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    if isinstance(output, (tuple, list)):
-        output = output[0] if output else None
-    return output if isinstance(output, Tensor) else None
-
-
-def _last_hidden_state(output: Any) -> Tensor | None:
-    return getattr(output, "last_hidden_state", None)
-
-
-def _refusal(model: Any, why: str) -> CurateError:
-    return CurateError(
-        f"{type(model).__name__} cannot be scored by early exits: {why}. "
-        "Score with a plain decoder-only model instead; train.model may still be this one."
-    )

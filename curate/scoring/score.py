@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import Cache
 
 from curate.scoring.confidence import mean_per_record, token_log_probs
-from curate.scoring.exits import DecoderParts, exit_hidden, replayed_head
-from curate.types import SCORED, STATUSES, BatchScores, IntArray, Status, TokenTable
+from curate.scoring.exits import exit_hidden, replayed_head
+from curate.scoring.parts import DecoderParts
+from curate.types import SCORED, STATUSES, BatchScores, IntArray, Status, TokenStore
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _STATUS = {name: code for code, name in enumerate(STATUSES)}
 class Batch:
     """A padded batch on its way to the model.
 
-    input_ids_BT  int64, padded on the right with zeros; without the beginning that all share, if it is computed apart
+    input_ids_BT  int64, padded on the right with zeros; without the prefix that all share, if it is computed apart
     keep_BT       bool, positions that predict a scored token
     targets_N     int64, those tokens, record by record
     counts_B      how many of them each record has
@@ -42,16 +43,16 @@ class Batch:
     counts_B: IntArray
 
 
-def collate(table: TokenTable, rows: IntArray, *, skip: int = 0) -> Batch:
+def collate(store: TokenStore, rows: IntArray, *, skip: int = 0) -> Batch:
     """Pad the needed tokens of `rows`, but for the first `skip`, into one batch; every row has something to score."""
-    needed, counts = table.rows["needed"][rows] - skip, table.rows["scored"][rows].astype(np.int64)
+    needed, counts = store.rows["needed"][rows] - skip, store.rows["scored"][rows].astype(np.int64)
     input_ids = np.zeros((len(rows), int(needed.max())), np.int64)
     keep = np.zeros(input_ids.shape, bool)
     targets = []
     for i, row in enumerate(rows):
-        span, n = table.span(int(row)), int(needed[i])
+        span, n = store.span(int(row)), int(needed[i])
         span = slice(span.start + skip, span.stop)
-        ids, scored = table.input_ids[span], table.marks[span] == SCORED
+        ids, scored = store.input_ids[span], store.marks[span] == SCORED
         input_ids[i, :n] = ids[:n]
         keep[i, :n] = scored[1 : n + 1]
         targets.append(ids[scored])
@@ -60,7 +61,7 @@ def collate(table: TokenTable, rows: IntArray, *, skip: int = 0) -> Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Scorer:
+class ScoringModel:
     """What stays the same from batch to batch.
 
     parts      the model, taken apart (and confirmed by `selftest.confirm`)
@@ -74,15 +75,15 @@ class Scorer:
 
 
 @torch.inference_mode()
-def exit_log_probs(scorer: Scorer, batch: Batch, before: Cache | None = None) -> Tensor:
+def exit_log_probs(scorer: ScoringModel, batch: Batch, prefix_cache: Cache | None = None) -> Tensor:
     """Log-probability of every target of the batch at every exit: float32 [E, N].
 
-    One pass through the decoder, from the states `before` on; logits exist only for `head_rows` response positions at
-    a time.
+    One pass through the decoder, from `prefix_cache` on; logits exist only for `head_rows` response positions at a
+    time.
     """
     device = scorer.parts.device
     targets_N = batch.targets_N.to(device)
-    hidden_E = exit_hidden(scorer.parts, batch.input_ids_BT, batch.keep_BT, scorer.layers, before)
+    hidden_E = exit_hidden(scorer.parts, batch.input_ids_BT, batch.keep_BT, scorer.layers, prefix_cache)
     out_EN = torch.empty((len(scorer.layers), len(targets_N)), dtype=torch.float32, device=device)
     num_chunks = -(-len(targets_N) // scorer.head_rows)
     cuts = [len(targets_N) * i // num_chunks for i in range(num_chunks + 1)]  # all alike: a small product is a slow one
@@ -94,15 +95,17 @@ def exit_log_probs(scorer: Scorer, batch: Batch, before: Cache | None = None) ->
     return out_EN
 
 
-def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray, before: Cache | None = None) -> BatchScores:
-    """Score the records of one batch, all of which begin with the tokens whose states are `before`.
+def score_batch(
+    scorer: ScoringModel, store: TokenStore, rows: IntArray, prefix_cache: Cache | None = None
+) -> BatchScores:
+    """Score the records of one batch, all of which begin with the tokens of `prefix_cache`.
 
     Out of memory halves the batch in place; a single record that does not fit gets the status out_of_memory, one
     whose confidence or log-probability is not finite the status non_finite. Never a made-up number.
     """
-    batch = collate(table, rows, skip=before.get_seq_length() if before is not None else 0)
+    batch = collate(store, rows, skip=prefix_cache.get_seq_length() if prefix_cache is not None else 0)
     try:
-        log_probs_EN = exit_log_probs(scorer, batch, before).cpu().numpy()
+        log_probs_EN = exit_log_probs(scorer, batch, prefix_cache).cpu().numpy()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -112,10 +115,10 @@ def score_batch(scorer: Scorer, table: TokenTable, rows: IntArray, before: Cache
     torch.cuda.empty_cache()
     if len(rows) == 1:
         return _unscored(rows, len(scorer.layers), "out_of_memory")
-    longest = int(table.rows["needed"][rows].max())
+    longest = int(store.rows["needed"][rows].max())
     logger.debug("out of memory on %d records of up to %d tokens; the batch is halved", len(rows), longest)
     half = -(-len(rows) // 2)
-    halves = [score_batch(scorer, table, part, before) for part in (rows[:half], rows[half:])]
+    halves = [score_batch(scorer, store, part, prefix_cache) for part in (rows[:half], rows[half:])]
     return join_scores(halves, split=True)
 
 

@@ -2,7 +2,7 @@
 
 Three laws on a few tokens: the last exit is the model itself; a middle exit is the model with its later layers
 taken out; a padded record scores as it does alone. Where one fails the model is refused, never scored wrongly.
-A fourth says whether a beginning may be computed once for all records that share it; where it fails, it is not.
+A fourth says whether a prefix may be computed once for all records that share it; where it fails, it is not.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import Cache
 
 from curate.scoring.confidence import token_log_probs
-from curate.scoring.exits import DecoderParts, exit_hidden, first_layers, replayed_head
+from curate.scoring.exits import exit_hidden, first_layers, replayed_head
+from curate.scoring.parts import DecoderParts
+from curate.scoring.prefix_cache import compute_prefix_cache
 from curate.scoring.score import out_of_memory
-from curate.scoring.sharing import states_of
 from curate.types import CurateError, FloatArray
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ _TOLERANCE = (1e-4, 1e-4)
 _HALF_TOLERANCE = (0.05, 0.08)
 _QUANTIZED_TOLERANCE = (0.1, 0.2)
 
-_SHARED = 9  # tokens of the beginning that the test records share
-# A model that cannot go on from the states of a beginning says so in its own way.
+_SHARED = 9  # tokens of the prefix that the test records share
+# A model that cannot go on from the states of a prefix says so in its own way.
 _CANNOT_GO_ON = (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -78,8 +79,8 @@ def run_checks(parts: DecoderParts, layers: Sequence[int] = ()) -> list[Check]:
 
 
 @torch.inference_mode()
-def sharing_check(parts: DecoderParts) -> Check:
-    """Measure whether records go on from the states of a beginning, twice, as if each had been seen whole.
+def prefix_check(parts: DecoderParts) -> Check:
+    """Measure whether records go on from the states of a prefix, twice, as if each had been seen whole.
 
     The error is infinite for a model that cannot.
     """
@@ -92,15 +93,15 @@ def sharing_check(parts: DecoderParts) -> Check:
     keep[1, : rest_1T.shape[1] - 1] = True
     alone = _exit_log_probs(parts, ids_1T, [last])[-1][_SHARED:]
     try:
-        before = states_of(parts, ids_1T[0, :_SHARED].cpu().numpy().astype(np.int32))
-        shared = [_exit_log_probs(parts, batch_BT, [last], keep, before)[-1] for _ in range(2)]
+        prefix_cache = compute_prefix_cache(parts, ids_1T[0, :_SHARED].cpu().numpy().astype(np.int32))
+        shared = [_exit_log_probs(parts, batch_BT, [last], keep, prefix_cache)[-1] for _ in range(2)]
         error = max(_moved(alone, again, tolerance) for again in shared)
     except _CANNOT_GO_ON as cannot:
         if out_of_memory(cannot):
             raise
-        logger.debug("%s does not go on from the states of a beginning: %r", type(parts.model).__name__, cannot)
+        logger.debug("%s does not go on from the states of a prefix: %r", type(parts.model).__name__, cannot)
         error = float("inf")
-    return Check("a beginning that records share may be computed once", error, tolerance)
+    return Check("a prefix that records share may be computed once", error, tolerance)
 
 
 def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
@@ -129,13 +130,13 @@ def _exit_log_probs(
     ids_BT: Tensor,
     layers: list[int],
     keep_BT: Tensor | None = None,
-    before: Cache | None = None,
+    prefix_cache: Cache | None = None,
 ) -> list[Tensor]:
     if keep_BT is None:
         keep_BT = torch.ones_like(ids_BT, dtype=torch.bool)
         keep_BT[:, -1] = False
     targets_N = ids_BT.roll(-1, 1)[keep_BT]
-    hidden = exit_hidden(parts, ids_BT, keep_BT, layers, before)
+    hidden = exit_hidden(parts, ids_BT, keep_BT, layers, prefix_cache)
     with replayed_head(parts) as head:
         return [_target_log_probs(head(h), targets_N) for h in hidden]
 

@@ -3,8 +3,8 @@
 `reasons` says why a row cannot be kept, `quotas` how many each cluster may keep, `rules` which rows those are.
 """
 
+from curate.selection.pool import REASONS, count_reasons, reason_codes
 from curate.selection.quotas import keep_count
-from curate.selection.reasons import REASONS, count_reasons, reason_codes
-from curate.selection.rules import Selection, select
+from curate.selection.select import Selection, select
 
 __all__ = ["REASONS", "Selection", "count_reasons", "keep_count", "reason_codes", "select"]

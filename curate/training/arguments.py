@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from curate.config import Train
-from curate.models import sharded_by_launcher
+from curate.models.load import sharded_by_launcher
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)

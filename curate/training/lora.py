@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from curate.config import Train
-from curate.models import load_model, quiet_library, text_config
+from curate.models.load import load_model, quiet_library, text_config
 from curate.training.arguments import accumulation_steps, num_processes, training_arguments
 from curate.training.callbacks import Journal
 from curate.training.resume import SealCheckpoints, last_complete_checkpoint

@@ -24,14 +24,14 @@ import numpy as np
 
 import curate
 from curate.config import Data
-from curate.data.files import open_source, read_records
-from curate.data.records import read_examples
-from curate.data.store import write_tokens
-from curate.data.tokens import tokenize
 from curate.diversity.cluster import auto_count, cluster
 from curate.diversity.embed import embed, load_embedder
-from curate.models import load_tokenizer
+from curate.models.load import load_tokenizer
+from curate.read.examples import read_examples
+from curate.read.files import open_source, read_records
 from curate.selection import keep_count, select
+from curate.tokens.store import write_tokens
+from curate.tokens.tokenize import tokenize
 
 DIMENSION = 384
 MODEL = Path(curate.__file__).parent / "demo" / "model"

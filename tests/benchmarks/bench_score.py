@@ -28,10 +28,11 @@ from floor import Floor, clock, floor, product_flops, product_rate
 from variants import VARIANTS, Work, lm_eval_available, naive_batched, ours
 from workload import ALPACA_52K, SHAPES, Shape, alpaca_table, random_model, random_table
 
-from curate.scoring.batching import auto_tokens_per_batch, plan_batches, plan_table
-from curate.scoring.exits import DecoderParts, exit_layers, find_parts
-from curate.scoring.selftest import confirm, sharing_check
-from curate.types import FloatArray, TokenTable
+from curate.scoring.batches import auto_tokens_per_batch, plan_batches, plan_batches_of
+from curate.scoring.exits import exit_layers
+from curate.scoring.parts import DecoderParts, find_parts
+from curate.scoring.selftest import confirm, prefix_check
+from curate.types import FloatArray, TokenStore
 
 LABEL = 50
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -84,15 +85,19 @@ def speed(options: argparse.Namespace) -> None:
 def make_parts(options: argparse.Namespace, shape: Shape) -> DecoderParts:
     parts = find_parts(random_model(shape, torch.device(options.device), getattr(torch, options.dtype)))
     confirm(parts)
-    assert sharing_check(parts).passed
+    assert prefix_check(parts).passed
     return parts
 
 
-def make_work(options: argparse.Namespace, parts: DecoderParts, records: TokenTable, budget: int | None = None) -> Work:
+def make_work(options: argparse.Namespace, parts: DecoderParts, records: TokenStore, budget: int | None = None) -> Work:
     budget = budget or options.tokens_per_batch or auto_tokens_per_batch(device_type=parts.device.type)
     whole = plan_batches(np.arange(len(records)), records.rows["needed"], budget)
     return Work(
-        parts, records, plan_table(records, budget, share=True), whole, exit_layers(options.exits, parts.num_layers)
+        parts,
+        records,
+        plan_batches_of(records, budget, reuse_prefixes=True),
+        whole,
+        exit_layers(options.exits, parts.num_layers),
     )
 
 
@@ -143,9 +148,9 @@ def describe(work: Work, options: argparse.Namespace, source: str) -> None:
     rows, count = work.table.rows, sum(p.numel() for p in work.model.parameters())
     print(f"{name}, {options.dtype}; {options.shape}: {count / 1e6:,.1f} M parameters, exits {list(work.layers)}")
     print(f"{len(rows):,} records ({source}): {rows['needed'].sum():,} tokens, {rows['scored'].sum():,} to score")
-    shared = [(len(b), int(np.isin(work.plan.groups, g).sum())) for g, b in enumerate(work.plan.beginnings)]
+    shared = [(len(b), int(np.isin(work.plan.prefix_ids, g).sum())) for g, b in enumerate(work.plan.prefixes)]
     told = ", ".join(f"{length} tokens in {count}" for length, count in shared) or "none"
-    print(f"{len(work.plan.costs)} batches, beginnings shared: {told} of them")
+    print(f"{len(work.plan.costs)} batches, prefixes shared: {told} of them")
     print(f"medians of {options.rounds} rounds, the variants taking turns\n")
 
 
@@ -163,7 +168,7 @@ def table(work: Work, options: argparse.Namespace, measured: dict[str, Measured]
     for count in sorted({exits, 1}, reverse=True):
         seconds = best.seconds(count)
         print(f"{f'f  floor, {count} exit(s)':{LABEL + 3}}{seconds:>10.2f}{tokens / seconds:>11,.0f}{'':>9}{1:>9.2f}")
-    decoder = f"decoder {best.decoder:.2f} s ({best.once:.2f} s with every shared beginning once)"
+    decoder = f"decoder {best.decoder:.2f} s ({best.once:.2f} s with every shared prefix once)"
     print(f"\nfloor: {decoder}, attention {best.attention:.2f} s, head {best.head:.2f} s an exit")
     conclusions(work, measured, best)
 

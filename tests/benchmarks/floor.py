@@ -21,7 +21,7 @@ from curate.types import IntArray
 class Floor:
     """Seconds of the decoder's products, of attention, and of head products with log-sum-exp at one exit.
 
-    once  the decoder's products if every beginning that records share is seen once
+    once  the decoder's products if every prefix that records share is seen once
     """
 
     decoder: float
@@ -74,11 +74,11 @@ def _tokens(work: Work, rows: IntArray) -> tuple[int, int]:
 
 
 def _tokens_once(work: Work) -> list[int]:
-    """Tokens of each of our batches but for their beginnings, and of the beginnings."""
-    plan, beginnings = work.plan, work.plan.beginnings
-    lengths = [len(beginnings[group]) if group >= 0 else 0 for group in plan.groups]
+    """Tokens of each of our batches but for their prefixes, and of the prefixes."""
+    plan, prefixes = work.plan, work.plan.prefixes
+    lengths = [len(prefixes[group]) if group >= 0 else 0 for group in plan.prefix_ids]
     rows = [plan.rows_of_batch(batch) for batch in range(len(plan.costs))]
-    return [_tokens(work, r)[0] - n * len(r) for r, n in zip(rows, lengths, strict=True)] + [*map(len, beginnings)]
+    return [_tokens(work, r)[0] - n * len(r) for r, n in zip(rows, lengths, strict=True)] + [*map(len, prefixes)]
 
 
 def _weights(work: Work) -> list[torch.Tensor]:

@@ -19,23 +19,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from curate.pipeline.scorer import batch_scores
-from curate.scoring.batching import BatchPlan
+from curate.scoring.batches import BatchPlan
 from curate.scoring.confidence import head_rows
-from curate.scoring.exits import DecoderParts
-from curate.scoring.score import Scorer, join_scores
-from curate.types import SCORED, FloatArray, IntArray, TokenTable
+from curate.scoring.parts import DecoderParts
+from curate.scoring.score import ScoringModel, join_scores
+from curate.types import SCORED, FloatArray, IntArray, TokenStore
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """One model and its records, the same for every variant.
 
-    plan   our batches: records that share a beginning are together, and it is computed once
+    plan   our batches: records that share a prefix are together, and it is computed once
     whole  batches of whole records, as the other variants compute them; `naive` has none
     """
 
     parts: DecoderParts
-    table: TokenTable
+    table: TokenStore
     plan: BatchPlan
     whole: BatchPlan
     layers: tuple[int, ...]
@@ -71,7 +71,7 @@ def ours_whole(work: Work) -> FloatArray:
 
 
 def _ours(work: Work, layers: tuple[int, ...], plan: BatchPlan) -> FloatArray:
-    scorer = Scorer(work.parts, layers, work.head_rows)
+    scorer = ScoringModel(work.parts, layers, work.head_rows)
     scores_of = batch_scores(lambda: scorer, work.table, plan)
     scores = join_scores([scores_of(batch) for batch in range(len(plan.costs))])
     assert not scores.split, "a batch did not fit into memory"
@@ -151,7 +151,7 @@ def lm_eval(work: Work) -> FloatArray:
 VARIANTS: dict[str, tuple[str, Callable[[Work], FloatArray]]] = {
     "a": ("ours, {} exits", ours),
     "b": ("ours, last exit", ours_last_exit),
-    "g": ("ours, {} exits, shared beginnings not used", ours_whole),
+    "g": ("ours, {} exits, shared prefixes not used", ours_whole),
     "c": ("naive: {} models, one record at a time", naive),
     "d": ("naive: batched, all hidden states, full logits", naive_batched),
     "e": ("lm-eval loglikelihood (last exit)", lm_eval),

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from curate.types import CONTEXT, ROW, SCORED, IntArray, TokenTable
+from curate.types import CONTEXT, ROW, SCORED, IntArray, TokenStore
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 ALPACA, TOKENIZER = SHARED / "data" / "alpaca_9k.json", SHARED / "models" / "tokenizer-gpt2" / "tokenizer.json"
@@ -66,7 +66,7 @@ def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
 
 
-def alpaca_table(count: int, vocabulary: int) -> tuple[TokenTable, str]:
+def alpaca_table(count: int, vocabulary: int) -> tuple[TokenStore, str]:
     """`count` records evenly spaced over all lengths, and where they come from.
 
     Evenly spaced among the sorted, so that a few records already have the mix of lengths of all. Beginnings that
@@ -88,7 +88,7 @@ def alpaca_table(count: int, vocabulary: int) -> tuple[TokenTable, str]:
     return _table(np.concatenate(ids), sizes[:, 0], sizes[:, 1]), source
 
 
-def random_table(prompts: IntArray, responses: IntArray, vocabulary: int) -> TokenTable:
+def random_table(prompts: IntArray, responses: IntArray, vocabulary: int) -> TokenStore:
     """Random tokens: a record of each pair of lengths, all of its response scored."""
     return _table(np.random.default_rng(0).integers(0, vocabulary, (prompts + responses).sum()), prompts, responses)
 
@@ -116,8 +116,8 @@ def _made_up_tokens() -> tuple[list[list[int]], list[list[int]]]:
     return prompts, [rng.integers(0, 50_000, n).tolist() for n in responses]
 
 
-def _table(ids: IntArray, prompts: IntArray, responses: IntArray) -> TokenTable:
+def _table(ids: IntArray, prompts: IntArray, responses: IntArray) -> TokenStore:
     rows = np.zeros(len(prompts), ROW)
     rows["end"], rows["scored"], rows["needed"] = np.cumsum(prompts + responses), responses, prompts + responses - 1
     marks = np.repeat(np.tile([CONTEXT, SCORED], len(prompts)), np.stack([prompts, responses], 1).ravel())
-    return TokenTable(ids.astype(np.int32), marks.astype(np.uint8), rows)
+    return TokenStore(ids.astype(np.int32), marks.astype(np.uint8), rows)

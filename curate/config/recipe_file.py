@@ -1,0 +1,77 @@
+"""Recipe files: strict YAML in, changed by `section.key=value` words; mistakes are named with the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from curate.config import strict_yaml
+from curate.config.sections import Recipe
+from curate.types import CurateError
+
+
+def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file (or the defaults), changed by `section.key=value` words.
+
+    Values in words are YAML: `score.exits=[2,4]`, `data.limit=100`, `prompt.system=null`.
+
+    Raises:
+        CurateError: no such file, not YAML, an unknown or doubled key, a bad value.
+    """
+    tree = {} if path is None else _read(Path(path))
+    for word in words:
+        key, equals, text = word.partition("=")
+        section, dot, name = key.partition(".")
+        if not equals or not dot:
+            raise CurateError(f"expected section.key=value, got {word!r}")
+        settings = tree.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise CurateError(f"recipe: {section} is a section with keys of its own, got {settings!r}")
+        head, _, rest = name.partition(".")
+        if rest:  # data.columns.instruction=question
+            settings = settings.setdefault(head, {})
+            if not isinstance(settings, dict):
+                raise CurateError(f"recipe: {section}.{head} has no keys of its own")
+        settings[rest or head] = strict_yaml.parse(text, f"the value of {key}")
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise CurateError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to an equal one."""
+    return strict_yaml.dump(recipe.model_dump(mode="json"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CurateError(f"cannot read the recipe {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CurateError(f"the recipe {path} is not UTF-8 text") from None
+    tree = strict_yaml.parse(text, f"the recipe {path}")
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise CurateError(f"the recipe {path} is a mapping of sections, got {type(tree).__name__}")
+    return {section: ({} if settings is None else settings) for section, settings in tree.items()}
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as one line that names the key, what was wrong, and the nearest valid key."""
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden":
+        fields = Recipe.model_fields
+        valid = list(fields) if len(path) == 1 else list(fields[path[0]].annotation.model_fields)  # type: ignore[union-attr]
+        near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"valid: {', '.join(valid)}"
+        return f"unknown key {'.'.join(path)}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
+    return f"{'.'.join(path[:2])}: {message}{got}"

@@ -1,0 +1,58 @@
+"""What is refused after loading: weights that would be random, and models whose predictions can see later tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from curate.types import CurateError
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_incomplete(name: str, info: Mapping[str, Any]) -> None:
+    """Refuse a model with weights that are missing or of another shape; `info` is what `from_pretrained` reports.
+
+    Raises:
+        CurateError: naming a weight.
+    """
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CurateError(
+            f"{name} lacks {len(missing)} weight(s) that would be random, {missing[0]} among them: "
+            "expected a complete causal language model, not a base model or an adapter"
+        )
+    mismatched = sorted(info["mismatched_keys"], key=str)
+    if mismatched:
+        key, got, expected = mismatched[0]
+        raise CurateError(f"{name}: expected {key} of shape {list(expected)} by its config.json, got {list(got)}")
+    if info["error_msgs"]:
+        raise CurateError(f"{name}: {first_line(info['error_msgs'][0])}")
+    if info["unexpected_keys"]:
+        unused = sorted(info["unexpected_keys"])
+        logger.warning("%s: %d weight(s) are not part of the model and unused, e.g. %s", name, len(unused), unused[0])
+
+
+@torch.no_grad()
+def refuse_bidirectional(name: str, model: PreTrainedModel) -> None:
+    """Encoders load as causal models too; one changed last token shows whether earlier predictions see it."""
+    embedding = model.get_input_embeddings()
+    device = embedding.weight.device if embedding.weight.device.type != "meta" else model.device
+    ids_BT = torch.arange(8, device=device).remainder(embedding.weight.shape[0]).repeat(2, 1)
+    ids_BT[1, -1] = 0
+    logits_BTV = model(input_ids=ids_BT, use_cache=False).logits.float()
+    change_T = (logits_BTV[0] - logits_BTV[1]).abs().amax(-1)
+    rounding = 1e-4 if model.dtype == torch.float32 else 3e-2
+    if change_T[:-1].max() > rounding * change_T[-1]:
+        raise CurateError(
+            f"{name} ({type(model).__name__}) is not a causal language model: its predictions depend on later tokens"
+        )
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a library's message, shortened, without its closing mark."""
+    return text.strip().split("\n")[0].rstrip(" .:")[:300]

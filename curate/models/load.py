@@ -1,0 +1,253 @@
+"""Weights and tokenizers: where they come from, in which precision, on which device, and what is refused.
+
+Only safetensors are read and only library code is run, unless the person trusts the model's own. A model with a
+missing weight, or whose earlier predictions can see later tokens, is refused: it would be scored, but wrongly.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from curate.models.checks import first_line, refuse_bidirectional, refuse_incomplete
+from curate.models.fingerprint import locate, nearest
+from curate.types import CurateError
+
+logger = logging.getLogger(__name__)
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "8bit", "4bit"]
+
+
+def resolve_device() -> torch.device:
+    """The device of this process: the GPU of its local rank, else Apple's, else the CPU.
+
+    Raises:
+        CurateError: more processes than GPUs on this machine.
+    """
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise CurateError(f"expected at most one process per GPU, got process {local_rank + 1} on {gpus} GPU(s)")
+        return torch.device("cuda", local_rank)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The precision of the weights; auto is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
+def text_config(model: PreTrainedModel | PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the text decoder, also where it is a part of a multimodal one."""
+    return getattr(model, "config", model).get_text_config()
+
+
+def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The configuration of a model, without its weights.
+
+    Raises:
+        CurateError: no such model, an unknown architecture, or one that brings code which is not trusted.
+    """
+    try:
+        return AutoConfig.from_pretrained(locate(name), revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise _explained(name, error) from error
+
+
+def load_tokenizer(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model (fast: it knows at which character each token ends).
+
+    Raises:
+        CurateError: no such model, a broken tokenizer, a slow one, or one that brings code which is not trusted.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            locate(name), revision=revision, trust_remote_code=trust_remote_code, use_fast=True
+        )
+    except CurateError:
+        raise
+    except Exception as error:
+        # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
+        if type(error) is not Exception and not isinstance(error, (OSError, ValueError, KeyError, ImportError)):
+            raise
+        raise _explained(name, error) from error
+    if not tokenizer.is_fast:
+        raise CurateError(
+            f"the tokenizer of {name} does not tell where tokens end in the text: expected a fast one (tokenizer.json)"
+        )
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: Dtype = "auto",
+    quantization: Quantization = "none",
+    device_map: str | Mapping[str, str | int] | None = None,
+    offload_folder: Path | None = None,
+    attention: str | None = None,
+    trust_remote_code: bool = False,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """A complete causal language model in eval mode.
+
+    Args:
+        name: hub id or local folder.
+        revision: commit, tag or branch on the hub.
+        dtype: precision of the weights (of those left unquantised, and of the arithmetic, if quantised).
+        quantization: through bitsandbytes; 4bit is NF4 with double quantisation.
+        device_map: "auto", or module names with devices: one model over devices, RAM and disk, in one process.
+        offload_folder: where weights go that a device map sends to disk and that cannot be read from the checkpoint.
+        attention: transformers' attn_implementation; None leaves it the choice.
+        trust_remote_code: run Python code that comes with the model.
+        device: where the model goes if there is no device map; default: `resolve_device()`.
+
+    Raises:
+        CurateError: not found, not safetensors, damaged or incomplete weights, untrusted code, not a causal
+            language model, attention not available, bitsandbytes missing, or no memory for it.
+    """
+    config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
+    if config.is_encoder_decoder:
+        raise CurateError(f"expected a decoder-only language model, got the encoder-decoder {config.model_type} {name}")
+    device = device or resolve_device()
+    torch_dtype = resolve_dtype(dtype, device)
+    with quiet_library():
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                locate(name),
+                config=config,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                dtype=torch_dtype,
+                quantization_config=_quantization_config(quantization, torch_dtype),
+                device_map=_placement(device_map, device),
+                offload_folder=offload_folder,
+                attn_implementation=attention,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # refused below, by name; the library's own error names nothing
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, ImportError, SafetensorError, torch.OutOfMemoryError) as error:
+            raise _explained(name, error) from error
+    refuse_incomplete(name, info)
+    _use_portable_4bit_kernel(model)
+    model.eval()
+    if not sharded_by_launcher():
+        refuse_bidirectional(name, model)
+    return model
+
+
+@contextmanager
+def quiet_library() -> Iterator[None]:
+    """Within it transformers shows no progress bar (the command line shows its own) and warns of nothing.
+
+    What it would warn of (a table of missing weights) is an error of ours, by name.
+    """
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def sharded_by_launcher() -> bool:
+    """Under FSDP and DeepSpeed the launcher places the weights, later than here."""
+    switches = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(name, "").lower() == "true" for name in switches)
+
+
+def _placement(
+    device_map: str | Mapping[str, str | int] | None, device: torch.device
+) -> str | dict[str, str | int] | None:
+    if device_map is None:
+        return None if sharded_by_launcher() else {"": str(device)}
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CurateError(
+            f"device_map={device_map} spreads one model over all devices: launch one process, or unset it"
+        )
+    return device_map if isinstance(device_map, str) else dict(device_map)
+
+
+def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if quantization == "none":
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise CurateError(f'quantization={quantization} needs bitsandbytes: pip install "lc-curate[quantization]"')
+    # It warns once per layer that inputs are cast, and of optional kernels that are not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _use_portable_4bit_kernel(model: PreTrainedModel) -> None:
+    # On CPUs with AVX512-BF16, bitsandbytes 0.50 swaps in a kernel that rounds to bfloat16 whatever the compute
+    # dtype and fails on widths that are no multiple of 32; without it all CPUs compute the same.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _explained(name: str, error: Exception) -> CurateError:
+    """What went wrong while loading, in the person's terms."""
+    text = str(error)
+    if isinstance(error, SafetensorError):
+        return CurateError(f"the weights of {name} are damaged ({first_line(text)}): download or copy them again")
+    if isinstance(error, torch.OutOfMemoryError):
+        return CurateError(
+            f"{name} does not fit into memory: try quantization=4bit, device_map=auto or a smaller model"
+        )
+    if "trust_remote_code" in text:
+        return CurateError(f"{name} brings its own Python code, which is not run: read it, then trust_remote_code=true")
+    if "Unrecognized configuration class" in text:
+        return CurateError(f"{name} is not a causal language model, or not one that transformers knows")
+    if "safetensors" in text and isinstance(error, OSError):
+        return CurateError(
+            f"{name} has no safetensors weights; pickle weights (.bin, .pt) are refused, they can run code: "
+            "convert them to safetensors first"
+        )
+    if isinstance(error, OSError) and not Path(name).expanduser().is_dir():
+        return CurateError(
+            f"{name} is no local folder{nearest(Path(name))} and cannot be had from the Hugging Face hub "
+            f"({first_line(text)}): download it first and give its folder"
+        )
+    return CurateError(f"cannot load {name}: {first_line(text)}")

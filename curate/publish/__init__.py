@@ -1,0 +1,1 @@
+"""What other programs read: the kept records, the data card, and files for other trainers."""

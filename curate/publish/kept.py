@@ -1,0 +1,155 @@
+"""Writes the chosen records exactly as they came in, in the input's own format."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.config import Data
+from curate.read import arrow, csv_text
+from curate.read.files import File, Source, load_hub, place, read_records, record_limit
+from curate.types import CurateError, Record
+
+_GROUP_ROWS = 16_384  # rows of a Parquet row group ...
+_GROUP_BYTES = 64_000_000  # ... unless it has grown to so many bytes before
+
+Kept = npt.NDArray[np.bool_]
+
+
+def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
+    """Write the records where `kept` [N] is true to kept.json, .jsonl, .csv or .parquet in `folder`, in input order.
+
+    A record of a text file leaves byte for byte (a CSV under the same header line), a Parquet row under the same
+    schema and metadata. A folder or hub data set becomes one kept.parquet; a folder whose rows Arrow cannot hold
+    exactly (it fills absent keys with null, and a column has one type) becomes kept.jsonl instead. Streams.
+
+    Raises:
+        CurateError: the input no longer has N records, or cannot be read.
+    """
+    if source.kind == "hub":
+        dataset = load_hub(source)
+        tables = dataset.with_format("arrow").iter(batch_size=arrow.BATCH_ROWS)
+        batches = itertools.chain.from_iterable(table.to_batches() for table in tables)
+        return _write_batches(batches, dataset.features.arrow_schema, source, data, kept, folder)
+    if all(file.kind == "parquet" for file in source.files):
+        schemas = [arrow.schema(file.path, file.name) for file in source.files]
+        if all(schema.equals(schemas[0]) for schema in schemas):
+            batches = itertools.chain.from_iterable(arrow.batches(file.path, file.name) for file in source.files)
+            return _write_batches(batches, schemas[0], source, data, kept, folder)
+    if source.kind == "folder":
+        return _write_table(source, data, kept, folder) or _write_lines(source, data, kept, folder)
+    return _write_text(source.files[0], _chosen(source, data, kept), data, folder)
+
+
+def _write_text(file: File, records: Iterable[Record], data: Data, folder: Path) -> Path:
+    opening, between, closing = b"", b"\n", b"\n"
+    if file.kind == "json":
+        opening, between, closing = b"[\n", b",\n", b"\n]\n"
+    elif file.kind == "csv":
+        with file.path.open("rb") as stream:
+            opening = csv_text.read_header(stream, file.name, limit=record_limit(data))
+        between = closing = b"\r\n" if opening.endswith(b"\r\n") else b"\n"
+    path = folder / f"kept.{file.kind}"
+    with path.open("wb") as out:
+        out.write(opening)
+        for i, record in enumerate(records):
+            assert record.raw is not None
+            out.write((between if i else b"") + record.raw)
+        out.write(closing)
+    return path
+
+
+def _write_lines(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
+    """kept.jsonl: a JSON record keeps its bytes (line ends between its keys become blanks), others become JSON."""
+    json_files = {file.name for file in source.files if file.kind in ("json", "jsonl")}
+    path = folder / "kept.jsonl"
+    with path.open("wb") as out:
+        for record in _chosen(source, data, kept):
+            if record.file in json_files and record.raw is not None:
+                out.write(b" ".join(record.raw.splitlines()) + b"\n")
+            else:
+                out.write(_as_json(record) + b"\n")
+    return path
+
+
+def _as_json(record: Record) -> bytes:
+    try:
+        return json.dumps(record.fields, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise CurateError(
+            f"{place(record.file, record.line, record.row)}: cannot leave as JSON ({error}), and the files of this "
+            "folder have no common schema: convert them to one kind"
+        ) from None
+
+
+def _write_table(source: Source, data: Data, kept: Kept, folder: Path) -> Path | None:
+    """kept.parquet from rows of any kind; None if it would not hold them exactly."""
+    path = folder / "kept.parquet"
+    try:
+        schema = pa.unify_schemas([pa.Table.from_pylist(chunk).schema for chunk in _chunks(source, data, kept)])
+        with pq.ParquetWriter(path, schema) as writer:
+            for chunk in _chunks(source, data, kept):
+                table = pa.Table.from_pylist(chunk, schema=schema)
+                if _spelled(table.to_pylist()) != _spelled(chunk):
+                    break
+                writer.write_table(table)
+            else:
+                return path
+    except (pa.ArrowException, OverflowError):
+        pass  # rows that Arrow has no common type for
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _chunks(source: Source, data: Data, kept: Kept) -> Iterator[list[dict[str, Any]]]:
+    rows = (dict(record.fields or {}) for record in _chosen(source, data, kept))
+    while chunk := list(itertools.islice(rows, arrow.BATCH_ROWS)):
+        yield chunk
+
+
+def _spelled(rows: list[dict[str, Any]]) -> str:
+    """Rows as text, in which 1, 1.0 and true differ, and so does another order of keys."""
+    return json.dumps(rows, default=repr)
+
+
+def _write_batches(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, source: Source, data: Data, kept: Kept, folder: Path
+) -> Path:
+    path = folder / "kept.parquet"
+    row = 0
+    group: list[pa.RecordBatch] = []
+    with pq.ParquetWriter(path, schema) as writer:
+        for batch in batches:
+            mask = kept[row : row + len(batch)]
+            row += len(batch)
+            group.append(batch.slice(0, len(mask)).filter(pa.array(mask)))
+            if sum(map(len, group)) >= _GROUP_ROWS or sum(part.nbytes for part in group) >= _GROUP_BYTES:
+                writer.write_table(pa.Table.from_batches(group, schema))
+                group = []
+            if data.limit and row >= data.limit:
+                break
+        writer.write_table(pa.Table.from_batches(group, schema))
+    _check_count(source, min(row, data.limit or row), kept)
+    return path
+
+
+def _chosen(source: Source, data: Data, kept: Kept) -> Iterator[Record]:
+    row = -1
+    for row, record in enumerate(read_records(source, data.model_copy(update={"on_error": "skip"}))):
+        if row < len(kept) and kept[row]:
+            assert record.problem is None, "a bad record is never kept"
+            yield record
+    _check_count(source, row + 1, kept)
+
+
+def _check_count(source: Source, count: int, kept: Kept) -> None:
+    if count != len(kept):
+        raise CurateError(f"{source.path} has changed: {len(kept)} records were read before, now {count}")

@@ -1,0 +1,246 @@
+"""Finds the input and reads it, record by record and strictly; understands nothing of conversations."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from curate.config import Data
+from curate.read import arrow, csv_text, json_array, json_text
+from curate.read.json_text import BadRecordError
+from curate.types import CurateError, Record
+
+Kind = Literal["json", "jsonl", "csv", "parquet"]
+
+_EXTENSIONS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
+_NOT_SHARDS = ("dataset_info.json", "dataset_infos.json")
+_BOM = b"\xef\xbb\xbf"
+_HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*(/[\w-][\w.-]*)?)(@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of the input: where it is, its name as the person wrote it (printable), and how it is read."""
+
+    path: Path
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The input: a file, a folder of files in sorted order, or a hub data set (which has no files here).
+
+    path      data.path as the person wrote it
+    split     of a hub data set, else None
+    revision  of a hub data set: what stands after @ in data.path, else None
+    """
+
+    path: str
+    kind: Literal["json", "jsonl", "csv", "parquet", "folder", "hub"]
+    files: tuple[File, ...]
+    split: str | None = None
+    revision: str | None = None
+
+
+def open_source(data: Data) -> Source:
+    """What `data.path` names. A text file is JSON if it starts with `[` and JSONL if with `{`, whatever it is called.
+
+    Raises:
+        CurateError: nothing there (with the nearest name), an empty or unreadable file, one JSON object instead of
+            records, a folder without readable files.
+    """
+    if not data.path:
+        raise CurateError("data.path is not set: expected a file, a folder of files, or a hub id")
+    path = Path(data.path)
+    try:
+        if path.is_dir():
+            return Source(data.path, "folder", _shards(path))
+        if path.exists():
+            file = _file(path, data.path)
+            return Source(data.path, file.kind, (file,))
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
+        raise CurateError(f"cannot read {json_text.excerpt(data.path)}: {json_text.one_line(error)}") from None
+    hub = _HUB_ID.fullmatch(data.path)
+    if not hub or path.suffix.lower() in _EXTENSIONS or (len(path.parts) > 1 and path.parent.is_dir()):
+        raise CurateError(f"no such file or folder: {data.path}{_nearest(path)}")
+    return Source(data.path, "hub", (), data.split, hub["revision"])
+
+
+def read_records(source: Source, data: Data) -> Iterator[Record]:
+    """Every record of the input in order, at most `data.limit`, in memory that does not grow with the input.
+
+    Under data.on_error=skip a record that cannot be read is given with `problem` set ("file:line: what").
+
+    Raises:
+        CurateError: "file:line: what" for a record that cannot be read (on_error=fail), for a file whose records can
+            no longer be told apart (always), for an input without records.
+    """
+    row = -1
+    for row, (name, found) in enumerate(itertools.islice(_found(source, data), data.limit)):
+        if found.problem is None:
+            yield Record(row, name, found.line, found.raw, found.fields)
+            continue
+        at = found.line + found.problem.line if found.line else 0
+        problem = f"{place(name, at, row)}: {found.problem}"
+        if data.on_error == "fail":
+            raise CurateError(problem)
+        yield Record(row, name, found.line, found.raw, None, problem)
+    if row < 0:
+        raise CurateError(f"{source.path} holds no records")
+
+
+def source_sha256(source: Source) -> str:
+    """SHA-256 of the content, whatever the files are called: of a file its own, of several that of their digests.
+
+    A hub data set is known by the commit it came from, or by the fingerprint `datasets` gives it.
+    """
+    if source.kind == "hub":
+        commit = arrow.commit(load_hub(source))
+        return hashlib.sha256(f"{commit}\n{source.split}".encode()).hexdigest()
+    digests = [_sha256(file.path) for file in source.files]
+    return digests[0].hex() if len(digests) == 1 else hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def load_hub(source: Source) -> Any:
+    """The hub data set as a `datasets.Dataset`.
+
+    Raises:
+        CurateError: not there, not reachable, no such split; names the nearest file too, in case one was meant.
+    """
+    what = f"{source.path} is no file or folder{_nearest(Path(source.path))}"
+    return arrow.load_hub(source.path.partition("@")[0], source.split, source.revision, what=what)
+
+
+def place(name: str, line: int, row: int) -> str:
+    """Where a record stands, for messages: file:line, or the row (from 0) where a file has no lines."""
+    return f"{name}:{line}" if line else f"{name}: row {row}"
+
+
+def record_limit(data: Data) -> int:
+    """data.max_record_bytes, as far as files and the csv module can count."""
+    return min(data.max_record_bytes, 1 << 40)
+
+
+class _Found(NamedTuple):
+    line: int
+    raw: bytes | None
+    fields: dict[str, Any] | None
+    problem: BadRecordError | None = None
+
+
+def _found(source: Source, data: Data) -> Iterator[tuple[str, _Found]]:
+    limit = record_limit(data)
+    if source.kind == "hub":
+        for fields in load_hub(source):
+            yield source.path, _Found(0, None, fields)
+    for file in source.files:
+        try:
+            for found in _read(file, limit):
+                yield file.name, found
+        except OSError as error:
+            raise CurateError(f"cannot read {file.name}: {error.strerror or error}") from None
+
+
+def _read(file: File, limit: int) -> Iterator[_Found]:
+    if file.kind == "parquet":
+        for fields in arrow.rows(file.path, file.name, limit=limit):
+            yield _Found(0, None, fields) if fields is not None else _parsed(0, None, limit)
+        return
+    with file.path.open("rb") as stream:
+        if file.kind == "csv":
+            yield from itertools.starmap(_Found, csv_text.rows(stream, file.name, limit=limit))
+            return
+        if stream.read(len(_BOM)) != _BOM:
+            stream.seek(0)
+        if file.kind == "json":
+            pieces = json_array.elements(stream, file.name, limit=limit)
+        else:
+            pieces = json_text.lines(stream, limit=limit)
+        for line, raw in pieces:
+            yield _parsed(line, raw, limit)
+
+
+def _parsed(line: int, raw: bytes | None, limit: int) -> _Found:
+    if raw is None:
+        problem = BadRecordError(f"a record of more than {limit:,} bytes; raise data.max_record_bytes to read it")
+        return _Found(line, None, None, problem)
+    try:
+        return _Found(line, raw, json_text.parse_object(raw))
+    except BadRecordError as problem:
+        return _Found(line, raw, None, problem)
+
+
+def _shards(folder: Path) -> tuple[File, ...]:
+    paths = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _EXTENSIONS
+        and not path.name.startswith(".")
+        and path.name not in _NOT_SHARDS
+        and path.is_file()
+    )
+    if not paths:
+        raise CurateError(f"no file to read in the folder {folder}: expected {', '.join(_EXTENSIONS)} directly in it")
+    return tuple(_file(path, str(path)) for path in paths)
+
+
+def _file(path: Path, name: str) -> File:
+    name = json_text.printable(name)
+    if not path.is_file():
+        raise CurateError(f"{name} is not a regular file; curate reads its input more than once")
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        return File(path, name, "parquet")
+    if suffix == ".csv":
+        return File(path, name, "csv")
+    with path.open("rb") as stream:
+        return File(path, name, _text_kind(stream, name))
+
+
+def _text_kind(stream: BinaryIO, name: str) -> Kind:
+    line, head = 1, stream.read(json_text.CHUNK).removeprefix(_BOM)
+    while head and not head.strip(json_text.BLANKS):
+        line += head.count(b"\n")
+        head = stream.read(json_text.CHUNK)
+    if not head:
+        raise CurateError(f"{name} is empty")
+    text = head.lstrip(json_text.BLANKS)
+    if text.startswith(b"["):
+        return "json"
+    line += head.count(b"\n", 0, len(head) - len(text))
+    if not text.startswith(b"{"):
+        got = json_text.excerpt(text)
+        raise CurateError(
+            f"{name}:{line}: expected a JSON array [...], or a JSON object {{...}} on each line, got {got}"
+        )
+    first, _, rest = text.partition(b"\n")
+    if first.rstrip().endswith((b"{", b"[", b",")) and rest.strip():
+        raise CurateError(
+            f"{name}:{line}: one JSON object over several lines; expected an array [...] of records (if they stand "
+            "under a key, write that list alone), or a record on each line"
+        )
+    return "jsonl"
+
+
+def _sha256(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise CurateError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _nearest(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f" (nor is there a folder {path.parent})"
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -1,0 +1,93 @@
+"""Atomic files: written under a temporary name, flushed to the disk and renamed, so they are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from curate.types import CurateError
+
+DISK_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file may not grow",
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """What a process that ends with `error` exits with.
+
+    130 interrupted; 2 a person's mistake or a limit of the machine (a full disk, a process that hangs); else 1.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    full = isinstance(error, OSError) and error.errno in DISK_FULL
+    return 2 if full or isinstance(error, (CurateError, TimeoutError)) else 1
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, flushed to disk, when the block ends well.
+
+    The block may make a file or a folder of it. On an error nothing of it stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)  # process numbers repeat on several machines
+    temporary = path.with_name(f".{path.name}.{token}.curate-tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        if path.is_dir():  # a folder cannot be renamed onto a full one
+            old = path.with_name(f".{path.name}.{token}.curate-old")
+            os.rename(path, old)
+            os.rename(temporary, path)
+            remove(old)
+        else:
+            os.replace(temporary, path)
+        _flush_folder(path.parent)
+    finally:
+        remove(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (never what it points to) or a whole folder; nothing there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Bring a file to the disk, or every file of a folder and the folder."""
+    for item in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        descriptor = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,208 @@
+"""One call of a verb: the run folder held, the other processes found, the outcome written down."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+from zipfile import BadZipFile
+
+from curate.config import Recipe, dump_recipe
+from curate.run.atomic import exit_code, replacing, write_json, write_text
+from curate.run.folder import RunFolder
+from curate.run.processes import Heartbeat, Processes, chunks_of_rank, join_launch, launcher_rank, wait_for
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
+Result = TypeVar("Result")
+
+_ECHO_SECONDS = 3.0
+_UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for, where, by which of the processes, and whom to tell of progress."""
+
+    recipe: Recipe
+    folder: RunFolder
+    processes: Processes
+    heartbeat: Heartbeat
+    progress: Progress
+    interrupted: threading.Event = field(default_factory=threading.Event)
+
+    def advance(self, stage: str, done: int, total: int | None, unit: str) -> None:
+        """Show progress, to the person and to the other processes; the place where an interruption is heard at last."""
+        if self.interrupted.is_set():  # and yet we go on: Python drops what a signal raises in a destructor
+            raise KeyboardInterrupt
+        self.heartbeat.beat()
+        self.progress(stage, done, total, unit)
+
+    def lead(self, stage: str, prepare: Callable[[], Any]) -> Any:
+        """What the main process prepares for a stage, a JSON value, handed to every process through a file.
+
+        No process waits in a collective meanwhile, so the main one may read and tokenise as long as it takes.
+        """
+        path = self.folder.work / "launches" / f"{self.processes.launch}-{stage}.json"
+        if self.processes.is_main:
+            prepared = prepare()
+            if self.processes.count > 1:
+                write_json(path, prepared)
+            return prepared
+        self.wait(path.exists, rank=0, what=f"the main process to prepare {stage}")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def wait(self, ready: Callable[[], bool], *, rank: int, what: str) -> None:
+        """Wait for another process as long as it makes progress; TimeoutError when it does not."""
+        wait_for(
+            ready,
+            folder=self.folder.work,
+            processes=self.processes,
+            rank=rank,
+            what=what,
+            hang_timeout=self.recipe.run.hang_timeout,
+            heartbeat=self.heartbeat,
+        )
+
+    def compute_chunks(
+        self,
+        folder: Path,
+        num_chunks: int,
+        compute: Callable[[int], Result],
+        write: Callable[[Path, Result], None],
+        *,
+        finished: Collection[int] = (),
+    ) -> list[Path]:
+        """Compute the chunks of this process that are not `finished`; the main process then waits for the others'.
+
+        Chunk c is always computed by process c mod count. What is finished was asked once, when the main process
+        prepared the stage: one that comes late need not find the folder any more. Returns the files of all chunks.
+        """
+        paths = [folder / f"{chunk:06d}.chunk" for chunk in range(num_chunks)]
+        for chunk in chunks_of_rank(num_chunks, self.processes.rank, self.processes.count):
+            if chunk not in finished:
+                with replacing(paths[chunk]) as temporary:
+                    write(temporary, compute(chunk))
+        if self.processes.is_main:  # in order, so that only the process whose turn it is must show life
+            for chunk, path in enumerate(paths):
+                self.wait(path.exists, rank=chunk % self.processes.count, what=f"chunk {chunk} of {folder.name}")
+        return paths
+
+    def finished_chunks(self, folder: Path, read: Callable[[Path], object]) -> list[int]:
+        """The numbers of the chunks that are there, for `compute_chunks`.
+
+        Those that cannot be read (a bad disk, a stranger's hand, another version) are removed and so computed again.
+        """
+        finished = []
+        for path in sorted(folder.glob("*.chunk")):
+            self.heartbeat.beat()
+            try:
+                read(path)
+            except _UNREADABLE:
+                logger.warning("%s is damaged and computed again", path)
+                path.unlink()
+            else:
+                finished.append(int(path.stem))
+        return finished
+
+
+@contextmanager
+def open_job(recipe: Recipe, verb: str, progress: Progress) -> Iterator[Job]:
+    """Hold the run folder while a verb runs on the processes of this launch, and leave its outcome in status.json.
+
+    SIGTERM is treated like Ctrl-C. Only the main process locks, and removes what a killed run left half-written; the
+    processes meet after that, so that none has begun to write.
+    """
+    folder = RunFolder(Path(recipe.run.dir))
+    processes = Processes(launcher_rank())
+    with folder.lock() if processes.is_main else nullcontext(), _interruptible() as interrupted:
+        try:
+            if processes.is_main:
+                folder.clean()
+            processes = join_launch(recipe.run.hang_timeout)
+            if processes.is_main:
+                folder.status(verb, "running", None, "", launch=processes.launch)
+            job = Job(recipe, folder, processes, Heartbeat(folder.work, processes), progress, interrupted)
+            job.heartbeat.beat()
+            yield job
+        except BaseException as error:
+            with suppress(OSError):  # the disk may be what is full
+                _write_failure(folder, verb, processes, error)
+            raise
+        if processes.is_main:
+            folder.status(verb, "done", 0, "", launch=processes.launch)
+
+
+def log_stage(name: str, facts: Mapping[str, Any], more: str = "") -> None:
+    """The closing line of a stage: in, out, dropped by reason, seconds."""
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
+    speed = f", {facts['tokens_per_second']:,} tokens/s" if "tokens_per_second" in facts else ""
+    logger.info(
+        "%s: %s in, %s out%s; %.1f s%s",
+        name,
+        f"{facts['in']:,}",
+        f"{facts['out']:,}",
+        f", dropped {dropped}" if dropped else "",
+        facts["seconds"],
+        speed or (more and f", {more}"),
+    )
+
+
+def log_finished(name: str) -> None:
+    """The line of a stage that an earlier call finished."""
+    logger.info("%s: finished before", name)
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, which replays the run, unless it stands there already."""
+    path, text = folder / "recipe.yaml", dump_recipe(recipe)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM interrupt, once; the event says that they did.
+
+    A launcher repeats moments later what the terminal sent; that echo is not heard, it would cut short the cleaning up.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # where Python hears no signals
+        yield interrupted
+        return
+    last = -math.inf
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > _ECHO_SECONDS:
+            last = time.monotonic()
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _write_failure(folder: RunFolder, verb: str, processes: Processes, error: BaseException) -> None:
+    where = f"process {processes.rank}: " if processes.count > 1 else ""
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted; the same command continues"
+        if processes.count > 1:
+            message += " (by a person, by the launcher, or because another process of the launch ended)"
+        folder.status(verb, "interrupted", 130, where + message, launch=processes.launch)
+        return
+    folder.status(verb, "failed", exit_code(error), f"{where}{type(error).__name__}: {error}", launch=processes.launch)

@@ -1,0 +1,209 @@
+"""Many processes on one run: who am I, wait for a file, notice a process that hangs.
+
+Processes meet only through files in the run folder (which all machines must share); torch.distributed is used once,
+at the start, to agree on a name for the launch, and by the Trainer. So nothing times out while one process reads
+and the others wait, and a process that has nothing to do just ends.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from curate.types import CurateError
+
+_POLL_SECONDS = 0.1
+_BEAT_SECONDS = 2.0
+_ON_CPUS = (
+    "On CPUs say: accelerate launch --multi_gpu --num_processes N --num_machines 1 --mixed_precision no "
+    "--dynamo_backend no -m curate ..."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those of the launch.
+
+    rank    from 0; rank 0 is the main process, the only one that reads the input, publishes and locks
+    count   number of processes
+    launch  a name all processes of this launch share and no earlier launch had
+    """
+
+    rank: int = 0
+    count: int = 1
+    launch: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+
+def launcher_rank() -> int:
+    """The rank that a launcher gave this process, known before the processes meet; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join_launch(hang_timeout: float) -> Processes:
+    """Find the other processes of this launch; alone unless a launcher set WORLD_SIZE.
+
+    Raises:
+        CurateError: `accelerate launch --cpu --num_processes N`, which starts one process and says nothing; FSDP or
+            DeepSpeed without a GPU.
+        TimeoutError: the others did not come within `hang_timeout` seconds.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        asked = _asked_of_launcher()
+        if asked > 1:
+            raise CurateError(
+                f"accelerate was asked for {asked} processes and started one (its --cpu does that). {_ON_CPUS}"
+            )
+        return Processes()
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    from curate.models.load import sharded_by_launcher
+
+    if sharded_by_launcher() and not torch.cuda.is_available():
+        raise CurateError(f"FSDP and DeepSpeed need GPUs: here every process would train by itself. {_ON_CPUS}")
+    try:
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=hang_timeout))
+        launch = broadcast_object_list([secrets.token_hex(8)])[0]
+    except RuntimeError as error:
+        if not lost_process(error):
+            raise
+        raise TimeoutError(
+            f"the {os.environ['WORLD_SIZE']} processes of this launch did not all meet within {hang_timeout:.0f} s "
+            f"({str(error).strip().splitlines()[0][:200]}); run.hang_timeout sets the wait"
+        ) from error
+    return Processes(state.process_index, state.num_processes, launch)
+
+
+def lost_process(error: BaseException) -> bool:
+    """Whether an error of torch.distributed says that another process ended or hangs; gloo says so in words only."""
+    import torch.distributed
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+class Heartbeat:
+    """Tells the other processes that this one makes progress, by touching a file every few seconds.
+
+    `beat` is called from the work itself, not from a thread, so that a process that is stuck falls silent.
+    """
+
+    def __init__(self, folder: Path, processes: Processes) -> None:
+        self._path = heartbeat_path(folder, processes, processes.rank)
+        self._last = -_BEAT_SECONDS
+        self._alone = processes.count == 1
+
+    def beat(self) -> None:
+        """Say that work was done; cheap enough to call for every record."""
+        now = time.monotonic()
+        if self._alone or now - self._last < _BEAT_SECONDS:
+            return
+        self._last = now
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.touch()
+
+    @contextmanager
+    def kept_up(self) -> Iterator[None]:
+        """Beat from a thread while a library call works that cannot (loading a model, k-means)."""
+        if self._alone:
+            yield
+            return
+        over = threading.Event()
+
+        def keep_up() -> None:
+            while not over.wait(_BEAT_SECONDS):
+                self.beat()
+
+        thread = threading.Thread(target=keep_up, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def heartbeat_path(folder: Path, processes: Processes, rank: int) -> Path:
+    """The file that a rank touches."""
+    return folder / "heartbeats" / f"{processes.launch}-{rank}"
+
+
+def wait_for(
+    ready: Callable[[], bool],
+    *,
+    folder: Path,
+    processes: Processes,
+    rank: int,
+    what: str,
+    hang_timeout: float,
+    heartbeat: Heartbeat,
+) -> None:
+    """Wait until `ready`, as long as `rank`, whose work is awaited, makes progress.
+
+    Clocks of several machines are not compared: only whether a heartbeat changed since this process last looked.
+
+    Raises:
+        TimeoutError: the heartbeat of `rank` did not change for `hang_timeout` seconds.
+    """
+    path = heartbeat_path(folder, processes, rank)
+    seen, since = _modified(path), time.monotonic()
+    while not ready():
+        heartbeat.beat()
+        modified = _modified(path)
+        if modified != seen:
+            seen, since = modified, time.monotonic()
+        elif time.monotonic() - since > hang_timeout:
+            raise TimeoutError(
+                f"waited {hang_timeout:.0f} s for {what} without a sign of life from process {rank}; every process "
+                "ends. "
+                "If the processes run on several machines, all must see the same run.dir. "
+                "The same command continues with what is finished; run.hang_timeout sets the wait."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _modified(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _asked_of_launcher() -> int:
+    """How many processes `accelerate launch` was asked for, by flag or configuration file, if that started us."""
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:  # not Linux
+        return 1
+    launchers = (i for i, word in enumerate(words[:5]) if word == "launch" or word.endswith("accelerate-launch"))
+    launch = next(launchers, 0)
+    if not any("accelerate" in word for word in words[1 : launch + 1]):
+        return 1
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    asked = launch_command_parser().parse_args(words[launch + 1 :])
+    configured = asked.config_file or (Path(default_config_file).is_file() and not asked.cpu)
+    if asked.num_processes is None and configured:
+        return int(load_config_from_file(asked.config_file).num_processes)
+    return int(asked.num_processes or 1)
+
+
+def chunks_of_rank(num_chunks: int, rank: int, num_processes: int) -> range:
+    """The chunks a process computes: every num_processes-th of the whole plan, never of what is still to be done.
+
+    Neighbouring chunks cost almost the same (they are sorted by length), so the processes finish together.
+    """
+    return range(rank, num_chunks, num_processes)

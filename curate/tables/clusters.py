@@ -1,0 +1,36 @@
+"""clusters.parquet: row, cluster and distance of every input record, joined to other files by `row`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+_ROW_GROUP = 65_536
+
+
+def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]) -> None:
+    """Columns row, cluster (null where the record has no embedding) and distance to the cluster's centroid."""
+    schema = pa.schema([("row", pa.int64()), ("cluster", pa.int32()), ("distance", pa.float32())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(labels), _ROW_GROUP):
+            part = slice(start, start + _ROW_GROUP)
+            missing = labels[part] < 0
+            columns = [
+                pa.array(np.arange(start, start + len(missing))),
+                pa.array(labels[part], mask=missing),
+                pa.array(distance[part], mask=missing),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def read_clusters(path: Path) -> npt.NDArray[np.int32]:
+    """Cluster of every row, int32 [N], -1 where it has none."""
+    file = pq.ParquetFile(path, memory_map=True)
+    labels = np.empty(file.metadata.num_rows, np.int32)
+    for batch in file.iter_batches(_ROW_GROUP, columns=["row", "cluster"]):
+        labels[batch["row"]] = batch["cluster"].fill_null(-1)
+    return labels

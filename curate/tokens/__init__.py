@@ -1,0 +1,1 @@
+"""From examples to token ids and the response mask: `prompts` writes text, `tokenize` marks it, `store` keeps it."""

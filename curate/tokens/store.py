@@ -1,0 +1,58 @@
+"""Tokens on disk: written once as they come, then memory-mapped by every stage and process that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.types import ROW, SCORED, STATUSES, Tokens, TokenStore
+
+_FILES = ("input_ids.i4", "marks.u1", "rows.bin")
+
+
+def write_tokens(tokens: Iterable[Tokens], folder: Path) -> Iterator[int]:
+    """Append every record's tokens to the three files of `folder`, yielding the number of records done so far.
+
+    Memory does not grow with the number of records. The folder is complete only when the iterator is exhausted:
+    the caller says so by renaming it.
+    """
+    folder.mkdir(parents=True)
+    end = 0
+    with ExitStack() as stack:
+        ids_file, marks_file, rows_file = (stack.enter_context(open(folder / name, "wb")) for name in _FILES)
+        for count, record in enumerate(tokens, start=1):
+            assert record.row == count - 1, "one Tokens per input row, in order"
+            end += len(record.input_ids)
+            scored = np.flatnonzero(record.marks == SCORED)
+            assert not len(scored) or scored[0] > 0, "nothing predicts the first token"
+            row = np.zeros((), ROW)
+            row["end"], row["scored"], row["needed"] = end, len(scored), scored[-1] if len(scored) else 0
+            row["control_hits"], row["truncated"] = record.control_hits, record.truncated
+            row["status"], row["id"] = STATUSES.index(record.status), bytes.fromhex(record.id)
+            ids_file.write(np.ascontiguousarray(record.input_ids, np.int32).tobytes())
+            marks_file.write(np.ascontiguousarray(record.marks, np.uint8).tobytes())
+            rows_file.write(row.tobytes())
+            yield count
+
+
+def holds(folder: Path, *, records: int, tokens: int) -> bool:
+    """Whether the files of `folder` are as long as so many records and tokens make them."""
+    expected = (4 * tokens, tokens, ROW.itemsize * records)
+    paths = [folder / name for name in _FILES]
+    return all(path.is_file() for path in paths) and expected == tuple(path.stat().st_size for path in paths)
+
+
+def open_tokens(folder: Path) -> TokenStore:
+    """Memory-map what `write_tokens` wrote."""
+    dtypes: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), np.dtype(np.uint8), ROW)
+    ids, marks, rows = (
+        np.memmap(folder / name, dtype=dtype, mode="r")
+        if (folder / name).stat().st_size
+        else np.zeros(0, dtype)  # an empty file cannot be mapped
+        for name, dtype in zip(_FILES, dtypes, strict=True)
+    )
+    return TokenStore(ids, marks, rows)
