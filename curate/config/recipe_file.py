@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from curate.config import strict_yaml
-from curate.config.sections import Recipe
+from curate.config.recipe import Recipe
 from curate.types import CurateError
 
 

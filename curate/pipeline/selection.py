@@ -93,7 +93,7 @@ def _choose(job: Job) -> tuple[Selection, Any]:
         scores.score,
         reason=reason,
         count=keep_count(chosen.keep, len(scores.score)),
-        method=chosen.method,
+        method=chosen.method,  # type: ignore[arg-type]  # flexrand and k_center are not wired yet
         order=chosen.order,
         quota=chosen.quota,
         clusters=labels,

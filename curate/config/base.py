@@ -1,0 +1,50 @@
+"""What every section of a recipe has in common, and the types that several of them use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+def is_list(value: Any) -> bool:
+    """Say whether a value of a recipe is a list."""
+    return isinstance(value, (list, tuple))
+
+
+class Section(BaseModel):
+    """A section: frozen, no unknown keys, and no boolean where a word, a number or a list is expected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        takes_booleans = "bool" in str(field.annotation)
+        if not takes_booleans and any(isinstance(v, bool) for v in (value if is_list(value) else [value])):
+            raise ValueError("expected no boolean; YAML reads yes, no, on and off as booleans: quote them if words")
+        return value
+
+
+def parse_keep(value: int | str) -> int | str:
+    """Return a share of the input rows ("10%") or a count as it is meant; refuse everything else.
+
+    >>> parse_keep("10%"), parse_keep("500"), parse_keep(20)
+    ('10%', 500, 20)
+    """
+    number = value if isinstance(value, int) else value.strip().removesuffix("%").strip()
+    try:
+        fraction = float(number)
+        whole = int(fraction)
+    except (ValueError, OverflowError):
+        raise ValueError(f'expected a share such as "10%" or a count, got {value!r}') from None
+    if isinstance(value, str) and value.strip().endswith("%"):
+        if not 0 < fraction <= 100:
+            raise ValueError(f"a share lies above 0% and up to 100%, got {value!r}")
+        return value.strip()
+    if 0 < fraction < 1:
+        raise ValueError(f'a share is written with a percent sign: expected "{100 * fraction:g}%", got {value!r}')
+    if fraction != whole or fraction < 1:
+        raise ValueError(f'expected a share such as "10%" or a whole count from 1, got {value!r}')
+    return whole

@@ -1,0 +1,79 @@
+"""Where a run lives, what it reads, how a record becomes text, and which model scores it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from curate.config.base import Section, parse_keep
+
+
+class Run(Section):
+    """Where a run lives."""
+
+    dir: str = Field("runs/default", description="run folder; everything a run writes is inside")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    hang_timeout: float = Field(
+        900.0, gt=0, description="seconds without progress of another process after which all processes end"
+    )
+
+
+class Data(Section):
+    """What is read."""
+
+    path: str = Field("", description="a file, a folder of shards, a data set saved by save_to_disk, or a hub id")
+    split: str = Field("train", description="split of a hub data set")
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
+        "auto", description="how records are laid out; auto looks at the keys of the first records"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our name: your name, where your fields are called differently"
+    )
+    limit: int | None = Field(None, gt=0, description="read only the first so many records")
+    on_error: Literal["fail", "skip"] = Field("fail", description="what a broken record does")
+    max_record_bytes: int = Field(10_000_000, gt=0, description="a larger record is refused")
+    holdout: int | str = Field(
+        0,
+        description="a share or a count of the records, drawn with run.seed, kept out of every selection",
+    )
+
+    @field_validator("holdout")
+    @classmethod
+    def _holdout(cls, value: int | str) -> int | str:
+        return 0 if value in (0, "0", "0%") else parse_keep(value)
+
+
+class Prompt(Section):
+    """How a record becomes text."""
+
+    template: Literal["auto", "chat", "alpaca", "plain"] = Field(
+        "auto", description="auto: the tokenizer's chat template where it has one, else alpaca"
+    )
+    system: str | None = Field(None, description="system message for records that have none")
+    max_length: int | None = Field(
+        None, gt=1, description="longest record in tokens; default: 2048 or the model's own limit"
+    )
+    too_long: Literal["drop", "trim"] = Field(
+        "drop", description="a longer record gets a status, or loses the end of its response"
+    )
+    now: str | None = Field(
+        None, description="date and time that a chat template is told (ISO 8601); default: when the run began"
+    )
+
+
+class Model(Section):
+    """The causal language model that scores."""
+
+    name: str = Field("", description="a hub id, a local folder, or a .gguf file")
+    revision: str | None = Field(None, description="commit, tag or branch of a hub model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it, else float16"
+    )
+    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="through bitsandbytes")
+    device_map: str | None = Field(None, description="auto: spread one model over devices, RAM and disk")
+    attention: str | None = Field(None, description="transformers' attn_implementation; default: its choice")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+    allow_tokens: tuple[str, ...] = Field(
+        (), description="control tokens that data text may use as such (tool-call markers)"
+    )
