@@ -66,7 +66,7 @@ def write_data(path: Path, count: int) -> None:
 
 def prepare_run(recipe: Recipe, data: Path, count: int) -> Recipe:
     """A run folder as it stands after scoring and embedding, with random numbers in it."""
-    from curate.pipeline.keys import settings
+    from curate.pipeline.settle import settings
     from curate.read.files import open_source, source_sha256
     from curate.run.folder import RunFolder
     from curate.tables.scores import write_scores

@@ -128,7 +128,7 @@ def test_selecting_loads_neither_torch_nor_a_model() -> None:
     ("words", "message"),
     [
         (["select.kep=5"], "unknown key select.kep; did you mean select.keep?"),
-        (["select.keep=ten"], "select.keep: keep is a share"),
+        (["select.keep=ten"], "select.keep: expected a share"),
         (["nowhere.yaml"], "cannot read the recipe nowhere.yaml: No such file or directory"),
         (["run.seed=1", "recipe.yaml"], "expected section.key=value, got 'recipe.yaml'"),
         ([], "data.path is not set"),

@@ -132,7 +132,7 @@ def test_device_map_auto_scores_the_same_with_much_memory_and_with_little(
         monkeypatch.setattr("transformers.integrations.accelerate.accelerate_max_memory", lambda *_: memory)
         monkeypatch.setattr("transformers.integrations.accelerate.get_max_memory", lambda *_: memory)
         monkeypatch.setattr(
-            "curate.pipeline.scorer.find_parts",
+            "curate.scoring.parts.find_parts",
             lambda model: placed.append(set(model.hf_device_map.values())) or find_parts(model),
         )
     perform("score", load_recipe(None, [*words, "model.device_map=auto", f"run.dir={tmp_path / 'spread'}"]))

@@ -647,7 +647,7 @@ def test_auto_halves_the_batches_until_the_dearest_fits_and_keeps_that(
         return plain(scorer, batch, before)
 
     monkeypatch.setattr(score_module, "exit_log_probs", limited)
-    monkeypatch.setattr("curate.pipeline.scorer.resolve_device", lambda: SimpleNamespace(type="cuda"))
+    monkeypatch.setattr("curate.pipeline.compute.resolve_device", lambda: SimpleNamespace(type="cuda"))
     with caplog.at_level("INFO"):
         do("score", "run.dir=small")
     budget = yaml.safe_load(Path("small/recipe.yaml").read_text())["score"]["tokens_per_batch"]
@@ -678,11 +678,11 @@ def test_a_model_that_cannot_share_beginnings_computes_records_whole_also_when_i
 ) -> None:
     """The verdict is the run's: a later call, which would decide otherwise, follows it."""
     with monkeypatch.context() as patch, caplog.at_level("INFO"):
-        patch.setattr("curate.pipeline.scorer.prefix_check", lambda parts: Check("shared", math.inf, 1e-4))
+        patch.setattr("curate.pipeline.compute.prefix_check", lambda parts: Check("shared", math.inf, 1e-4))
         patch.setattr("curate.pipeline.scores._publish", lambda *_: sys.exit(7))
         with pytest.raises(SystemExit):
             do("score", "run.dir=whole")
-    assert "what records begin with is computed for each" in caplog.text
+    assert "shared prefixes are computed for every record" in caplog.text
     do("score", "run.dir=whole")
     assert "damaged" not in caplog.text
     stages = [manifest(run)["stages"]["scores"] for run in (Path("whole"), RUN)]

@@ -14,7 +14,7 @@ from test_exits import ALL_LAYERS, FAMILY, family_names, padded, state_of
 from test_score import LAYERS, assert_same, by_row, record, table_of
 from torch import nn
 
-from curate.pipeline.scorer import batch_scores
+from curate.pipeline.compute import batch_scores
 from curate.scoring import prefix_cache
 from curate.scoring.batches import plan_batches_of
 from curate.scoring.exits import exit_hidden, replayed_head
@@ -207,7 +207,7 @@ def test_without_memory_for_a_beginning_its_records_are_computed_whole(
     def none_left(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("curate.pipeline.scorer.compute_prefix_cache", none_left)
+    monkeypatch.setattr("curate.pipeline.compute.compute_prefix_cache", none_left)
     without = scores_of_all(scorer, table, reuse_prefixes=True)
     assert without.split, "and it is recorded"
     for row, scores in by_row(without).items():

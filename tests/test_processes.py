@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,17 +24,23 @@ from curate.config import load_recipe
 from curate.pipeline import perform
 from curate.run.atomic import write_text
 from curate.run.folder import RunFolder
-from curate.run.job import Job
+from curate.run.launch import Launch
 from curate.run.processes import Heartbeat, Processes, heartbeat_path, wait_for
 
 LAUNCH = "launch"
-QUICK = ["run.hang_timeout=0.3"]
+QUICK = 0.3  # seconds
 
 
-def job_of(folder: Path, rank: int = 0, count: int = 1, words: list[str] = QUICK) -> Job:
+def launch_of(folder: Path, rank: int = 0, count: int = 1, hang_timeout: float = QUICK) -> Launch:
     processes = Processes(rank, count, LAUNCH)
     run = RunFolder(folder)
-    return Job(load_recipe(None, words), run, processes, Heartbeat(run.work, processes), lambda *_: None)
+    return Launch(run, processes, Heartbeat(run.work, processes), lambda *_: None, hang_timeout)
+
+
+@dataclass(frozen=True)
+class Plan:
+    layers: list[int]
+    name: str
 
 
 # ---------------------------------------------------------------- heartbeats and waiting
@@ -123,15 +130,15 @@ def test_nobody_waits_for_what_is_there(tmp_path: Path) -> None:
 
 
 def test_what_the_main_process_prepares_reaches_the_others_as_it_is(tmp_path: Path) -> None:
-    prepared = {"layers": [1, 2], "name": "é"}
+    prepared = Plan([1, 2], "é")
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(job_of(tmp_path, rank, 3).lead, "scores", pytest.fail) for rank in (1, 2)]
-        assert job_of(tmp_path, 0, 3).lead("scores", lambda: prepared) == prepared
+        others = [pool.submit(launch_of(tmp_path, rank, 3).lead, "scores", pytest.fail, Plan) for rank in (1, 2)]
+        assert launch_of(tmp_path, 0, 3).lead("scores", lambda: prepared, Plan) == prepared
         assert [other.result(10) for other in others] == [prepared, prepared]
 
 
 def test_a_process_alone_hands_over_nothing(tmp_path: Path) -> None:
-    assert job_of(tmp_path).lead("scores", lambda: 3) == 3
+    assert launch_of(tmp_path).lead("scores", lambda: 3, int) == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +151,7 @@ def compute_all(
     """Let `count` processes (threads here) compute all chunks; returns the files."""
     log = computed if computed is not None else []
     chunks = folder / "work" / "scores"
-    finished = job_of(folder).finished_chunks(chunks, read_number)
+    finished = launch_of(folder).finished_chunks(chunks, read_number)
 
     def work(rank: int) -> list[Path]:
         def compute(chunk: int) -> int:
@@ -153,8 +160,8 @@ def compute_all(
 
         if rank == late:
             time.sleep(0.15)
-        job = job_of(folder, rank, count, ["run.hang_timeout=20"])
-        return job.compute_chunks(chunks, num_chunks, compute, write_number, finished=finished)
+        launch = launch_of(folder, rank, count, 20)
+        return launch.compute_chunks(chunks, num_chunks, compute, write_number, finished=finished)
 
     with ThreadPoolExecutor(count) as pool:
         results = [pool.submit(work, rank) for rank in range(count)]
@@ -215,26 +222,28 @@ def test_a_chunk_that_fails_is_not_there_and_those_before_it_are(tmp_path: Path)
         return chunk
 
     with pytest.raises(KeyboardInterrupt):
-        job_of(tmp_path).compute_chunks(tmp_path / "c", 4, compute, write_number)
+        launch_of(tmp_path).compute_chunks(tmp_path / "c", 4, compute, write_number)
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["000000.chunk", "000001.chunk"]
 
 
 def test_the_main_process_names_the_chunk_and_the_process_that_it_gives_up(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match=r"waited 0 s for chunk 1 of c without a sign of life from process 1"):
-        job_of(tmp_path, 0, 3).compute_chunks(tmp_path / "c", 6, lambda chunk: chunk, write_number)
+        launch_of(tmp_path, 0, 3).compute_chunks(tmp_path / "c", 6, lambda chunk: chunk, write_number)
 
 
 def test_a_damaged_chunk_is_removed_so_that_it_is_computed_again(tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    paths = job_of(tmp_path).compute_chunks(folder, 3, lambda chunk: chunk, write_number)
+    paths = launch_of(tmp_path).compute_chunks(folder, 3, lambda chunk: chunk, write_number)
     write_text(paths[1], "torn")
-    assert job_of(tmp_path).finished_chunks(folder, read_number) == [0, 2]
+    assert launch_of(tmp_path).finished_chunks(folder, read_number) == [0, 2]
     assert [path.exists() for path in paths] == [True, False, True]
 
 
 def test_a_process_that_comes_when_all_is_finished_and_gone_does_nothing(tmp_path: Path) -> None:
     """The main process needs none of its chunks any more, and has removed them."""
-    paths = job_of(tmp_path, 1, 2).compute_chunks(tmp_path / "c", 4, pytest.fail, write_number, finished={0, 1, 2, 3})
+    paths = launch_of(tmp_path, 1, 2).compute_chunks(
+        tmp_path / "c", 4, pytest.fail, write_number, finished={0, 1, 2, 3}
+    )
     assert len(paths) == 4
     assert not (tmp_path / "c").exists()
 
@@ -335,16 +344,16 @@ def test_asking_accelerate_for_two_processes_on_cpus_in_the_way_that_starts_one_
 
 
 _LATE_RANK_1 = """
-import os, time, pathlib, curate.run.job as job
-lead = job.Job.lead
-def late(self, stage, prepare):
-    prepared = lead(self, stage, prepare)
+import os, time, pathlib, curate.run.launch as launch
+lead = launch.Launch.lead
+def late(self, stage, prepare, kind):
+    prepared = lead(self, stage, prepare, kind)
     if stage == {stage!r} and not self.processes.is_main:
         published, work = self.folder.path / {file!r}, self.folder.work / {stage!r}
         while work.exists() or not published.exists():
             time.sleep(0.01)
     return prepared
-job.Job.lead = late
+launch.Launch.lead = late
 """
 _STOP_BEFORE_PUBLISHING = "import sys, curate.pipeline.{stage} as stage\nstage._publish = lambda *_: sys.exit(7)"
 

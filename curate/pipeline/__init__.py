@@ -11,14 +11,21 @@ A verb loads only what it needs: `select` neither torch nor a model.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, get_args
 
 from curate.config import Recipe
+from curate.pipeline.job import Job
+from curate.pipeline.loaded import Loaded
+from curate.pipeline.settle import Settled, settle
 from curate.run.folder import RunFolder
-from curate.run.job import Job, Progress, open_job
+from curate.run.launch import Launch, Progress, open_launch
 from curate.types import CurateError
 
 Verb = Literal["run", "score", "embed", "select", "train"]
+
+BEGINS: tuple[Verb, ...] = ("run", "score", "embed")
+"""The verbs that may begin a run; the others go on with one."""
 
 
 def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> RunFolder:
@@ -35,54 +42,49 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
     """
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
-    with open_job(recipe, verb, progress or _silent) as job:
-        if verb == "run" and job.processes.is_main:
+    folder = RunFolder(Path(recipe.run.dir))
+    with open_launch(folder, verb, progress=progress or _silent, hang_timeout=recipe.run.hang_timeout) as launch:
+        job = _settled_job(launch, recipe, verb)
+        if verb == "run" and job.is_main:
             _check_ahead(job)
         if verb in ("run", "score"):
-            job = _score(job)
+            from curate.pipeline.scores import score
+
+            job = score(job)
         if verb in ("run", "embed"):
-            _embed(job)
+            from curate.pipeline.embeddings import embed
+
+            embed(job)
         if verb in ("run", "select"):
-            _select(job)
+            from curate.pipeline.selection import select
+
+            select(job)
         if verb in ("run", "train"):
-            _train(job)
-    return job.folder
+            from curate.pipeline.adapter import train
+
+            train(job)
+    return folder
+
+
+def _settled_job(launch: Launch, recipe: Recipe, verb: Verb) -> Job:
+    trust = recipe.model.trust_remote_code
+    loaded = Loaded(trust_remote_code=trust, offload_folder=launch.folder.work / "offload")
+
+    def prepare() -> Settled:
+        with launch.heartbeat.kept_up():
+            return settle(recipe, launch.folder, loaded, ask_model=verb in ("run", "score"))
+
+    return Job(launch, launch.lead("settings", prepare, Settled), loaded)
 
 
 def _check_ahead(job: Job) -> None:
     """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
     from curate.diversity.embed import embedder_folder
     from curate.pipeline.adapter import check_trainable
-    from curate.read.files import open_source
 
-    with job.heartbeat.kept_up():
-        open_source(job.recipe.data)
+    with job.launch.heartbeat.kept_up():
         embedder_folder(job.recipe.embed.model)
         check_trainable(job)
-
-
-def _score(job: Job) -> Job:
-    from curate.pipeline.scores import score
-
-    return score(job)
-
-
-def _embed(job: Job) -> None:
-    from curate.pipeline.embeddings import embed
-
-    embed(job)
-
-
-def _select(job: Job) -> None:
-    from curate.pipeline.selection import select
-
-    select(job)
-
-
-def _train(job: Job) -> None:
-    from curate.pipeline.adapter import train
-
-    train(job)
 
 
 def _silent(stage: str, done: int, total: int | None, unit: str) -> None:

@@ -2,60 +2,56 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from curate.diversity.cluster import auto_count
 from curate.diversity.cluster import cluster as k_means
-from curate.run.atomic import replacing
-from curate.run.job import Job, log_stage
+from curate.pipeline.job import Job
+from curate.run.stage import Outcome, Stage
 from curate.tables.clusters import write_clusters
 from curate.types import CurateError
 
 
 def cluster(job: Job) -> None:
-    """Cluster the stored embeddings, unless that was done with the same settings.
+    """Cluster the stored embeddings, unless that was done with the same settings; called by the main process.
 
     Raises:
-        CurateError: no embeddings yet.
+        CurateError: no embeddings yet, or those of other data.
     """
-    started, settings = time.monotonic(), job.recipe.cluster
-    stage = job.folder.stage("embeddings")
-    if stage is None:
+    settings, path = job.recipe.cluster, job.folder.path / "clusters.parquet"
+    seed = job.recipe.run.seed if settings.seed is None else settings.seed
+    embedded = job.folder.stage("embeddings")
+    if embedded is None:
         raise CurateError(
             f"{job.folder.path} holds no embeddings yet: run curate embed (or curate run) with this recipe"
         )
+    names = job.settled.tokens_key.keys() & embedded["key"].keys()
+    job.folder.require_same(
+        "embeddings",
+        {name: embedded["key"][name] for name in names},
+        {name: job.settled.tokens_key[name] for name in names},
+    )
     key = {
-        "embeddings": stage["fingerprint"],
-        **{f"cluster.{name}": value for name, value in settings.model_dump().items()},
-        "seed": job.recipe.run.seed,
+        "embeddings": embedded["fingerprint"],
+        **{f"cluster.{name}": value for name, value in settings.model_dump(exclude={"seed"}).items()},
+        "seed": seed,
     }
-    path = job.folder.path / "clusters.parquet"
-    if job.folder.is_done("clusters", key) and path.exists():
+    stage = Stage(job.folder, "clusters", key, (path,))
+    if stage.holds():
         return
     embeddings = np.load(job.folder.path / "embeddings.npy", mmap_mode="r")
-    count = auto_count(stage["out"]) if settings.count == "auto" else settings.count
-    with job.heartbeat.kept_up():
+    count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count
+    with job.launch.heartbeat.kept_up():
         clusters = k_means(
-            embeddings,
-            count=count,
-            spherical=settings.spherical,
-            iterations=settings.iterations,
-            seed=job.recipe.run.seed,
+            embeddings, count=count, spherical=settings.spherical, iterations=settings.iterations, seed=seed
         )
-    with replacing(path) as temporary:
+    with stage.replacing(path) as temporary:
         write_clusters(temporary, clusters.labels, clusters.distance)
-        job.folder.forget("clusters")
-    missing = int((clusters.labels < 0).sum())
-    facts = {
-        "in": len(embeddings),
-        "out": len(embeddings) - missing,
-        "dropped": {"not_embedded": missing} if missing else {},
-        "clusters": len(clusters.centroids),
+    missing, num_clusters = int((clusters.labels < 0).sum()), len(clusters.centroids)
+    details = {
+        "clusters": num_clusters,
         "training_points": clusters.num_training_points,
         "sampled": clusters.sampled,
-        "seconds": round(time.monotonic() - started, 3),
     }
-    job.folder.record("clusters", key, **facts)
-    log_stage("clusters", facts, f"{len(clusters.centroids)} clusters")
+    dropped = {"not_embedded": missing} if missing else {}
+    stage.finish(Outcome(len(embeddings), len(embeddings) - missing, dropped, details, f"{num_clusters} clusters"))

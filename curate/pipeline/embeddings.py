@@ -1,4 +1,4 @@
-"""From records to embeddings.npy, and on to clusters."""
+"""From texts to embeddings.npy, and on to clusters."""
 
 from __future__ import annotations
 
@@ -6,29 +6,44 @@ import functools
 import shutil
 import time
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.diversity.embed import count_truncated, embedder_fingerprint, embedding_text, load_embedder
+from curate.diversity.embed import count_truncated, embedder_fingerprint, load_embedder
 from curate.diversity.embed import embed as embed_texts
+from curate.diversity.texts import open_texts
 from curate.models.load import resolve_device
 from curate.pipeline.clusters import cluster
-from curate.pipeline.keys import read_key, refuse_other_data, settings, settle, settled
-from curate.pipeline.scores import prepare_tokens
-from curate.pipeline.settle import resolve
-from curate.read.examples import read_examples
-from curate.read.files import Source, open_source, source_sha256
+from curate.pipeline.job import Job
+from curate.pipeline.settle import token_settings
+from curate.pipeline.tokens import embedding_texts, tokens
 from curate.run.atomic import replacing, write_json
-from curate.run.folder import Key
-from curate.run.job import Job, log_finished, log_stage
+from curate.run.folder import read_key
+from curate.run.stage import Outcome, Stage
 from curate.tables.scores import read_scored
-from curate.tokens.store import open_tokens
 from curate.types import STATUSES
 
 _CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the main process has found out before anything is embedded.
+
+    done      the embeddings were finished before
+    key       what they depend on, by name
+    num_rows  N, the number of input records
+    finished  numbers of the chunks that are there
+    """
+
+    done: bool
+    key: dict[str, Any]
+    num_rows: int = 0
+    finished: list[int] = field(default_factory=list)
 
 
 def embed(job: Job) -> None:
@@ -38,46 +53,52 @@ def embed(job: Job) -> None:
         CurateError: embeddings of other data or another embedder are in the way; the embedder cannot be had.
     """
     started = time.monotonic()
-    prepared = job.lead("embeddings", lambda: _prepare(job))
-    if not prepared["done"]:
-        chunks = _embed_chunks(job, prepared["rows"], set(prepared["finished"]))
-        if job.processes.is_main:
-            _publish(job, _embedded(job), chunks, prepared["key"], started)
-    if job.processes.is_main:
+    prepared = job.launch.lead("embeddings", lambda: _prepare(job), Prepared)
+    if not prepared.done:
+        chunks = _embed_chunks(job, prepared.num_rows, set(prepared.finished))
+        if job.is_main:
+            _publish(job, chunks, Stage(job.folder, "embeddings", prepared.key, (_path(job),), started))
+    if job.is_main:
         cluster(job)
 
 
-def _prepare(job: Job) -> dict[str, Any]:
-    source, before = open_source(job.recipe.data), settled(job.folder)
-    with job.heartbeat.kept_up():
-        data = source_sha256(source)
-        if before:
-            refuse_other_data(job.folder, job.recipe, data)
-        recipe = settle(job.recipe, before) if before else resolve(job.recipe, job.folder, source).recipe
-    stage = job.folder.stage("embeddings")
-    key = {
-        "data": data,
-        **settings(recipe),
-        "embed.model": embedder_fingerprint(recipe.embed.model),
-        "embed.text": recipe.embed.text,
-        "embed.batch_size": recipe.embed.batch_size,
-    }
-    if stage is not None:
-        job.folder.require_same("embeddings", stage["key"], key)
-        if (job.folder.path / "embeddings.npy").exists():
-            log_finished("embeddings")
-            shutil.rmtree(job.folder.work / "embeddings", ignore_errors=True)
-            return {"done": True}
-    work, finished = job.folder.work / "embeddings", list[int]()
+def _path(job: Job) -> Path:
+    return job.folder.path / "embeddings.npy"
+
+
+def _prepare(job: Job) -> Prepared:
+    embed, work = job.recipe.embed, job.folder.work / "embeddings"
+    with job.launch.heartbeat.kept_up():
+        key = {
+            "data": job.settled.data_sha256,
+            **token_settings(job.recipe),
+            "embed.model": embedder_fingerprint(embed.model),
+            "embed.text": embed.text,
+            "embed.batch_size": embed.batch_size,
+        }
+    stage = Stage(job.folder, "embeddings", key, (_path(job),))
+    stage.refuse_change()
+    if stage.is_finished():
+        shutil.rmtree(work, ignore_errors=True)  # were it killed before it could do so
+        return Prepared(True, key)
+    finished: list[int] = []
     if (unfinished := read_key(work)) is not None:
         job.folder.require_same("embeddings", unfinished, key)
-        finished = job.finished_chunks(work, _read_chunk)
+        finished = job.launch.finished_chunks(work, _read_chunk)
     else:
         with replacing(work) as temporary:
             temporary.mkdir()
-            np.save(temporary / "rows.npy", _rows_to_embed(job, source))
+            np.save(temporary / "rows.npy", _rows_to_embed(job))
             write_json(temporary / "key.json", key)
-    return {"done": False, "key": key, "rows": len(_embedded(job)), "finished": finished}
+    return Prepared(False, key, len(embedding_texts(job)), finished)
+
+
+def _rows_to_embed(job: Job) -> npt.NDArray[np.bool_]:
+    """Which rows get a vector, bool [N]: those that were scored, or if scoring is still to come, that can be."""
+    scores = job.folder.path / "scores.parquet"
+    if scores.exists():
+        return read_scored(scores)
+    return np.asarray(tokens(job).rows["status"] == STATUSES.index("scored"))
 
 
 def _embedded(job: Job) -> npt.NDArray[np.bool_]:
@@ -86,47 +107,29 @@ def _embedded(job: Job) -> npt.NDArray[np.bool_]:
     return rows
 
 
-def _rows_to_embed(job: Job, source: Source) -> npt.NDArray[np.bool_]:
-    """Which rows get a vector, bool [N]: those that were scored, or if scoring is still to come, that can be."""
-    scores = job.folder.path / "scores.parquet"
-    if scores.exists():
-        return read_scored(scores)
-    with job.heartbeat.kept_up():
-        resolved = resolve(job.recipe, job.folder, source)
-    prepare_tokens(job, source, resolved)
-    return np.asarray(open_tokens(job.folder.work / "tokens").rows["status"] == STATUSES.index("scored"))
-
-
 def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Path]:
-    recipe = job.recipe
+    recipe, alone = job.recipe, job.launch.processes.count == 1
     embedder, rows_to_embed = functools.cache(lambda: _load(job)), functools.cache(lambda: _embedded(job))
-    examples = enumerate(read_examples(recipe.data, open_source(recipe.data)))
-    done = 0
+    texts = functools.cache(lambda: open_texts(job.folder.work / "texts"))  # gone where nothing is left to do
+    done = sum(min(_CHUNK_ROWS, num_rows - chunk * _CHUNK_ROWS) for chunk in finished) if alone else 0
 
     def compute(chunk: int) -> dict[str, Any]:
         nonlocal done
-        embedded = rows_to_embed()
-        rows = range(chunk * _CHUNK_ROWS, min((chunk + 1) * _CHUNK_ROWS, num_rows))
-        texts = []
-        for row, example in examples:
-            job.heartbeat.beat()
-            if row in rows and embedded[row]:
-                texts.append(embedding_text(example, recipe.embed.text))
-            if row == rows[-1]:
-                break
+        rows = np.arange(chunk * _CHUNK_ROWS, min((chunk + 1) * _CHUNK_ROWS, num_rows))
+        embedded = rows_to_embed()[rows]
+        chosen = texts().read(rows[embedded])
         vectors = np.full((len(rows), embedder().get_embedding_dimension()), np.nan, np.float32)
-        vectors[embedded[rows.start : rows.stop]] = embed_texts(texts, embedder(), batch_size=recipe.embed.batch_size)
-        done += len(texts)
-        total = int(embedded.sum()) if job.processes.count == 1 else None
-        job.advance("embeddings", done, total, "records")
-        return {"vectors": vectors, "truncated": count_truncated(texts, embedder())}
+        vectors[embedded] = embed_texts(chosen, embedder(), batch_size=recipe.embed.batch_size)
+        done += len(rows)
+        job.launch.advance("embeddings", done, num_rows if alone else None, "records")
+        return {"vectors": vectors, "truncated": count_truncated(chosen, embedder())}
 
     folder, num_chunks = job.folder.work / "embeddings", -(-num_rows // _CHUNK_ROWS)
-    return job.compute_chunks(folder, num_chunks, compute, _write_chunk, finished=finished)
+    return job.launch.compute_chunks(folder, num_chunks, compute, _write_chunk, finished=finished)
 
 
 def _load(job: Job) -> Any:
-    with job.heartbeat.kept_up():
+    with job.launch.heartbeat.kept_up():
         return load_embedder(job.recipe.embed.model, device=str(resolve_device()))
 
 
@@ -141,9 +144,9 @@ def _read_chunk(path: Path) -> tuple[npt.NDArray[np.float32], int]:
         return arrays["vectors"], int(arrays["truncated"])
 
 
-def _publish(job: Job, embedded: npt.NDArray[np.bool_], chunks: list[Path], key: Key, started: float) -> None:
-    truncated = 0
-    with replacing(job.folder.path / "embeddings.npy") as temporary, open(temporary, "wb") as file:
+def _publish(job: Job, chunks: list[Path], stage: Stage) -> None:
+    embedded, truncated = _embedded(job), 0
+    with stage.replacing(_path(job)) as temporary, open(temporary, "wb") as file:
         for number, path in enumerate(chunks):
             vectors, cut = _read_chunk(path)
             truncated += cut
@@ -151,15 +154,9 @@ def _publish(job: Job, embedded: npt.NDArray[np.bool_], chunks: list[Path], key:
                 header = {"descr": "<f4", "fortran_order": False, "shape": (len(embedded), vectors.shape[1])}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(vectors.tobytes())
-            job.heartbeat.beat()
+            job.launch.heartbeat.beat()
     missing = int((~embedded).sum())
-    facts = {
-        "in": len(embedded),
-        "out": len(embedded) - missing,
-        "dropped": {"not_scored": missing} if missing else {},
-        "texts_cut_by_the_embedder": truncated,
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    job.folder.record("embeddings", key, **facts)
-    log_stage("embeddings", facts)
+    dropped = {"not_scored": missing} if missing else {}
+    stage.finish(Outcome(len(embedded), len(embedded) - missing, dropped, {"texts_cut_by_the_embedder": truncated}))
     shutil.rmtree(job.folder.work / "embeddings")
+    shutil.rmtree(job.folder.work / "texts")

@@ -1,19 +1,16 @@
-"""From scores and clusters to selections/NAME: the kept records, as they came in."""
+"""From scores and clusters to selections/NAME: the kept records, as they came in. The second pass over the input."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from curate.pipeline.clusters import cluster
-from curate.pipeline.keys import refuse_other_data
+from curate.pipeline.job import Job
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
-from curate.read.files import open_source, source_sha256
-from curate.run.atomic import replacing
 from curate.run.folder import Key
-from curate.run.job import Job, log_finished, log_stage
+from curate.run.stage import Outcome, Stage
 from curate.selection import Selection, count_reasons, keep_count, reason_codes
 from curate.selection import select as choose
 from curate.tables.clusters import read_clusters
@@ -28,7 +25,7 @@ def select(job: Job) -> None:
     Raises:
         CurateError: no scores or embeddings yet; data or settings other than those scored; too few eligible records.
     """
-    job.lead(f"selection {job.recipe.select.name}", lambda: _select(job))
+    job.launch.lead(selection_stage(job.recipe.select.name), lambda: _select(job), bool)
 
 
 def selection_stage(name: str) -> str:
@@ -37,50 +34,51 @@ def selection_stage(name: str) -> str:
 
 
 def _select(job: Job) -> bool:
-    started, recipe, folder = time.monotonic(), job.recipe, job.folder
-    stage = folder.stage("scores")
-    if stage is None:
+    recipe, folder = job.recipe, job.folder
+    scores = folder.stage("scores")
+    if scores is None:
         raise CurateError(f"{folder.path} holds no scores yet: run curate score (or curate run) with this recipe")
-    source = open_source(recipe.data)
-    with job.heartbeat.kept_up():
-        refuse_other_data(folder, recipe, source_sha256(source))
+    with job.launch.heartbeat.kept_up():
         if recipe.select.method == "clusters":
             cluster(job)
-        key = _key(job, stage)
         target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
-        if folder.is_done(name, key) and (target / "selection.parquet").exists():
-            log_finished(name)
+        products = [target / "selection.parquet"]
+        if (record := folder.stage(name)) is not None:
+            products.append(target / record["file"])
+        stage = Stage(folder, name, _key(job, scores), tuple(products))
+        if stage.is_finished():
             return False
         selection, labels = _choose(job)
-        with replacing(target) as temporary:
-            temporary.mkdir()
-            write_selection(
-                temporary / "selection.parquet",
-                selection,
-                scores_path=folder.path / "scores.parquet",
-                labels=labels,
-            )
-            kept = write_kept(source, recipe.data, selection.kept, temporary)
-            write_card(
-                kept,
-                source,
-                recipe.data,
-                name=recipe.select.name,
-                model=recipe.train.model or recipe.model.name,
-                about=_about(job, int(selection.kept.sum()), len(selection.kept)),
-            )
-            folder.forget(name)
+        with stage.replacing(target) as temporary:
+            kept = _publish(job, selection, labels, temporary)
     dropped = count_reasons(selection.reason)
-    facts = {
-        "in": len(selection.kept),
-        "out": dropped.pop("kept", 0),
-        "dropped": dropped,
-        "file": kept.name,
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    folder.record(name, key, **facts)
-    log_stage(name, facts, str(target / kept.name))
+    rows_out = dropped.pop("kept", 0)
+    note = str(target / kept.name)
+    stage.finish(Outcome(len(selection.kept), rows_out, dropped, {"file": kept.name}, note))
     return True
+
+
+def _publish(job: Job, selection: Selection, labels: Any, folder: Path) -> Path:
+    """Write the files of a selection; returns that of the kept records."""
+    recipe, source = job.recipe, job.settled.source
+    folder.mkdir()
+    scores_path = job.folder.path / "scores.parquet"
+    write_selection(folder / "selection.parquet", selection, scores_path=scores_path, labels=labels)
+    kept = write_kept(source, recipe.data, selection.kept, folder)
+    write_card(
+        kept,
+        source,
+        recipe.data,
+        name=recipe.select.name,
+        model=recipe.train.model or recipe.model.name,
+        about=_about(job, int(selection.kept.sum()), len(selection.kept)),
+    )
+    return kept
+
+
+def _seed(job: Job) -> int:
+    seed = job.recipe.select.seed
+    return job.recipe.run.seed if seed is None else seed
 
 
 def _choose(job: Job) -> tuple[Selection, Any]:
@@ -99,20 +97,20 @@ def _choose(job: Job) -> tuple[Selection, Any]:
         clusters=labels,
         duplicate_ids=scores.duplicate_ids if chosen.duplicates == "drop" else None,
         lengths=scores.response_tokens,
-        seed=job.recipe.run.seed,
+        seed=_seed(job),
     )
     return selection, labels
 
 
 def _key(job: Job, scores: dict[str, Any]) -> Key:
-    chosen = job.recipe.select.model_dump(mode="json", exclude={"name"})
+    chosen = job.recipe.select.model_dump(mode="json", exclude={"name", "seed"})
     key = {"scores": scores["fingerprint"], **{f"select.{name}": value for name, value in chosen.items()}}
     if job.recipe.select.method == "clusters":
         clusters = job.folder.stage("clusters")
         assert clusters is not None
         key["clusters"] = clusters["fingerprint"]
     if job.recipe.select.method == "random":
-        key["seed"] = job.recipe.run.seed
+        key["seed"] = _seed(job)
     return key
 
 
@@ -121,7 +119,7 @@ def _about(job: Job, kept: int, total: int) -> str:
     how = {
         "clusters": f"the {chosen.order} {chosen.by} of every embedding cluster",
         "top": f"the {chosen.order} {chosen.by} overall",
-        "random": f"a uniform sample (seed {job.recipe.run.seed})",
+        "random": f"a uniform sample (seed {_seed(job)})",
         "longest": "the longest responses",
     }[chosen.method]
     return (

@@ -1,144 +1,168 @@
-"""Every `auto` of a recipe, resolved once and then kept; and what tokens and scores depend on."""
+"""Settles a job once: which data, which settings without `auto`, and what tokens made with them depend on."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from curate.config import Recipe
-from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
-from curate.models.load import load_config, load_tokenizer, resolve_device, resolve_dtype
-from curate.pipeline.keys import settings, settle, settled
+from curate.pipeline.loaded import Loaded
 from curate.read.examples import input_format
-from curate.read.files import Source, source_sha256
-from curate.run.folder import Key, RunFolder
-from curate.scoring.batches import auto_tokens_per_batch
-from curate.scoring.exits import exit_layers
-from curate.tokens.prompts import resolve_template
-from curate.tokens.tokenize import default_max_length, fixed_rotary_length
+from curate.read.files import Source, open_source, source_sha256
+from curate.run.folder import Key, RunFolder, read_key
 from curate.types import CurateError
-
-_VERSIONS = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "peft",
-    "datasets",
-    "faiss-cpu",
-    "sentence-transformers",
-    "numpy",
-    "pyarrow",
-)
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """A recipe without an `auto`, and what tokens and scores made with it depend on."""
+class Settled:
+    """What a job knows before its first stage; made by the main process and handed to all.
+
+    recipe       the recipe; what a model decides is without `auto` once the model was asked
+    source       the input's files
+    data_sha256  SHA-256 (hex) of the input's content
+    tokens_key   what the tokens depend on, by name: the data, the settings of `token_settings`, the tokenizer
+    scores_key   what complexity depends on beside that: the model, its precision, exits; empty if it was not asked
+    num_layers   decoder layers of the model; 0 if it was not asked
+    fit_batches  score.tokens_per_batch is auto, and no earlier call has found a number that fits this device
+    """
 
     recipe: Recipe
-    tokenizer: Any
-    num_layers: int
-    tokens_key: Key
-    scores_key: Key
+    source: Source
+    data_sha256: str
+    tokens_key: dict[str, Any]
+    scores_key: dict[str, Any]
+    num_layers: int = 0
+    fit_batches: bool = False
 
 
-def resolve(recipe: Recipe, folder: RunFolder, source: Source) -> Resolved:
+def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool) -> Settled:
     """Settle every `auto`: as this run settled it before, else from the data, the model and the machine.
 
-    Raises:
-        CurateError: no data or model named, or they cannot be read.
-    """
-    if not recipe.model.name:
-        raise CurateError("expected model.name, a hub id or a local folder; give it as model.name=...")
-    before = settled(folder)
-    recipe = settle(recipe, before)
-    model, prompt = recipe.model, recipe.prompt
-    tokenizer = load_tokenizer(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    config = load_config(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    text_config = config.get_text_config()
-    device = resolve_device()
+    Args:
+        recipe: as the person wrote it.
+        folder: of the run.
+        loaded: models and tokenizers of this job.
+        ask_model: consult the scoring model even where the run has tokens already, so that a change of it is seen.
 
+    Raises:
+        CurateError: no data or model named, or they cannot be read; data or settings other than those of the tokens
+            and scores that are there, by name.
+    """
+    source = open_source(recipe.data)
+    data_sha256 = source_sha256(source)
+    known = known_key(folder)
+    recipe = adopt(recipe, known)
+    fit_batches = recipe.score.tokens_per_batch == "auto"
+    scores_key: dict[str, Any] = {}
+    num_layers = 0
+    if ask_model or not known:
+        recipe, scores_key, num_layers = _ask(recipe, source, loaded, known)
+    tokenizer = scores_key.pop("tokenizer", known.get("tokenizer"))
+    tokens_key = {"data": data_sha256, **token_settings(recipe), "tokenizer": tokenizer}
+    if known:
+        now = {name: value for name, value in {**tokens_key, **scores_key}.items() if name in known}
+        folder.require_same("scores", {name: known[name] for name in now}, now)
+    return Settled(recipe, source, data_sha256, tokens_key, scores_key, num_layers, fit_batches)
+
+
+def known_key(folder: RunFolder) -> Mapping[str, Any]:
+    """What this run settled before, by name; empty in a new folder."""
+    for stage in ("scores", "tokens"):
+        record = folder.stage(stage)
+        if record is not None:
+            return record["key"]  # type: ignore[no-any-return]  # JSON
+    return read_key(folder.work / "scores") or read_key(folder.work / "tokens") or {}
+
+
+def adopt(recipe: Recipe, known: Mapping[str, Any]) -> Recipe:
+    """Put what a run settled before in place of every `auto`; of a new run all stays as it is."""
+    data, prompt, model, score = recipe.data, recipe.prompt, recipe.model, recipe.score
+    if data.format == "auto" and "data.format" in known:
+        data = data.model_copy(update={"format": known["data.format"]})
+    if prompt.template == "auto" and "prompt.template" in known:
+        prompt = prompt.model_copy(update={"template": known["prompt.template"]})
+    if prompt.max_length is None and "prompt.max_length" in known:
+        prompt = prompt.model_copy(update={"max_length": known["prompt.max_length"]})
+    if model.dtype == "auto" and "model.dtype" in known:
+        model = model.model_copy(update={"dtype": known["model.dtype"]})
+    if score.tokens_per_batch == "auto" and "score.tokens_per_batch" in known:
+        score = score.model_copy(update={"tokens_per_batch": known["score.tokens_per_batch"]})
+    return recipe.model_copy(update={"data": data, "prompt": prompt, "model": model, "score": score})
+
+
+def token_settings(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide which tokens there are and which of them are scored, by name."""
+    data, prompt = recipe.data, recipe.prompt
+    return {
+        "data.split": data.split,
+        "data.format": data.format,
+        "data.columns": dict(sorted(data.columns.items())),
+        "data.limit": data.limit,
+        "data.on_error": data.on_error,
+        "data.max_record_bytes": data.max_record_bytes,
+        "prompt.template": prompt.template,
+        "prompt.system": prompt.system,
+        "prompt.max_length": prompt.max_length,
+        "prompt.too_long": prompt.too_long,
+        "model.allow_tokens": sorted(recipe.model.allow_tokens),
+    }
+
+
+def save_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the settled recipe, which replays the run, unless it stands there already."""
+    from curate.config import dump_recipe
+    from curate.run.atomic import write_text
+
+    path, text = folder / "recipe.yaml", dump_recipe(recipe)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Recipe, dict[str, Any], int]:
+    """Ask data, model and machine: the recipe without `auto`, what scores depend on, and the number of layers."""
+    from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
+    from curate.models.load import resolve_device, resolve_dtype
+    from curate.scoring.batches import auto_tokens_per_batch
+    from curate.scoring.exits import exit_layers
+    from curate.tokens.prompts import resolve_template
+    from curate.tokens.tokenize import default_max_length, fixed_rotary_length
+
+    model, prompt, score = recipe.model, recipe.prompt, recipe.score
+    if not model.name:
+        raise CurateError("expected model.name, a hub id or a local folder; give it as model.name=...")
+    data = recipe.data.model_copy(update={"format": input_format(recipe.data, source)})
+    tokenizer, config = loaded.tokenizer(model.name, model.revision), loaded.config(model.name, model.revision)
     template: Any = prompt.template
-    if template != before.get("prompt.template"):  # of another model it need not be valid; that is refused by name
+    if template != known.get("prompt.template"):  # of another model it need not be valid; that is refused by name
         template = resolve_template(template, tokenizer)
     max_length = prompt.max_length or default_max_length(tokenizer, config)
-    if max_length > (limit := fixed_rotary_length(config)) and max_length != before.get("prompt.max_length"):
+    if max_length > (limit := fixed_rotary_length(config)) and max_length != known.get("prompt.max_length"):
         raise CurateError(
             f"prompt.max_length: expected at most {limit} for {model.name}, got {max_length}: beyond that its rotary "
             "embedding changes with the longest record of a batch, and scores would depend on the batch"
         )
-    dtype: Any = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
-    budget = recipe.score.tokens_per_batch
-    if budget == "auto":
-        budget = before.get("score.tokens_per_batch") or auto_tokens_per_batch(device_type=device.type)
+    device = resolve_device()
+    if score.tokens_per_batch == "auto":
+        score = score.model_copy(update={"tokens_per_batch": auto_tokens_per_batch(device_type=device.type)})
+    dtype = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
     recipe = recipe.model_copy(
         update={
-            "data": recipe.data.model_copy(update={"format": input_format(recipe.data, source)}),
+            "data": data,
             "prompt": prompt.model_copy(update={"template": template, "max_length": max_length}),
             "model": model.model_copy(update={"dtype": dtype}),
-            "score": recipe.score.model_copy(update={"tokens_per_batch": budget}),
+            "score": score,
         }
     )
-    tokens_key = {
-        "data": source_sha256(source),
-        **settings(recipe),
+    num_layers = config.get_text_config().num_hidden_layers
+    key = {
         "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
-    }
-    scores_key = {
-        **tokens_key,
         "model": weight_fingerprint(model.name, revision=model.revision),
         "model.dtype": dtype,
         "model.quantization": model.quantization,
         "model.attention": model.attention,
-        "score.exits": list(exit_layers(recipe.score.exits, text_config.num_hidden_layers)),
-        "score.tokens_per_batch": budget,
+        "score.exits": list(exit_layers(score.exits, num_layers)),
+        "score.tokens_per_batch": score.tokens_per_batch,
     }
-    return Resolved(recipe, tokenizer, text_config.num_hidden_layers, tokens_key, scores_key)
-
-
-def with_tokens_per_batch(resolved: Resolved, budget: int) -> Resolved:
-    """The same with another number of tokens in a batch."""
-    score = resolved.recipe.score.model_copy(update={"tokens_per_batch": budget})
-    return replace(
-        resolved,
-        recipe=resolved.recipe.model_copy(update={"score": score}),
-        scores_key={**resolved.scores_key, "score.tokens_per_batch": budget},
-    )
-
-
-def surroundings(recipe: Recipe) -> dict[str, Any]:
-    """Versions, seed, device and git commit, for the manifest."""
-    device = resolve_device()
-    versions = {name: _version(name) for name in ("lc-curate", *_VERSIONS)}
-    return {
-        "versions": {"python": platform.python_version(), **versions},
-        "git_commit": _git_commit(),
-        "model": {"name": recipe.model.name, "revision": recipe.model.revision},
-        "seed": recipe.run.seed,
-        "device": device.type if device.type == "cpu" else f"{device.type}: {_device_name(device)}",
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of the working directory's repository, if it is one."""
-    try:
-        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S607
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
-
-
-def _device_name(device: Any) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return recipe, key, num_layers

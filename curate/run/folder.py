@@ -170,6 +170,15 @@ class RunFolder:
         write_json(path, {"verb": verb, "state": state, "exit_code": exit_code, "message": message, "launch": launch})
 
 
+def read_key(folder: Path) -> Key | None:
+    """Read the key stored beside unfinished work; None if none can be read, and so nothing can be gone on with."""
+    try:
+        key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return key if isinstance(key, dict) else None
+
+
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:12]}..."

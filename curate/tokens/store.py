@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.types import ROW, SCORED, STATUSES, Tokens, TokenStore
+from curate.types import ROW, SCORED, STATUSES, IntArray, Tokens, TokenStore
 
 _FILES = ("input_ids.i4", "marks.u1", "rows.bin")
 
@@ -56,3 +56,18 @@ def open_tokens(folder: Path) -> TokenStore:
         for name, dtype in zip(_FILES, dtypes, strict=True)
     )
     return TokenStore(ids, marks, rows)
+
+
+def stored_tokens(store: TokenStore, rows: IntArray) -> Iterator[Tokens]:
+    """Give back the Tokens of `rows` as they were written, but for the reason why one was not scored."""
+    for row in rows.tolist():
+        span, about = store.span(row), store.rows[row]
+        yield Tokens(
+            row,
+            about["id"].tobytes().hex(),
+            STATUSES[about["status"]],
+            bool(about["truncated"]),
+            np.asarray(store.input_ids[span]),
+            np.asarray(store.marks[span]),
+            int(about["control_hits"]),
+        )

@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from curate.pipeline.scorer import batch_scores
+from curate.pipeline.compute import batch_scores
 from curate.scoring.batches import BatchPlan
 from curate.scoring.confidence import head_rows
 from curate.scoring.parts import DecoderParts

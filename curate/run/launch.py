@@ -8,16 +8,17 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 from zipfile import BadZipFile
 
-from curate.config import Recipe, dump_recipe
-from curate.run.atomic import exit_code, replacing, write_json, write_text
+from pydantic import TypeAdapter
+
+from curate.run.atomic import exit_code, replacing, write_json
 from curate.run.folder import RunFolder
 from curate.run.processes import Heartbeat, Processes, chunks_of_rank, join_launch, launcher_rank, wait_for
 
@@ -31,36 +32,49 @@ _UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What is asked for, where, by which of the processes, and whom to tell of progress."""
+class Launch:
+    """Where a verb runs, which of the processes this is, and whom to tell of progress.
 
-    recipe: Recipe
+    folder        the run folder, locked by the main process
+    processes     this process among those of the launch
+    heartbeat     how the others see that this process works
+    progress      called with stage, done, total (None if unknown) and unit
+    hang_timeout  seconds without progress of another process after which all end
+    interrupted   set once a signal has asked to stop
+    """
+
     folder: RunFolder
     processes: Processes
     heartbeat: Heartbeat
     progress: Progress
+    hang_timeout: float
     interrupted: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, stage: str, done: int, total: int | None, unit: str) -> None:
-        """Show progress, to the person and to the other processes; the place where an interruption is heard at last."""
+        """Show progress to the person and to the other processes; an interruption is heard here at the latest."""
         if self.interrupted.is_set():  # and yet we go on: Python drops what a signal raises in a destructor
             raise KeyboardInterrupt
         self.heartbeat.beat()
         self.progress(stage, done, total, unit)
 
-    def lead(self, stage: str, prepare: Callable[[], Any]) -> Any:
-        """What the main process prepares for a stage, a JSON value, handed to every process through a file.
+    def lead(self, stage: str, prepare: Callable[[], Result], kind: type[Result]) -> Result:
+        """Return what the main process prepares for a stage, handed to every process through a file.
 
         No process waits in a collective meanwhile, so the main one may read and tokenise as long as it takes.
+
+        Args:
+            stage: its name, once a launch.
+            prepare: called by the main process only.
+            kind: the type of what is prepared: a frozen dataclass of plain values.
         """
-        path = self.folder.work / "launches" / f"{self.processes.launch}-{stage}.json"
+        path = self.folder.work / "launches" / f"{self.processes.launch}-{stage.replace('/', '-')}.json"
         if self.processes.is_main:
             prepared = prepare()
             if self.processes.count > 1:
-                write_json(path, prepared)
+                write_json(path, TypeAdapter(kind).dump_python(prepared, mode="json"))
             return prepared
         self.wait(path.exists, rank=0, what=f"the main process to prepare {stage}")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(kind).validate_python(json.loads(path.read_text(encoding="utf-8")))
 
     def wait(self, ready: Callable[[], bool], *, rank: int, what: str) -> None:
         """Wait for another process as long as it makes progress; TimeoutError when it does not."""
@@ -70,7 +84,7 @@ class Job:
             processes=self.processes,
             rank=rank,
             what=what,
-            hang_timeout=self.recipe.run.hang_timeout,
+            hang_timeout=self.hang_timeout,
             heartbeat=self.heartbeat,
         )
 
@@ -117,57 +131,29 @@ class Job:
 
 
 @contextmanager
-def open_job(recipe: Recipe, verb: str, progress: Progress) -> Iterator[Job]:
+def open_launch(folder: RunFolder, verb: str, *, progress: Progress, hang_timeout: float) -> Iterator[Launch]:
     """Hold the run folder while a verb runs on the processes of this launch, and leave its outcome in status.json.
 
     SIGTERM is treated like Ctrl-C. Only the main process locks, and removes what a killed run left half-written; the
     processes meet after that, so that none has begun to write.
     """
-    folder = RunFolder(Path(recipe.run.dir))
     processes = Processes(launcher_rank())
     with folder.lock() if processes.is_main else nullcontext(), _interruptible() as interrupted:
         try:
             if processes.is_main:
                 folder.clean()
-            processes = join_launch(recipe.run.hang_timeout)
+            processes = join_launch(hang_timeout)
             if processes.is_main:
                 folder.status(verb, "running", None, "", launch=processes.launch)
-            job = Job(recipe, folder, processes, Heartbeat(folder.work, processes), progress, interrupted)
-            job.heartbeat.beat()
-            yield job
+            heartbeat = Heartbeat(folder.work, processes)
+            heartbeat.beat()
+            yield Launch(folder, processes, heartbeat, progress, hang_timeout, interrupted)
         except BaseException as error:
             with suppress(OSError):  # the disk may be what is full
                 _write_failure(folder, verb, processes, error)
             raise
         if processes.is_main:
             folder.status(verb, "done", 0, "", launch=processes.launch)
-
-
-def log_stage(name: str, facts: Mapping[str, Any], more: str = "") -> None:
-    """The closing line of a stage: in, out, dropped by reason, seconds."""
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in facts["dropped"].items())
-    speed = f", {facts['tokens_per_second']:,} tokens/s" if "tokens_per_second" in facts else ""
-    logger.info(
-        "%s: %s in, %s out%s; %.1f s%s",
-        name,
-        f"{facts['in']:,}",
-        f"{facts['out']:,}",
-        f", dropped {dropped}" if dropped else "",
-        facts["seconds"],
-        speed or (more and f", {more}"),
-    )
-
-
-def log_finished(name: str) -> None:
-    """The line of a stage that an earlier call finished."""
-    logger.info("%s: finished before", name)
-
-
-def save_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the resolved recipe, which replays the run, unless it stands there already."""
-    path, text = folder / "recipe.yaml", dump_recipe(recipe)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
 
 
 @contextmanager

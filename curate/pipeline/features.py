@@ -1,0 +1,109 @@
+"""What a model is trained on: input ids and labels of chosen records, in the tokens of the model to train."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from curate.config import Recipe
+from curate.pipeline.job import Job
+from curate.pipeline.tokens import tokens
+from curate.read.examples import read_examples
+from curate.tokens.prompts import resolve_template
+from curate.tokens.store import stored_tokens
+from curate.tokens.tokenize import own_max_length, tokenize, training_labels
+from curate.training.lora import Feature
+from curate.types import CurateError, IntArray, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The model that is trained: train.model, or else the scoring model."""
+
+    name: str
+    revision: str | None
+    is_scoring_model: bool
+
+
+def trained_model(recipe: Recipe) -> Trained:
+    """Return which model is trained."""
+    if recipe.train.model:
+        return Trained(recipe.train.model, recipe.train.revision, False)
+    return Trained(recipe.model.name, recipe.model.revision, True)
+
+
+def write_features(job: Job, rows: IntArray, path: Path) -> None:
+    """Store input ids and labels of `rows`, in their order, in the tokens of the model to train.
+
+    Raises:
+        CurateError: that model can be trained on none of them.
+    """
+    model = trained_model(job.recipe)
+    end = job.loaded.tokenizer(model.name, model.revision).eos_token_id
+    limit = _length_limit(job, model)
+    features: list[Feature] = []
+    dropped: Counter[str] = Counter()
+    for record in _tokens_to_train_on(job, rows, model):
+        if record.status == "scored":
+            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
+            features.append((ids, labels))
+        else:
+            dropped[record.status] += 1
+        job.launch.advance("training examples", len(features), len(rows), "records")
+    if not features:
+        raise CurateError(f"{model.name} can be trained on none of the kept records ({dict(dropped)})")
+    np.savez(
+        path,
+        lengths=np.array([len(ids) for ids, _ in features]),
+        ids=np.concatenate([ids for ids, _ in features]),
+        labels=np.concatenate([labels for _, labels in features]),
+        dropped=np.frombuffer(json.dumps(dropped).encode(), np.uint8),
+    )
+
+
+def _tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
+    """The tokens of `rows`: those that were scored where the model is the same, else made anew from the records."""
+    recipe = job.recipe
+    assert recipe.prompt.max_length is not None, "settled when the records were tokenised"
+    if model.is_scoring_model:
+        yield from stored_tokens(tokens(job), rows)
+        return
+    tokenizer = job.loaded.tokenizer(model.name, model.revision)
+    chosen = np.zeros(int(rows.max(initial=-1)) + 1, bool)
+    chosen[rows] = True
+    examples = compress(read_examples(recipe.data, job.settled.source), chosen)
+    yield from tokenize(
+        (replace(example, row=i) for i, example in enumerate(examples)),
+        tokenizer,
+        template=resolve_template(recipe.prompt.template, tokenizer),
+        system=recipe.prompt.system,
+        max_length=min(recipe.prompt.max_length, _length_limit(job, model)),
+        too_long=recipe.prompt.too_long,
+        allow_tokens=recipe.model.allow_tokens,
+    )
+
+
+def _length_limit(job: Job, model: Trained) -> int:
+    """Tokens that the model to train can take."""
+    tokenizer = job.loaded.tokenizer(model.name, model.revision)
+    return int(min(own_max_length(tokenizer, job.loaded.config(model.name, model.revision)), 1 << 31))
+
+
+def read_features(path: Path) -> list[Feature]:
+    """Read what `write_features` stored."""
+    with np.load(path, allow_pickle=False) as arrays:
+        cuts = np.cumsum(arrays["lengths"])[:-1]
+        return list(zip(np.split(arrays["ids"], cuts), np.split(arrays["labels"], cuts), strict=True))
+
+
+def read_dropped(path: Path) -> dict[str, int]:
+    """Read how many records `write_features` could not store, by status."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return TypeAdapter(dict[str, int]).validate_json(arrays["dropped"].tobytes())

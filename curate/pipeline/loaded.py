@@ -1,0 +1,87 @@
+"""Tokenizers, configurations and the scoring model of a job: each is loaded when first asked for, and once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from curate.config import Recipe
+from curate.types import CurateError
+
+if TYPE_CHECKING:
+    from curate.scoring.score import ScoringModel
+
+
+class Loaded:
+    """What a job has loaded so far; nothing is loaded before it is asked for.
+
+    Args:
+        trust_remote_code: run code that comes with a model.
+        offload_folder: where weights go that a device map sends to disk.
+    """
+
+    def __init__(self, *, trust_remote_code: bool, offload_folder: Path) -> None:
+        self._trust = trust_remote_code
+        self._offload_folder = offload_folder
+        self._tokenizers: dict[tuple[str, str | None], Any] = {}
+        self._configs: dict[tuple[str, str | None], Any] = {}
+        self._scoring_model: ScoringModel | None = None
+
+    def tokenizer(self, name: str, revision: str | None) -> Any:
+        """Return the tokenizer of a model."""
+        from curate.models.load import load_tokenizer
+
+        if (name, revision) not in self._tokenizers:
+            tokenizer = load_tokenizer(name, revision=revision, trust_remote_code=self._trust)
+            self._tokenizers[name, revision] = tokenizer
+        return self._tokenizers[name, revision]
+
+    def config(self, name: str, revision: str | None) -> Any:
+        """Return the configuration of a model, without its weights."""
+        from curate.models.load import load_config
+
+        if (name, revision) not in self._configs:
+            config = load_config(name, revision=revision, trust_remote_code=self._trust)
+            self._configs[name, revision] = config
+        return self._configs[name, revision]
+
+    def scoring_model(self, recipe: Recipe) -> ScoringModel:
+        """Return the scoring model, taken apart and confirmed; the same at every call.
+
+        Raises:
+            CurateError: it cannot be loaded, or would be scored wrongly.
+        """
+        if self._scoring_model is None:
+            self._scoring_model = self._load_scoring_model(recipe)
+        return self._scoring_model
+
+    def _load_scoring_model(self, recipe: Recipe) -> ScoringModel:
+        from curate.models.load import load_model, sharded_by_launcher
+        from curate.scoring.confidence import head_rows
+        from curate.scoring.exits import exit_layers
+        from curate.scoring.parts import find_parts
+        from curate.scoring.score import ScoringModel
+        from curate.scoring.selftest import confirm
+
+        if sharded_by_launcher():
+            raise CurateError(
+                "FSDP and DeepSpeed split a model to train it, not to score with it: score without them (with "
+                "model.device_map=auto on one process if the model is large), then launch curate train with them"
+            )
+        settings = recipe.model
+        model = load_model(
+            settings.name,
+            revision=settings.revision,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            device_map=settings.device_map,
+            offload_folder=self._offload_folder,
+            attention=settings.attention,
+            trust_remote_code=self._trust,
+        )
+        parts = find_parts(model)
+        layers = exit_layers(recipe.score.exits, parts.num_layers)
+        confirm(parts, layers)
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
+        return ScoringModel(parts, layers, rows)

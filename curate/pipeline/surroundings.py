@@ -1,0 +1,58 @@
+"""What a run was made with and on: versions, seed, device, git commit; for the manifest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from typing import Any
+
+from curate.config import Recipe
+from curate.models.load import resolve_device
+
+_VERSIONS = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "datasets",
+    "faiss-cpu",
+    "sentence-transformers",
+    "numpy",
+    "pyarrow",
+)
+
+
+def surroundings(recipe: Recipe) -> dict[str, Any]:
+    """Versions, seed, device and git commit, for the manifest."""
+    device = resolve_device()
+    versions = {name: _version(name) for name in ("lc-curate", *_VERSIONS)}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "git_commit": _git_commit(),
+        "model": {"name": recipe.model.name, "revision": recipe.model.revision},
+        "seed": recipe.run.seed,
+        "device": device.type if device.type == "cpu" else f"{device.type}: {_device_name(device)}",
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the working directory's repository, if it is one."""
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S607
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,0 +1,87 @@
+"""From records to work/tokens: what every score, embedding and adapter starts from. The first pass over the input."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from curate.diversity.texts import Texts, open_texts, recording
+from curate.pipeline.job import Job
+from curate.read.examples import read_examples
+from curate.run.atomic import replacing, write_json
+from curate.run.folder import Key, fingerprint, read_key
+from curate.run.stage import Outcome, Stage
+from curate.tokens.store import holds, open_tokens, write_tokens
+from curate.tokens.tokenize import tokenize
+from curate.types import STATUSES, TokenStore
+
+logger = logging.getLogger(__name__)
+
+
+def tokens(job: Job) -> TokenStore:
+    """Return the tokens of every record, made if they are not there; called by the main process.
+
+    The texts to embed are written on the way, so that the input is not read for them again.
+
+    Raises:
+        CurateError: a record that cannot be read (data.on_error=fail), or what `tokenize` refuses.
+    """
+    folder, key = job.folder.work / "tokens", job.settled.tokens_key
+    stage = Stage(job.folder, "tokens", key, (folder,))
+    record = job.folder.stage("tokens")
+    known = read_key(folder) == key and record is not None
+    if known and record and holds(folder, records=record["in"], tokens=record["tokens"]):
+        return open_tokens(folder)
+    recipe = job.recipe
+    assert recipe.prompt.max_length is not None
+    texts = job.folder.work / "texts"
+    with replacing(texts) as texts_part, replacing(folder) as part:
+        examples = recording(read_examples(recipe.data, job.settled.source), texts_part, recipe.embed.text)
+        tokenized = tokenize(
+            examples,
+            job.loaded.tokenizer(recipe.model.name, recipe.model.revision),
+            template=recipe.prompt.template,
+            system=recipe.prompt.system,
+            max_length=recipe.prompt.max_length,
+            too_long=recipe.prompt.too_long,
+            allow_tokens=recipe.model.allow_tokens,
+        )
+        for count in write_tokens(tokenized, part):
+            job.launch.advance("tokens", count, None, "records")
+        write_json(part / "key.json", key)
+        write_json(texts_part / "key.json", _texts_key(job))
+    store = open_tokens(folder)
+    stage.finish(_outcome(store))
+    if hits := int(np.count_nonzero(store.rows["control_hits"])):
+        logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
+    return store
+
+
+def embedding_texts(job: Job) -> Texts:
+    """Return the texts to embed, read from the input if they are not there; called by the main process."""
+    folder, key = job.folder.work / "texts", _texts_key(job)
+    if read_key(folder) != key:
+        with replacing(folder) as part:
+            examples = recording(read_examples(job.recipe.data, job.settled.source), part, job.recipe.embed.text)
+            for count, _ in enumerate(examples, start=1):
+                job.launch.advance("texts", count, None, "records")
+            write_json(part / "key.json", key)
+    return open_texts(folder)
+
+
+def _texts_key(job: Job) -> Key:
+    return {"tokens": fingerprint(job.settled.tokens_key), "embed.text": job.recipe.embed.text}
+
+
+def _outcome(store: TokenStore) -> Outcome:
+    statuses = np.bincount(store.rows["status"], minlength=len(STATUSES))
+    dropped: dict[str, int] = {
+        name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"
+    }
+    details = {
+        "truncated": int(store.rows["truncated"].sum()),
+        "records_with_control_tokens": int(np.count_nonzero(store.rows["control_hits"])),
+        "tokens": len(store.input_ids),
+    }
+    return Outcome(len(store), int(statuses[STATUSES.index("scored")]), dropped, details)

@@ -1,0 +1,98 @@
+"""What all stages have in common: a key, products, whether they were finished, a record, and a closing line."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curate.run.atomic import replacing
+from curate.run.folder import Key, RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished stage says of itself; rows_in = rows_out + the sum of dropped.
+
+    rows_in   records it was given
+    rows_out  records it gives on
+    dropped   how many it did not give on, by reason
+    details   further facts for the manifest, plain JSON values
+    note      end of the closing line
+    """
+
+    rows_in: int
+    rows_out: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a run.
+
+    name      its name in the manifest
+    key       what its result depends on, by name
+    products  the files it leaves; one that is gone is made again
+    started   when it began, by the monotonic clock
+    """
+
+    folder: RunFolder
+    name: str
+    key: Key
+    products: tuple[Path, ...]
+    started: float = field(default_factory=time.monotonic)
+
+    def holds(self) -> bool:
+        """Say whether an earlier call finished the stage with this very key and its products are there."""
+        return self.folder.is_done(self.name, self.key) and all(path.exists() for path in self.products)
+
+    def is_finished(self) -> bool:
+        """Say whether the stage holds, and log it if so."""
+        if self.holds():
+            logger.info("%s: finished before", self.name)
+            return True
+        return False
+
+    def refuse_change(self) -> None:
+        """Refuse another key than the stage was finished with: its result is immutable.
+
+        Raises:
+            CurateError: naming what changed.
+        """
+        record = self.folder.stage(self.name)
+        if record is not None:
+            self.folder.require_same(self.name, record["key"], self.key)
+
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Give a temporary path that takes the place of `path`; the stage counts as unfinished from then on.
+
+        Were the process killed between the replacement and the record, the new product would pass for the old one.
+        """
+        with replacing(path) as temporary:
+            yield temporary
+            self.folder.forget(self.name)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Enter the stage in the manifest, and log its closing line: in, out, dropped by reason, seconds."""
+        seconds = time.monotonic() - self.started
+        facts = {"in": outcome.rows_in, "out": outcome.rows_out, "dropped": dict(outcome.dropped)}
+        self.folder.record(self.name, self.key, **facts, **outcome.details, seconds=round(seconds, 3))
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in outcome.dropped.items())
+        logger.info(
+            "%s: %s in, %s out%s; %.1f s%s",
+            self.name,
+            f"{outcome.rows_in:,}",
+            f"{outcome.rows_out:,}",
+            f", dropped {dropped}" if dropped else "",
+            seconds,
+            f", {outcome.note}" if outcome.note else "",
+        )
