@@ -18,7 +18,7 @@ The map, in reading order:
     tables/      the Parquet files of a run, a module per schema
     run/         the machine room: folder, atomic files, lock, processes, job
     pipeline/    the only place that joins stages
-    cli.py       the command line, the only module that prints; __main__.py starts it
+    cli/         the command line, the only room that prints; __main__.py starts it
     recipes/     recipes to start from, and settings for accelerate
     demo/        the embedded model and data set
 

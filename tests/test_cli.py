@@ -134,7 +134,7 @@ def test_selecting_loads_neither_torch_nor_a_model() -> None:
         ([], "data.path is not set"),
         (["model.name=llama"], "data.path is not set"),
         (["run.dri=\u202e"], "unknown key run.dri; did you mean run.dir?"),
-        (["run.dir=no\x1b]0;title\x07"], "not valid YAML"),
+        (["run.dir=no\x1b]0;title\x07"], "data.path is not set"),
     ],
 )
 def test_a_mistake_in_the_settings_is_told_on_a_line(

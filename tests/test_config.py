@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import string
 from pathlib import Path
 from typing import Any
@@ -187,7 +189,24 @@ def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path, tex
         ("data.limit=100", 100),
         ("data.limit=null", None),
         ("data.limit=", None),
-        ("prompt.system=You are: terse", None),
+        ("prompt.system=You are: terse", "You are: terse"),
+        ("prompt.system=Answer in C#, not F # or so", "Answer in C#, not F # or so"),
+        ("prompt.system=null", None),
+        ("prompt.system=  two blanks ", "  two blanks "),
+        ('prompt.system="Hi" and "yo"', '"Hi" and "yo"'),
+        ('prompt.system="a\\nb"', "a\nb"),
+        ("model.name=my model #2", "my model #2"),
+        ("model.name=*star", "*star"),
+        ("run.dir=&a b", "&a b"),
+        ("run.dir=!!python/name:os.system x", "!!python/name:os.system x"),
+        ("run.dir=no", "no"),
+        ("run.dir=2024", "2024"),
+        ("data.path=2024-05-01", "2024-05-01"),
+        ("data.columns={instruction: q #1, output: 'a, b'}", {"instruction": "q #1", "output": "a, b"}),
+        ("model.allow_tokens=[<a #1>, &b, *c, '</x, y>']", ("<a #1>", "&b", "*c", "</x, y>")),
+        ("model.allow_tokens=[]", ()),
+        ("train.report_to=none", "none"),
+        ("select.within={ifd: [null, 1.0]}", {"ifd": (None, 1.0)}),
         ("prompt.system='You are: terse'", "You are: terse"),
         ("run.dir='no'", "no"),
         ("run.dir=a=b", "a=b"),
@@ -201,22 +220,16 @@ def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path, tex
         ("select.keep=0.5%", "0.5%"),
     ],
 )
-def test_a_value_in_a_word_is_yaml(word: str, expected: Any) -> None:
-    if word == "prompt.system=You are: terse":  # a mapping, in YAML
-        assert "is not valid YAML" in refusal(word) or "valid string" in refusal(word)
-        return
+def test_a_value_in_a_word_has_no_comments_anchors_or_tags(word: str, expected: Any) -> None:
     assert setting(load_recipe(None, [word]), word.partition("=")[0]) == expected
 
 
 @pytest.mark.parametrize(
     "word",
     [
-        "run.dir=no",
-        "run.dir=2024",
         "run.seed=-1",
         "run.seed=1.5",
         "run.seed=no",
-        "data.path=on",
         "data.limit=yes",
         "data.limit=0",
         "data.format=alpaka",
@@ -264,12 +277,28 @@ def test_a_bad_value_is_refused_by_its_key(word: str) -> None:
 
 def test_a_bad_choice_is_answered_with_the_valid_ones() -> None:
     assert "'alpaca', 'messages', 'sharegpt' or 'prompt_completion', got 'alpaka'" in refusal("data.format=alpaka")
-    assert "quote them" in refusal("run.dir=no")
 
 
-@pytest.mark.parametrize("word", ["run", "run=1", "seed=1", "run.seed", "--seed=1"])
+@pytest.mark.parametrize("word", ["run", "run=1", "seed=1", "--seed=1"])
 def test_a_word_that_sets_nothing_is_refused(word: str) -> None:
     assert refusal(word) == f"expected section.key=value, got {word!r}"
+
+
+def test_words_in_other_habits_are_answered_with_how_a_setting_is_written() -> None:
+    assert refusal("--data.path=x").endswith(": settings are written data.path=x, without dashes or blanks")
+    assert refusal("data.path").endswith(": settings are written data.path=VALUE, without dashes or blanks")
+    assert "expected \"10%\", got '0.1'" in refusal("select.keep=0.1")
+
+
+@pytest.mark.parametrize("key", ["run.dir", "data.path", "model.name", "embed.model", "train.model", "score.columns"])
+def test_a_tilde_is_the_home_folder_in_every_path(key: str) -> None:
+    assert setting(load_recipe(None, [f"{key}=~/x #1"]), key) == os.path.expanduser("~/x #1")
+    assert setting(load_recipe(None, [f"{key}=a~b"]), key) == "a~b"
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "{a: 1", "{a 1}", "[1] 2", "{a: 1, a: 2}", "[1 2"])
+def test_a_list_or_mapping_that_does_not_end_is_refused(text: str) -> None:
+    assert refusal(f"score.exits={text}").startswith(("the value of score.exits: expected ", "score.exits: "))
 
 
 def test_words_change_the_file_and_later_words_earlier_ones(tmp_path: Path) -> None:
@@ -326,9 +355,7 @@ def test_a_recipe_that_is_written_is_read_back_equal(values: dict[str, Any]) -> 
     recipe = Recipe.model_validate(tree)
     text = dump_recipe(recipe)
     assert Recipe.model_validate(yaml.safe_load(text)) == recipe
-    words = [
-        f"{section}.{name}={yaml.safe_dump(value)}" for section, own in tree.items() for name, value in own.items()
-    ]
+    words = [f"{section}.{name}={json.dumps(value)}" for section, own in tree.items() for name, value in own.items()]
     assert load_recipe(None, words) == recipe
 
 

@@ -602,13 +602,48 @@ def test_the_real_embedder_on_a_few_records() -> None:
 @pytest.mark.parametrize(
     ("verb", "message"),
     [
-        ("select", "empty holds no scores yet: run curate score"),
-        ("train", "empty holds no selection 'main' yet: run curate select"),
+        ("select", "scored holds no scores yet: run curate score"),
+        ("train", "scored holds no selection 'main' yet: run curate select"),
     ],
 )
 def test_a_verb_without_what_it_needs_says_what_to_run_first(verb: Verb, message: str) -> None:
+    do("embed", "run.dir=scored")
     with pytest.raises(CurateError, match=message):
-        do(verb, "run.dir=empty")
+        do(verb, "run.dir=scored")
+
+
+@pytest.mark.parametrize("verb", ["select", "train"])
+def test_a_verb_that_goes_on_with_a_run_makes_no_folder(verb: Verb) -> None:
+    with pytest.raises(CurateError, match="nowhere holds no run yet: run curate run or curate score"):
+        do(verb, "run.dir=nowhere")
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize("verb", ["run", "score", "embed"])
+def test_a_folder_with_other_peoples_files_is_refused_and_left_alone(verb: Verb) -> None:
+    theirs = Path("theirs/work/thesis.txt")
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("years of work")
+    with pytest.raises(CurateError, match=r"theirs holds files that are not of a run \(work\)"):
+        do(verb, "run.dir=theirs")
+    assert [str(path) for path in Path("theirs").rglob("*")] == ["theirs/work", str(theirs)]
+
+
+@pytest.mark.parametrize("part", [".lock", "work", "selections"])
+def test_nothing_is_written_or_removed_through_a_link(part: str) -> None:
+    victim = Path("victim")
+    victim.mkdir()
+    (victim / "scores").mkdir()
+    (victim / "scores" / "mine.txt").write_text("mine")
+    target = victim / "scores" / "mine.txt" if part == ".lock" else victim
+    if (RUN / part).is_dir():
+        shutil.rmtree(RUN / part)
+    else:
+        (RUN / part).unlink()
+    (RUN / part).symlink_to(target.resolve())
+    with pytest.raises(CurateError, match="is a link"):
+        do("run", "select.keep=5")
+    assert (victim / "scores" / "mine.txt").read_text() == "mine"
 
 
 def test_clusters_need_embeddings_and_other_methods_do_not() -> None:

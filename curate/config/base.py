@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from os.path import expanduser
+from typing import Annotated, Any, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+LocalPath = Annotated[str, AfterValidator(expanduser)]
+"""A path or a name on the hub; ~ stands for the home folder."""
 
 
-def is_list(value: Any) -> bool:
+def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
     """Say whether a value of a recipe is a list."""
     return isinstance(value, (list, tuple))
 
@@ -27,15 +31,14 @@ class Section(BaseModel):
         return value
 
 
-def parse_keep(value: int | str) -> int | str:
+def parse_keep(value: object) -> int | str:
     """Return a share of the input rows ("10%") or a count as it is meant; refuse everything else.
 
     >>> parse_keep("10%"), parse_keep("500"), parse_keep(20)
     ('10%', 500, 20)
     """
-    number = value if isinstance(value, int) else value.strip().removesuffix("%").strip()
     try:
-        fraction = float(number)
+        fraction = float(str(value).strip().removesuffix("%"))
         whole = int(fraction)
     except (ValueError, OverflowError):
         raise ValueError(f'expected a share such as "10%" or a count, got {value!r}') from None

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from curate.config.base import Section, parse_keep
+from curate.config.base import LocalPath, Section, parse_keep
 
 
 class Run(Section):
     """Where a run lives."""
 
-    dir: str = Field("runs/default", description="run folder; everything a run writes is inside")
+    dir: LocalPath = Field("runs/default", description="run folder; everything a run writes is inside")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
     hang_timeout: float = Field(
         900.0, gt=0, description="seconds without progress of another process after which all processes end"
@@ -22,7 +22,7 @@ class Run(Section):
 class Data(Section):
     """What is read."""
 
-    path: str = Field("", description="a file, a folder of shards, a data set saved by save_to_disk, or a hub id")
+    path: LocalPath = Field("", description="a file, a folder of shards, a data set saved by save_to_disk, or a hub id")
     split: str = Field("train", description="split of a hub data set")
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
         "auto", description="how records are laid out; auto looks at the keys of the first records"
@@ -38,9 +38,9 @@ class Data(Section):
         description="a share or a count of the records, drawn with run.seed, kept out of every selection",
     )
 
-    @field_validator("holdout")
+    @field_validator("holdout", mode="before")
     @classmethod
-    def _holdout(cls, value: int | str) -> int | str:
+    def _holdout(cls, value: object) -> int | str:
         return 0 if value in (0, "0", "0%") else parse_keep(value)
 
 
@@ -65,7 +65,7 @@ class Prompt(Section):
 class Model(Section):
     """The causal language model that scores."""
 
-    name: str = Field("", description="a hub id, a local folder, or a .gguf file")
+    name: LocalPath = Field("", description="a hub id, a local folder, or a .gguf file")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it, else float16"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.config.base import Section, parse_keep
+from curate.config.base import LocalPath, Section, is_list, parse_keep
 
 SELECTORS = (
     "clusters",
@@ -29,7 +29,7 @@ class EvaluationSet(Section):
     """A file of references that the response loss is measured on."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="its name in tables")
-    path: str = Field(description="a file, a folder, or a hub id, as data.path")
+    path: LocalPath = Field(description="a file, a folder, or a hub id, as data.path")
     split: str = Field("train", description="split of a hub data set")
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
         "auto", description="how records are laid out"
@@ -54,7 +54,7 @@ class Evaluate(Section):
     sets: tuple[EvaluationSet, ...] = Field((), description="files of references: a list of {name, path, ...}")
     holdout: bool = Field(True, description="also on data.holdout, where there is one")
     tasks: tuple[str, ...] = Field((), description="lm-eval tasks (extra eval)")
-    include_path: str | None = Field(None, description="folder of further lm-eval task files")
+    include_path: LocalPath | None = Field(None, description="folder of further lm-eval task files")
     task_limit: int | None = Field(None, gt=0, description="examples of each task")
     tokens_per_batch: int = Field(2_048, gt=0, description="padded tokens in one batch at most")
     judge: Judge | None = Field(None, description="an OpenAI-compatible judge {base_url, model}; off")
@@ -93,10 +93,10 @@ class Compare(Section):
             raise ValueError("selectors have distinct names, and there is at least one")
         return value
 
-    @field_validator("keep")
+    @field_validator("keep", mode="before")
     @classmethod
-    def _keep(cls, value: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        return tuple(parse_keep(item) for item in value)
+    def _keep(cls, value: object) -> object:
+        return tuple(parse_keep(item) for item in value) if is_list(value) else value
 
     @field_validator("seeds")
     @classmethod

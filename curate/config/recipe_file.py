@@ -11,36 +11,55 @@ from pydantic import ValidationError
 
 from curate.config import strict_yaml
 from curate.config.recipe import Recipe
+from curate.config.words import annotation_of, parse_word
 from curate.types import CurateError
 
 
 def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file (or the defaults), changed by `section.key=value` words.
+    """Return the recipe in a YAML file (or the defaults), changed by `section.key=value` words.
 
-    Values in words are YAML: `score.exits=[2,4]`, `data.limit=100`, `prompt.system=null`.
+    A word's value is text where the setting is text; see `curate.config.words`. `run.dir=~/x`, `score.exits=[2,4]`,
+    `prompt.system=null`, `data.columns.instruction=question`.
 
     Raises:
         CurateError: no such file, not YAML, an unknown or doubled key, a bad value.
     """
     tree = {} if path is None else _read(Path(path))
     for word in words:
-        key, equals, text = word.partition("=")
-        section, dot, name = key.partition(".")
-        if not equals or not dot:
-            raise CurateError(f"expected section.key=value, got {word!r}")
-        settings = tree.setdefault(section, {})
-        if not isinstance(settings, dict):
-            raise CurateError(f"recipe: {section} is a section with keys of its own, got {settings!r}")
-        head, _, rest = name.partition(".")
-        if rest:  # data.columns.instruction=question
-            settings = settings.setdefault(head, {})
-            if not isinstance(settings, dict):
-                raise CurateError(f"recipe: {section}.{head} has no keys of its own")
-        settings[rest or head] = strict_yaml.parse(text, f"the value of {key}")
+        _change(tree, word)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise CurateError("; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _change(tree: dict[str, Any], word: str) -> None:
+    """Change the tree of a recipe as a word says."""
+    key, equals, text = word.partition("=")
+    section, dot, name = key.partition(".")
+    if not equals or not dot or word.startswith("-"):
+        raise CurateError(f"expected section.key=value, got {word!r}{_how_it_is_written(word)}")
+    settings = tree.setdefault(section, {})
+    if not isinstance(settings, dict):
+        raise CurateError(f"recipe: {section} is a section with keys of its own, got {settings!r}")
+    head, _, rest = name.partition(".")
+    if not rest:
+        settings[head] = parse_word(text, annotation_of(Recipe, section, head), key)
+        return
+    inner = settings.setdefault(head, {})  # data.columns.instruction=question, compare.labels, evaluate.judge.model=x
+    if not isinstance(inner, dict):
+        raise CurateError(f"recipe: {section}.{head} has no keys of its own")
+    inner[rest] = parse_word(text, str if head == "columns" else Any, key)
+
+
+def _how_it_is_written(word: str) -> str:
+    """A hint for words in the habits of other programs: --data.path=x, data.path x."""
+    bare = word.lstrip("-")
+    section, dot, name = bare.partition("=")[0].partition(".")
+    if not dot or section not in Recipe.model_fields:
+        return ""
+    value = bare.partition("=")[2] or "VALUE"
+    return f": settings are written {section}.{name}={value}, without dashes or blanks"
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from curate.config.base import Section, parse_keep
+from curate.config.base import LocalPath, Section, parse_keep
 
 
 class SmallModel(Section):
     """The small model that scores IFD in place of the scoring model."""
 
-    model: str = Field(description="a hub id or a local folder")
+    model: LocalPath = Field(description="a hub id or a local folder")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
 
 
@@ -69,7 +69,7 @@ class Score(Section):
         False, description="also score the loss of L1-masked subnets; true or {sparsity: [...]}"
     )
     dropout: bool | Dropout = Field(False, description="also score confidence under dropout; true or {rates: [...]}")
-    columns: str | None = Field(
+    columns: LocalPath | None = Field(
         None, description="a parquet, jsonl or csv file of your own scores, joined by its column row or id"
     )
 
@@ -93,7 +93,7 @@ class Score(Section):
 class Embed(Section):
     """How records become vectors."""
 
-    model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="a hub id or a local folder")
+    model: LocalPath = Field("sentence-transformers/all-MiniLM-L6-v2", description="a hub id or a local folder")
     text: Literal["instruction", "prompt", "full"] = Field("instruction", description="which text is embedded")
     batch_size: int = Field(64, gt=0, description="texts in one batch")
 
@@ -140,16 +140,16 @@ class Select(Section):
     )
     seed: int | None = Field(None, ge=0, lt=2**31, description="default: run.seed")
 
-    @field_validator("keep")
+    @field_validator("keep", mode="before")
     @classmethod
-    def _keep(cls, value: int | str) -> int | str:
+    def _keep(cls, value: object) -> int | str:
         return parse_keep(value)
 
 
 class Train(Section):
     """The LoRA adapter."""
 
-    model: str | None = Field(None, description="model to train; default: model.name")
+    model: LocalPath | None = Field(None, description="model to train; default: model.name")
     revision: str | None = Field(None, description="commit, tag or branch of train.model")
     quantization: Literal["none", "8bit", "4bit"] = Field("none", description="4bit is QLoRA")
     rank: int = Field(16, gt=0, description="LoRA r")

@@ -43,7 +43,9 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
     folder = RunFolder(Path(recipe.run.dir))
-    with open_launch(folder, verb, progress=progress or _silent, hang_timeout=recipe.run.hang_timeout) as launch:
+    hang_timeout = recipe.run.hang_timeout
+    begin, show = verb in BEGINS, progress or _silent
+    with open_launch(folder, verb, begin=begin, progress=show, hang_timeout=hang_timeout) as launch:
         job = _settled_job(launch, recipe, verb)
         if verb == "run" and job.is_main:
             _check_ahead(job)

@@ -8,19 +8,19 @@ publishes the same bytes again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import socket
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.atomic import remove, write_json
+from curate.run.atomic import remove, write_json, write_text
+from curate.run.lock import hold
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,14 @@ def changed_names(old: Key, new: Key) -> list[str]:
     ['prompt.template']
     """
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+MARKER = ".curate"
+"""The name of the file that marks a folder as that of a run."""
+
+# What a folder may hold before its first run: a recipe that a person put there, and what a refused start has left.
+_MAY_BE_THERE = {"recipe.yaml", ".lock", "status.json"}
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.curate-(?P<kind>tmp|old)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,44 @@ class RunFolder:
                 "Set them back, or start afresh with another run.dir."
             )
 
+    def is_ours(self) -> bool:
+        """Say whether this is the folder of a run: it has our marker, or the manifest of a run."""
+        if (self.path / MARKER).is_file():
+            return True
+        try:
+            return (self.path / "manifest.json").is_file() and "stages" in self.manifest()
+        except CurateError:
+            return False
+
+    def claim(self, *, begin: bool) -> None:
+        """Make the folder ours, or refuse it. A run folder is new, empty, or that of a run.
+
+        Args:
+            begin: the verb may begin a run; only then is a folder made.
+
+        Raises:
+            CurateError: the folder holds other people's files, a part of it is a link, or there is no run to go on
+                with.
+        """
+        if not begin and not self.is_ours():
+            raise CurateError(f"{self.path} holds no run yet: run curate run or curate score with this run.dir first")
+        try:
+            if not self.is_ours():
+                if self.path.is_dir() and (others := sorted({p.name for p in self.path.iterdir()} - _MAY_BE_THERE)):
+                    raise CurateError(
+                        f"run.dir {self.path} holds files that are not of a run ({others[0]}): expected a new or empty "
+                        "folder, give another run.dir"
+                    )
+                self.path.mkdir(parents=True, exist_ok=True)
+                write_text(self.path / MARKER, "The folder of a curate run. What a run writes is inside.\n")
+        except OSError as error:
+            raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
+        for part in (".lock", "work", "selections"):
+            if (self.path / part).is_symlink():
+                raise CurateError(f"{self.path / part} is a link: expected a folder or file of the run itself")
+        if self.work.exists() and not self.work.is_dir():
+            raise CurateError(f"{self.work} is a file: expected a folder of the run, remove it")
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
@@ -122,38 +168,21 @@ class RunFolder:
         Raises:
             CurateError: another run holds it, or the folder cannot be written.
         """
-        path = self.path / ".lock"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held open as long as the lock
-        except OSError as error:
-            raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
-        with file:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # POSIX locks also hold across NFS clients
-            except (BlockingIOError, PermissionError):  # which of the two depends on the system
-                file.seek(0)
-                raise CurateError(
-                    f"another run works in {self.path} ({file.read().strip()}); wait or use another run.dir"
-                ) from None
-            except OSError as error:  # some shared file systems have no locks
-                logger.warning("%s cannot be locked (%s): do not start two runs in it", self.path, error.strerror)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+        with hold(self.path):
             yield
 
     def clean(self) -> None:
         """Remove what a killed run left half-written, and put back what it moved aside. Only under the lock."""
         for folder in ("", "work/", "work/*/", "selections/", "selections/*/"):
-            for old in self.path.glob(f"{folder}.*.curate-old"):
-                place = old.with_name(old.name[1:].rsplit(".", 2)[0])
-                if place.exists():
-                    remove(old)
+            for leftover in self.path.glob(f"{folder}.*.curate-*"):
+                match = _LEFTOVER.fullmatch(leftover.name)
+                if match is None or leftover.parent.is_symlink():
+                    continue  # somebody else's
+                place = leftover.with_name(match["name"])
+                if match["kind"] == "tmp" or place.exists():
+                    remove(leftover)
                 else:
-                    os.rename(old, place)
-            for temporary in self.path.glob(f"{folder}.*.curate-tmp"):
-                remove(temporary)
+                    os.rename(leftover, place)
         remove(self.work / "launches")
         remove(self.work / "heartbeats")
 

@@ -131,13 +131,24 @@ class Launch:
 
 
 @contextmanager
-def open_launch(folder: RunFolder, verb: str, *, progress: Progress, hang_timeout: float) -> Iterator[Launch]:
+def open_launch(
+    folder: RunFolder, verb: str, *, begin: bool, progress: Progress, hang_timeout: float
+) -> Iterator[Launch]:
     """Hold the run folder while a verb runs on the processes of this launch, and leave its outcome in status.json.
 
     SIGTERM is treated like Ctrl-C. Only the main process locks, and removes what a killed run left half-written; the
     processes meet after that, so that none has begun to write.
+
+    Args:
+        folder: of the run.
+        verb: for status.json.
+        begin: the verb may begin a run; the others go on with one.
+        progress: see `Launch`.
+        hang_timeout: see `Launch`.
     """
     processes = Processes(launcher_rank())
+    if processes.is_main:
+        folder.claim(begin=begin)
     with folder.lock() if processes.is_main else nullcontext(), _interruptible() as interrupted:
         try:
             if processes.is_main:

@@ -48,7 +48,14 @@ class Processes:
 
 def launcher_rank() -> int:
     """The rank that a launcher gave this process, known before the processes meet; 0 without a launcher."""
-    return int(os.environ.get("RANK", "0"))
+    return _number_from_launcher("RANK", 0)
+
+
+def _number_from_launcher(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isascii() or not text.isdigit():
+        raise CurateError(f"expected a number in the environment variable {name}, got {text!r}; a launcher sets it")
+    return int(text)
 
 
 def join_launch(hang_timeout: float) -> Processes:
@@ -59,7 +66,7 @@ def join_launch(hang_timeout: float) -> Processes:
             DeepSpeed without a GPU.
         TimeoutError: the others did not come within `hang_timeout` seconds.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _number_from_launcher("WORLD_SIZE", 1) == 1:
         asked = _asked_of_launcher()
         if asked > 1:
             raise CurateError(

@@ -1,0 +1,164 @@
+"""The command line: verbs and their help. `terminal` prints, `recipes` finds the recipe that the words name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from curate.cli import terminal
+from curate.cli.terminal import say
+
+if TYPE_CHECKING:
+    from curate.config import Recipe
+    from curate.pipeline import Verb
+
+app = typer.Typer(
+    help="Picks, from an instruction-tuning data set, the tenth that is worth training on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
+]
+_INPUT = ("run", "data", "prompt", "model")
+READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb reads
+    "run": (*_INPUT, "score", "embed", "cluster", "select", "train"),
+    "score": (*_INPUT, "score"),
+    "embed": (*_INPUT, "embed", "cluster"),
+    "select": ("run", "data", "cluster", "select"),
+    "train": ("run", "data", "prompt", "model", "select", "train"),
+    "doctor": ("model", "score"),
+}
+
+
+def _epilog(verb: str) -> str:
+    sections = ", ".join(READS[verb])
+    return f"Sections of the recipe that it reads: {sections}. `curate settings SECTION` lists their keys."
+
+
+@app.callback(invoke_without_command=True)
+def _curate(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        import curate
+
+        say(f"curate {curate.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=_epilog("run"))
+def run(words: _Words = None) -> None:
+    """Score, embed, select and train. Finished stages are skipped."""
+    _perform("run", _recipe(words))
+
+
+@app.command(epilog=_epilog("score"))
+def score(words: _Words = None) -> None:
+    """Score the learning complexity of every record: scores.parquet."""
+    _perform("score", _recipe(words))
+
+
+@app.command(epilog=_epilog("embed"))
+def embed(words: _Words = None) -> None:
+    """Embed and cluster the records: embeddings.npy, clusters.parquet."""
+    _perform("embed", _recipe(words))
+
+
+@app.command(epilog=_epilog("select"))
+def select(words: _Words = None) -> None:
+    """Choose records from finished scores, in moments: selections/NAME."""
+    _perform("select", _recipe(words))
+
+
+@app.command(epilog=_epilog("train"))
+def train(words: _Words = None) -> None:
+    """Train a LoRA adapter on a selection: selections/NAME/adapter."""
+    _perform("train", _recipe(words))
+
+
+@app.command()
+def demo(words: _Words = None) -> None:
+    """Do everything on the embedded model and data; settings may be changed as for run."""
+    from curate.demo.report import demo_recipe, flaw_lines
+
+    with terminal.outcome():
+        recipe = demo_recipe(words or [])
+    _perform("run", recipe)
+    for line in flaw_lines(Path(recipe.run.dir), recipe.select.name):
+        say(line)
+
+
+@app.command(epilog=_epilog("doctor"))
+def doctor(words: _Words = None) -> None:
+    """Prove that model.name=M is scored correctly on this machine."""
+    recipe = _recipe(words)
+    with terminal.outcome():
+        from curate.pipeline.doctor import examine
+
+        for line in examine(recipe):
+            say(line)
+
+
+@app.command()
+def settings(
+    section: Annotated[str | None, typer.Argument(metavar="[SECTION]", help="run, data, ...; all if left out.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a page.")] = False,
+) -> None:
+    """List every setting, its default and what it does."""
+    from curate.config.reference import as_markdown
+    from curate.config.reference import settings as settings_of
+
+    with terminal.outcome():
+        if markdown:
+            say(as_markdown(), end="")
+            return
+        for setting in settings_of(section):
+            say(f"{setting.key} = {setting.default}")
+            say(f"    {setting.description} ({setting.values})")
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe to print.")] = None) -> None:
+    """List the shipped recipes, or print one to start from."""
+    from curate.cli.recipes import shipped_recipe, shipped_recipes
+
+    with terminal.outcome():
+        if name is not None:
+            say(shipped_recipe(name), end="")
+            return
+        for stem, text in shipped_recipes().items():
+            say(f"{stem:<16} {text.partition(chr(10))[0].lstrip('# ')}")
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the command line on `words`; returns the exit code."""
+    try:
+        return int(app(list(words), prog_name="curate", standalone_mode=True) or 0)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def _recipe(words: Sequence[str] | None) -> Recipe:
+    with terminal.outcome():
+        from curate.cli.recipes import recipe_of
+
+        return recipe_of(words or [])
+    raise AssertionError
+
+
+def _perform(verb: Verb, recipe: Recipe) -> None:
+    with terminal.outcome(), terminal.progress() as progress:
+        from curate.pipeline import perform
+
+        perform(verb, recipe, progress=progress)
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,94 @@
+"""The recipe that the words of a command line name, and the recipes that ship with the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from curate.config import Recipe, load_recipe
+from curate.run.folder import RunFolder
+from curate.types import CurateError
+
+_SETTING = re.compile(r"[A-Za-z_]+\.[A-Za-z_.]+=", re.DOTALL)
+
+
+def recipe_of(words: Sequence[str]) -> Recipe:
+    """Return the recipe that the words name: a file first, or else the run folder's own if no data is named.
+
+    A recipe that lies in a run folder is that folder's, wherever the folder now is. Code that a model brings is run
+    only if a word of this command, or a recipe file that it names, says so.
+
+    Raises:
+        CurateError: what `load_recipe` refuses.
+    """
+    words = list(words)
+    path = Path(words.pop(0)).expanduser() if words and not _is_setting(words[0]) else None
+    recipe = load_recipe(path, words)
+    if path is not None:
+        return _in_its_folder(recipe, path, words)
+    own = Path(recipe.run.dir) / "recipe.yaml"
+    if recipe.data.path or recipe.model.name or not own.is_file():
+        return recipe
+    trusted = recipe.model.trust_remote_code
+    recipe = _in_its_folder(load_recipe(own, words), own, words)
+    model = recipe.model.model_copy(update={"trust_remote_code": trusted})
+    return recipe.model_copy(update={"model": model})
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a first word is a setting rather than a recipe; `data.path` alone is one that lacks its value."""
+    named = word.lstrip("-").partition(".")[0] in Recipe.model_fields
+    return bool(_SETTING.match(word)) or word.startswith("-") or (named and not Path(word).exists())
+
+
+def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
+    """A recipe in a run folder works on that folder; paths in it are looked for from where the run was begun."""
+    folder = path.parent
+    if path.name != "recipe.yaml" or not RunFolder(folder).is_ours():
+        return recipe
+    said = {word.partition("=")[0] for word in words}
+    recorded = Path(recipe.run.dir)
+    if "run.dir" not in said and not (recorded.exists() and recorded.samefile(folder)):
+        recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(folder)})})
+    bases = [Path(), folder, _begun_from(folder, recorded)]
+    for section, key in (("data", "path"), ("model", "name"), ("embed", "model"), ("train", "model")):
+        own = getattr(recipe, section)
+        value = getattr(own, key)
+        if value and f"{section}.{key}" not in said and (found := _first_there(value, bases)):
+            recipe = recipe.model_copy(update={section: own.model_copy(update={key: found})})
+    return recipe
+
+
+def _begun_from(folder: Path, recorded: Path) -> Path:
+    """The folder that a recorded relative run.dir leads from to `folder`, if it ends alike; else `folder` itself."""
+    parts = recorded.parts
+    resolved = folder.resolve()
+    if recorded.is_absolute() or resolved.parts[-len(parts) :] != parts:
+        return folder
+    return Path(*resolved.parts[: -len(parts)])
+
+
+def _first_there(value: str, bases: Sequence[Path]) -> str | None:
+    """The path from the first base where something is, as text; None if nothing is anywhere, as with a hub id."""
+    if Path(value).is_absolute():
+        return None
+    return next((str(base / value) for base in bases if (base / value).exists()), None)
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Return the texts of the shipped recipes by name."""
+    folder = Path(__file__).parents[1] / "recipes"
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
+
+
+def shipped_recipe(name: str) -> str:
+    """Return the text of a shipped recipe.
+
+    Raises:
+        CurateError: there is none of that name.
+    """
+    shipped = shipped_recipes()
+    if name not in shipped:
+        raise CurateError(f"expected one of {', '.join(shipped)}, got {name!r}")
+    return shipped[name]

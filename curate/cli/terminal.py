@@ -1,0 +1,191 @@
+"""What a person sees: lines, warnings, bars, error messages, exit codes. The only module that prints.
+
+Exit 0 done; 2 a person's mistake or a limit of the machine (one or two lines on stderr); 1 a fault of ours (with
+traceback); 130 interrupted, with the command that resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from curate.types import CurateError
+
+Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Print text to stdout; whoever reads it may have gone, which is no reason to stop."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
+        # curate score ... | head: go on without a reader. Python itself flushes stdout once more when it ends.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end of the process
+
+
+def warn(text: str) -> None:
+    """Print text to stderr; nobody there to read it is no reason to stop."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return text without terminal escapes: control characters become visible, line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+@contextmanager
+def outcome() -> Iterator[None]:
+    """Turn the ways a command can end into lines and exit codes."""
+    from curate.run.atomic import DISK_FULL
+
+    prepare_terminal()
+    try:
+        yield
+    except (CurateError, TimeoutError) as error:
+        fail(str(error), 2)
+    except KeyboardInterrupt:
+        interrupted()
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        what = f"{DISK_FULL[error.errno]} ({error.filename or error})"
+        fail(f"{what}; what is finished is kept. Make room, and the same command continues", 2)
+
+
+def interrupted() -> NoReturn:
+    """Say how an interrupted command is continued, and end with 130."""
+    command = shlex.join(["curate", *sys.argv[1:]])
+    launched = os.environ.get("WORLD_SIZE", "1") != "1"
+    how = " the same accelerate launch, or on one process" if launched else ""
+    fail(f"interrupted; what is finished is kept. Continue with{how}:\n  {command}", 130)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print a message to stderr and end with an exit code."""
+    rank = os.environ.get("RANK", "0")
+    who = "" if rank == "0" else f" (process {rank})"
+    warn(f"curate{who}: {printable(message)}")
+    raise typer.Exit(code)
+
+
+class _Lines(logging.Handler):
+    """Stage lines to stdout, warnings to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        text = printable(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            warn(f"warning: {text}")
+        else:
+            say(text)
+
+
+def prepare_terminal() -> None:
+    """Send what the package logs to the terminal; a terminal that knows only ASCII shows the rest as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # It warns, when anything imports it, of optional kernels that are not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logger = logging.getLogger("curate")
+    if not logger.handlers:
+        logger.addHandler(_Lines())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+@contextmanager
+def progress() -> Iterator[Show]:
+    """Give a function that shows progress: one bar per stage on a terminal, else a line now and then.
+
+    Only the main process shows any.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield lambda stage, done, total, unit: None
+    elif sys.stderr.isatty():
+        with _bars() as show:
+            yield show
+    else:
+        yield _now_and_then()
+
+
+@contextmanager
+def _bars() -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[share]:>4}"),
+        TextColumn("{task.fields[count]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, tuple[TaskID, float]] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def show(stage: str, done: int, total: int | None, unit: str) -> None:
+            if stage not in tasks:
+                for task, _ in tasks.values():
+                    bars.remove_task(task)
+                tasks.clear()
+                task = bars.add_task(stage, total=total, share="", count="", rate="")
+                tasks[stage] = (task, time.monotonic())
+            task, started = tasks[stage]
+            seconds = time.monotonic() - started
+            bars.update(
+                task,
+                completed=done,
+                total=total,
+                share=f"{done / total:.0%}" if total else "",
+                count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}",
+                rate=f"{done / seconds:,.0f} {unit}/s" if seconds > 1 else "",
+            )
+
+        yield show
+
+
+def _now_and_then() -> Show:
+    """A line to stderr every 30 seconds, with a rate and the time that is left."""
+    begun: dict[str, tuple[float, int]] = {}
+    last = time.monotonic()
+
+    def show(stage: str, done: int, total: int | None, unit: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        started, at = begun.setdefault(stage, (now, done))
+        if now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        rate = (done - at) / (now - started) if now > started else 0.0
+        of = f" of {total:,}" if total else ""
+        left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
+        warn(f"{stage}: {done:,}{of} {unit}, {rate:,.1f} {unit}/s{left}")
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> _duration(42), _duration(400), _duration(9000)
+    ('42 s', '7 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

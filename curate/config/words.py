@@ -1,0 +1,162 @@
+"""Words of the command line: `section.key=value`. A word has no comments, anchors or tags.
+
+What stands after the first `=` is the value. Where the setting is text, it is that text as it stands. Elsewhere it is a
+number, a word, `true`, `false`, `null`, a list `[2, 4]` or a mapping `{name: x}`; text within these may be quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Callable
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from curate.types import CurateError
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'', re.DOTALL)
+_RESOLVER = yaml.SafeLoader("")
+
+
+def parse_word(text: str, annotation: Any, key: str) -> Any:
+    """Return the value that `text` stands for in a setting of the type `annotation`.
+
+    >>> parse_word("my model #2", str, "model.name"), parse_word("null", str | None, "prompt.system")
+    ('my model #2', None)
+    >>> parse_word("[C #, 'a, b']", tuple[str, ...], "model.allow_tokens")
+    ['C #', 'a, b']
+
+    Raises:
+        CurateError: a list, mapping or quotation that does not end; `key` names the setting in messages.
+    """
+    if takes_text(annotation):
+        return None if text == "null" and type(None) in get_args(annotation) else _unquoted(text)
+    if text.startswith(("[", "{")) and annotation is not str:
+        reader = _Reader(text, f"the value of {key}")
+        value = reader.value("")
+        reader.end()
+        return value
+    return _scalar(text)
+
+
+def takes_text(annotation: Any) -> bool:
+    """Say whether a setting is text: `str`, or `str | None`; choices and numbers are not."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return set(kinds) - {type(None)} == {str}
+
+
+def annotation_of(recipe: type[BaseModel], section: str, name: str) -> Any:
+    """Return the type of a setting; Any where there is no such section or key (that is refused later, by name)."""
+    fields = recipe.model_fields
+    model = fields[section].annotation if section in fields else None
+    if not isinstance(model, type) or not issubclass(model, BaseModel) or name not in model.model_fields:
+        return Any
+    return model.model_fields[name].annotation
+
+
+def _unquoted(text: str) -> str:
+    """Text that is one quotation from end to end, without its quotes; any other as it stands."""
+    if not _QUOTED.fullmatch(text):
+        return text
+    if text[0] == "'":
+        return text[1:-1].replace("''", "'")
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text[1:-1]
+
+
+def _scalar(text: str) -> Any:
+    """A plain word as YAML reads it (a number, a boolean, null, or text), without YAML's marks."""
+    text = text.strip()
+    if _QUOTED.fullmatch(text):
+        return _unquoted(text)
+    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # of PyYAML
+    if tag == "tag:yaml.org,2002:timestamp":
+        return text
+    try:
+        return _RESOLVER.construct_object(yaml.ScalarNode(tag, text))
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+class _Reader:
+    """Reads lists and mappings in one line, from left to right."""
+
+    def __init__(self, text: str, what: str) -> None:
+        self._text, self._what, self._at = text, what, 0
+
+    def value(self, stops: str) -> Any:
+        """Read one value; a plain word ends before any of `stops`."""
+        self._skip()
+        if self._here() == "[":
+            return self._list()
+        if self._here() == "{":
+            return self._mapping()
+        return self._word(stops, _scalar)
+
+    def end(self) -> None:
+        """Refuse what stands after the value."""
+        self._skip()
+        if self._at < len(self._text):
+            raise self._refusal(f"nothing after the value, got {self._text[self._at :]!r}")
+
+    def _list(self) -> list[Any]:
+        self._at += 1
+        items: list[Any] = []
+        while self._more("]", bool(items)):
+            items.append(self.value(",]"))
+        return items
+
+    def _mapping(self) -> dict[str, Any]:
+        self._at += 1
+        items: dict[str, Any] = {}
+        while self._more("}", bool(items)):
+            key = str(self._word(":,}", _unquoted))
+            if self._here() != ":":
+                raise self._refusal(f"a colon after the key {key!r}")
+            if key in items:
+                raise self._refusal(f"every key once, got {key!r} twice")
+            self._at += 1
+            items[key] = self.value(",}")
+        return items
+
+    def _more(self, close: str, begun: bool) -> bool:
+        """Go past a comma, or past the end of a list or mapping; says whether an item follows."""
+        self._skip()
+        if begun and self._here() == ",":
+            self._at += 1
+            self._skip()
+        elif begun and self._here() != close:
+            raise self._refusal(f"a comma or {close!r}")
+        if self._here() == close:
+            self._at += 1
+            return False
+        if not self._here():
+            raise self._refusal(f"{close!r} at the end")
+        return True
+
+    def _word(self, stops: str, meaning: Callable[[str], Any]) -> Any:
+        self._skip()
+        quoted = _QUOTED.match(self._text, self._at)
+        if quoted:
+            self._at = quoted.end()
+            self._skip()
+            return _unquoted(quoted[0])
+        start = self._at
+        while self._at < len(self._text) and self._text[self._at] not in stops:
+            self._at += 1
+        return meaning(self._text[start : self._at].strip())
+
+    def _skip(self) -> None:
+        while self._here().isspace():
+            self._at += 1
+
+    def _here(self) -> str:
+        return self._text[self._at : self._at + 1]
+
+    def _refusal(self, expected: str) -> CurateError:
+        return CurateError(f"{self._what}: expected {expected}")
