@@ -287,7 +287,7 @@ def test_a_word_that_sets_nothing_is_refused(word: str) -> None:
 def test_words_in_other_habits_are_answered_with_how_a_setting_is_written() -> None:
     assert refusal("--data.path=x").endswith(": settings are written data.path=x, without dashes or blanks")
     assert refusal("data.path").endswith(": settings are written data.path=VALUE, without dashes or blanks")
-    assert "expected \"10%\", got '0.1'" in refusal("select.keep=0.1")
+    assert 'expected "10%", got 0.1' in refusal("select.keep=0.1")
 
 
 @pytest.mark.parametrize("key", ["run.dir", "data.path", "model.name", "embed.model", "train.model", "score.columns"])
