@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from curate.scoring.parts import find_parts
     from curate.scoring.score import ScoringModel, score_batch
     from curate.selection import Selection, select
-    from curate.tables.scores import read_scores
+    from curate.tables.score_columns import read_column, read_rows
     from curate.tokens.tokenize import tokenize
     from curate.training.lora import merge_adapter, train_adapter
     from curate.types import CurateError, Example, Record, Tokens, TokenStore, Turn
@@ -77,9 +77,10 @@ __all__ = [
     "merge_adapter",
     "open_source",
     "perform",
+    "read_column",
     "read_examples",
     "read_records",
-    "read_scores",
+    "read_rows",
     "score_batch",
     "select",
     "tokenize",
@@ -100,7 +101,7 @@ _OWNERS = {
     "scoring.exits": ("exit_layers",),
     "scoring.parts": ("find_parts",),
     "scoring.score": ("ScoringModel", "score_batch"),
-    "tables.scores": ("read_scores",),
+    "tables.score_columns": ("read_column", "read_rows"),
     "selection": ("Selection", "select"),
     "training.lora": ("merge_adapter", "train_adapter"),
     "types": ("CurateError", "Example", "Record", "TokenStore", "Tokens", "Turn"),

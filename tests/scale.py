@@ -66,7 +66,7 @@ def write_data(path: Path, count: int) -> None:
 
 def prepare_run(recipe: Recipe, data: Path, count: int) -> Recipe:
     """A run folder as it stands after scoring and embedding, with random numbers in it."""
-    from curate.pipeline.settle import settings
+    from curate.pipeline.settle import token_settings
     from curate.read.files import open_source, source_sha256
     from curate.run.folder import RunFolder
     from curate.tables.scores import write_scores
@@ -87,7 +87,7 @@ def prepare_run(recipe: Recipe, data: Path, count: int) -> Recipe:
         block = rng.standard_normal((min(_BLOCK, count - start), WIDTH), np.float32)
         vectors[start : start + _BLOCK] = block / np.linalg.norm(block, axis=1, keepdims=True)
     vectors.flush()
-    key = {"data": source_sha256(open_source(recipe.data)), **settings(recipe)}
+    key = {"data": source_sha256(open_source(recipe.data)), **token_settings(recipe)}
     counts = {"in": count, "out": count, "dropped": {}}
     run.record("scores", key, **counts)
     run.record("embeddings", key, **counts)

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.selection import REASONS, Selection
+from curate.tables.chunks import read_chunk, write_chunk
 from curate.tables.clusters import read_clusters, write_clusters
-from curate.tables.scores import read_chunk, read_scored, read_scores, stored_exits, write_chunk, write_scores
+from curate.tables.score_columns import read_column, read_rows, read_scored, stored_exits
+from curate.tables.scores import add_columns, write_rows, write_scores
 from curate.tables.selection import read_kept, write_selection
 from curate.types import CONTEXT, ROW, SCORED, STATUSES, BatchScores, CurateError, TokenStore
 
@@ -88,7 +91,7 @@ def test_perplexity_is_null_where_the_full_model_is_no_exit(tmp_path: Path) -> N
     path = tmp_path / "scores.parquet"
     write_scores(path, table_of(["scored"]), [scores_of([0])], layers=(1, 2), num_layers=3)
     assert pq.read_table(path)["perplexity"].null_count == 1
-    assert np.isnan(read_scores(path, by="perplexity").score).all()
+    assert np.isnan(read_column(path, "perplexity")).all()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,8 @@ def test_a_row_that_is_missing_or_doubled_stops_publication(
 
 
 def test_what_a_selection_needs_is_read_back(tmp_path: Path) -> None:
-    scores = read_scores(small(tmp_path))
+    path = small(tmp_path)
+    scores = read_rows(path)
     assert [STATUSES[code] for code in scores.status] == [
         "scored",
         "empty_response",
@@ -120,33 +124,37 @@ def test_what_a_selection_needs_is_read_back(tmp_path: Path) -> None:
         "too_long",
         "scored",
     ]
-    np.testing.assert_array_equal(scores.score, [1 - 3 / 32, np.nan, 1 - 9 / 32, np.nan, np.nan, 1 - 18 / 32])
+    np.testing.assert_array_equal(
+        read_column(path, "complexity"), [1 - 3 / 32, np.nan, 1 - 9 / 32, np.nan, np.nan, 1 - 18 / 32]
+    )
     assert scores.response_tokens.tolist() == [3, 0, 3, 0, 0, 3]
     assert read_scored(tmp_path / "scores.parquet").tolist() == [True, False, True, False, False, True]
 
 
 def test_complexity_is_recomputed_from_a_subset_of_the_exits(tmp_path: Path) -> None:
     path = small(tmp_path)
-    np.testing.assert_array_equal(read_scores(path, exits=[3]).score, [7 / 8, np.nan, 5 / 8, np.nan, np.nan, 1 / 4])
-    np.testing.assert_array_equal(read_scores(path, exits=(1, 3)).score, read_scores(path).score)
+    np.testing.assert_array_equal(
+        read_column(path, "complexity", exits=[3]), [7 / 8, np.nan, 5 / 8, np.nan, np.nan, 1 / 4]
+    )
+    np.testing.assert_array_equal(read_column(path, "complexity", exits=(1, 3)), read_column(path, "complexity"))
 
 
 @pytest.mark.parametrize("column", ["perplexity", "response_tokens", "prompt_tokens"])
 def test_any_number_can_be_sorted_by(tmp_path: Path, column: str) -> None:
     path = small(tmp_path)
     expected = [np.nan if v is None else v for v in pq.read_table(path)[column].to_pylist()]
-    np.testing.assert_array_equal(read_scores(path, by=column).score, expected)
+    np.testing.assert_array_equal(read_column(path, column), expected)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"by": "ifd"}, "the score columns are prompt_tokens, response_tokens, complexity, perplexity, got ifd"),
-        ({"by": "confidence"}, "got confidence"),
-        ({"by": "status"}, "got status"),
+        ({"name": "ifd"}, "the score columns are prompt_tokens, response_tokens, complexity, perplexity, got ifd"),
+        ({"name": "confidence"}, "got confidence"),
+        ({"name": "status"}, "got status"),
         ({"exits": [2]}, r"the stored exits are \[1, 3\], got \[2\]"),
         ({"exits": []}, "the stored exits are"),
-        ({"exits": [1], "by": "perplexity"}, "does not go with select.by=perplexity"),
+        ({"exits": [1], "name": "perplexity"}, "does not go with select.by=perplexity"),
     ],
 )
 def test_a_column_or_exit_that_is_not_there_is_refused(
@@ -154,7 +162,7 @@ def test_a_column_or_exit_that_is_not_there_is_refused(
 ) -> None:
     path = small(tmp_path)
     with pytest.raises(CurateError, match=message):
-        read_scores(path, **options)  # type: ignore[arg-type]
+        read_column(path, **{"name": "complexity", **options})  # type: ignore[arg-type]
 
 
 @given(st.lists(st.sampled_from([0, 1, 2, 255, 256, 65_536, 2**24, 2**31]), min_size=1, max_size=12))
@@ -165,7 +173,7 @@ def test_records_with_one_id_form_a_group_and_others_none(
     path = tmp_path_factory.mktemp("scores") / "scores.parquet"
     table, rows = table_of(["scored"] * len(ids), ids=ids), range(len(ids))
     write_scores(path, table, [scores_of(rows)], layers=LAYERS, num_layers=NUM_LAYERS)
-    duplicate_ids = read_scores(path).duplicate_ids.tolist()
+    duplicate_ids = read_rows(path).duplicate_ids.tolist()
     for row in rows:
         same = [other for other in rows if ids[other] == ids[row]]
         assert [other for other in rows if duplicate_ids[other] == duplicate_ids[row] >= 0] == (
@@ -186,9 +194,9 @@ def test_more_rows_than_a_row_group_holds(tmp_path: Path) -> None:
     assert pq.ParquetFile(path).num_row_groups == 2
     assert list(tmp_path.iterdir()) == [path]
 
-    scores = read_scores(path)
+    scores = read_rows(path)
     expected = np.where(table.rows["status"] == 0, 1 - 1.5 * (np.arange(MANY) % 8 + 1) / 16, np.nan)
-    np.testing.assert_array_equal(scores.score, expected)
+    np.testing.assert_array_equal(read_column(path, "complexity"), expected)
     np.testing.assert_array_equal(scores.response_tokens, table.rows["scored"])
     np.testing.assert_array_equal(read_scored(path), table.rows["status"] == 0)
     np.testing.assert_array_equal(scores.duplicate_ids, np.where(ids == 7, 0, -1))
@@ -240,3 +248,60 @@ def test_a_chunk_is_stored_bit_by_bit(tmp_path: Path, split: bool) -> None:
         ours, theirs = getattr(again, name), getattr(chunk, name)
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_rows_in_another_order_are_joined_by_row(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    rows, complexity, scored = read_rows(path), read_column(path, "complexity"), read_scored(path)
+    table = pq.read_table(path)
+    pq.write_table(table.take([3, 1, 5, 0, 2, 4]), path)
+    np.testing.assert_array_equal(read_column(path, "complexity"), complexity)
+    np.testing.assert_array_equal(read_scored(path), scored)
+    again = read_rows(path)
+    for name in ("status", "response_tokens", "duplicate_ids"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(rows, name))
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4, 4], [1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, -1]])
+def test_a_row_that_is_missing_doubled_or_foreign_is_damage(tmp_path: Path, rows: list[int]) -> None:
+    path = small(tmp_path)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "row", pa.array(rows)), path)
+    with pytest.raises(CurateError, match=r"scores\.parquet is damaged .* remove it, and curate score makes it again"):
+        read_column(path, "complexity")
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", None])
+def test_a_damaged_or_missing_file_is_told_by_name(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "scores.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CurateError, match=r"scores\.parquet is (damaged|missing).*curate score makes it again"):
+        read_rows(path)
+
+
+def test_a_further_score_adds_its_columns_and_changes_nothing(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    before = pq.read_table(path)
+    ifd = np.array([0.5, np.nan, 2.0, np.inf, np.nan, 1.0])
+    add_columns(path, tmp_path / "more.parquet", {"ifd": ifd}, {"ifd": "high = hard"})
+    after = pq.read_table(tmp_path / "more.parquet")
+    assert after.select(before.column_names).equals(before)
+    assert after["ifd"].to_pylist() == [0.5, None, 2.0, None, None, 1.0]
+    assert json.loads(after.schema.metadata[b"curate"]) == {
+        **json.loads(before.schema.metadata[b"curate"]),
+        "ifd": "high = hard",
+    }
+
+
+def test_complexity_joins_scores_that_were_there_before_it(tmp_path: Path) -> None:
+    path, store = tmp_path / "scores.parquet", table_of(["scored", "too_long", "scored"])
+    write_rows(path, store)
+    assert stored_exits(pq.read_schema(path)) == []
+    assert pq.read_table(path)["response_tokens"].to_pylist() == [3, None, 3]
+    add_columns(path, tmp_path / "own.parquet", {"mine": np.array([1.0, 2.0, 3.0])}, {"mine": "a person's"})
+    chunks = [scores_of([0, 2])]
+    write_scores(path, store, chunks, layers=LAYERS, num_layers=NUM_LAYERS, earlier=tmp_path / "own.parquet")
+    assert read_column(path, "mine").tolist() == [1, 2, 3]
+    assert np.isfinite(read_column(path, "complexity")).tolist() == [True, False, True]
+    assert json.loads(pq.read_schema(path).metadata[b"curate"])["mine"] == "a person's"

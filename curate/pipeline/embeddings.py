@@ -24,7 +24,7 @@ from curate.pipeline.tokens import embedding_texts, tokens
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import read_key
 from curate.run.stage import Outcome, Stage
-from curate.tables.scores import read_scored
+from curate.tables.score_columns import read_scored
 from curate.types import STATUSES
 
 _CHUNK_ROWS = 1024

@@ -27,7 +27,8 @@ from curate.run.folder import read_key
 from curate.run.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel, join_scores
-from curate.tables.scores import read_chunk, write_chunk, write_scores
+from curate.tables.chunks import read_chunk, write_chunk
+from curate.tables.scores import write_scores
 from curate.tokens.store import open_tokens
 from curate.types import STATUSES, BatchScores, CurateError, TokenStore
 

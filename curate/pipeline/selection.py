@@ -14,7 +14,7 @@ from curate.run.stage import Outcome, Stage
 from curate.selection import Selection, count_reasons, keep_count, reason_codes
 from curate.selection import select as choose
 from curate.tables.clusters import read_clusters
-from curate.tables.scores import read_scores
+from curate.tables.score_columns import read_column, read_rows
 from curate.tables.selection import write_selection
 from curate.types import CurateError
 
@@ -83,14 +83,15 @@ def _seed(job: Job) -> int:
 
 def _choose(job: Job) -> tuple[Selection, Any]:
     chosen = job.recipe.select
-    scores = read_scores(job.folder.path / "scores.parquet", by=chosen.by, exits=chosen.exits)
+    path = job.folder.path / "scores.parquet"
+    scores, score = read_rows(path), read_column(path, chosen.by, exits=chosen.exits)
     clusters = job.folder.path / "clusters.parquet"
     labels = read_clusters(clusters) if clusters.exists() else None
     reason = reason_codes(scores.status, scores.response_tokens, min_response_tokens=chosen.min_response_tokens)
     selection = choose(
-        scores.score,
+        score,
         reason=reason,
-        count=keep_count(chosen.keep, len(scores.score)),
+        count=keep_count(chosen.keep, len(score)),
         method=chosen.method,  # type: ignore[arg-type]  # flexrand and k_center are not wired yet
         order=chosen.order,
         quota=chosen.quota,

@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_ROW_GROUP = 65_536
+from curate.tables.parquet import ROW_GROUP, by_row, open_table
 
 
 def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]) -> None:
     """Columns row, cluster (null where the record has no embedding) and distance to the cluster's centroid."""
     schema = pa.schema([("row", pa.int64()), ("cluster", pa.int32()), ("distance", pa.float32())])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, len(labels), _ROW_GROUP):
-            part = slice(start, start + _ROW_GROUP)
+        for start in range(0, len(labels), ROW_GROUP):
+            part = slice(start, start + ROW_GROUP)
             missing = labels[part] < 0
             columns = [
                 pa.array(np.arange(start, start + len(missing))),
@@ -28,9 +28,12 @@ def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDAr
 
 
 def read_clusters(path: Path) -> npt.NDArray[np.int32]:
-    """Cluster of every row, int32 [N], -1 where it has none."""
-    file = pq.ParquetFile(path, memory_map=True)
-    labels = np.empty(file.metadata.num_rows, np.int32)
-    for batch in file.iter_batches(_ROW_GROUP, columns=["row", "cluster"]):
-        labels[batch["row"]] = batch["cluster"].fill_null(-1)
+    """Cluster of every row, int32 [N], -1 where it has none.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    labels = np.empty(open_table(path, "embed").metadata.num_rows, np.int32)
+    for rows, batch in by_row(path, "embed", ["cluster"]):
+        labels[rows] = batch["cluster"].fill_null(-1)
     return labels

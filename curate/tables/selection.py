@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.selection import REASONS, Selection
-
-_ROW_GROUP = 65_536
+from curate.tables.parquet import by_row, open_table
 
 
 def write_selection(
@@ -36,8 +35,7 @@ def write_selection(
     )
     names = np.array(REASONS, dtype=object)
     with pq.ParquetWriter(path, schema, use_dictionary=["reason"], compression="zstd") as writer:
-        for ids in pq.ParquetFile(scores_path, memory_map=True).iter_batches(_ROW_GROUP, columns=["row", "id"]):
-            rows = ids["row"].to_numpy()
+        for rows, ids in by_row(scores_path, "score", ["id"]):
             rank = selection.rank[rows]
             cluster = np.full(len(rows), -1, np.int32) if labels is None else labels[rows]
             columns = [
@@ -52,6 +50,12 @@ def write_selection(
 
 
 def read_kept(path: Path) -> npt.NDArray[np.bool_]:
-    """Which rows a selection keeps, bool [N]."""
-    kept: npt.NDArray[np.bool_] = pq.read_table(path, columns=["kept"])["kept"].to_numpy()
+    """Read which rows a selection keeps, bool [N].
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    kept = np.zeros(open_table(path, "select").metadata.num_rows, bool)
+    for rows, batch in by_row(path, "select", ["kept"]):
+        kept[rows] = batch["kept"]
     return kept

@@ -1,0 +1,128 @@
+"""Reading scores.parquet: statuses, duplicates and columns of numbers, joined by `row`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curate.scoring.confidence import complexity
+from curate.tables.parquet import by_row, open_table, told_by_name
+from curate.types import STATUSES, CurateError, FloatArray
+
+METADATA = b"curate"
+_VERB = "score"
+_ID = np.dtype([("head", "S16"), ("row", ">u4")])  # half of a SHA-256; as bytes these sort by head, then by row
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What stands in scores.parquet of every record, whatever was scored.
+
+    status           uint8 [N], index into STATUSES
+    response_tokens  int32 [N], 0 where null
+    duplicate_ids    int32 [N], from 0 and equal for records with the same id (exact duplicates); -1 where no
+                     other record has the id
+    """
+
+    status: npt.NDArray[np.uint8]
+    response_tokens: npt.NDArray[np.int32]
+    duplicate_ids: npt.NDArray[np.int32]
+
+
+def read_rows(path: Path) -> Rows:
+    """Read statuses, lengths and which records are exact duplicates.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    num_rows = open_table(path, _VERB).metadata.num_rows
+    rows, numbers = _duplicates(path, num_rows)  # first, before other columns take memory too
+    duplicate_ids = np.full(num_rows, -1, np.int32)
+    duplicate_ids[rows] = numbers
+    status, tokens = np.empty(num_rows, np.uint8), np.empty(num_rows, np.int32)
+    codes = {name: code for code, name in enumerate(STATUSES)}
+    for part, batch in by_row(path, _VERB, ["status", "response_tokens"]):
+        with told_by_name(path, _VERB):
+            status[part] = [codes[s] for s in batch["status"].to_pylist()]
+        tokens[part] = batch["response_tokens"].fill_null(0)
+    return Rows(status, tokens, duplicate_ids)
+
+
+def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) -> FloatArray:
+    """Read a column of numbers, float64 [N], NaN where null; `exits` recomputes complexity from some stored exits.
+
+    Raises:
+        CurateError: no column of numbers of that name; exits that were not stored; the file is missing or damaged.
+    """
+    schema = open_table(path, _VERB).schema_arrow
+    column = "confidence" if exits is not None else name
+    _check_column(schema, name, exits)
+    keep = [stored_exits(schema).index(k) for k in exits] if exits is not None else []
+    out = np.full(open_table(path, _VERB).metadata.num_rows, np.nan)
+    for part, batch in by_row(path, _VERB, [column]):
+        out[part] = _numbers_of(batch[column], keep)
+    return out
+
+
+def read_scored(path: Path) -> npt.NDArray[np.bool_]:
+    """Read which rows have the status scored, bool [N]."""
+    scored = np.zeros(open_table(path, _VERB).metadata.num_rows, bool)
+    for part, batch in by_row(path, _VERB, ["status"]):
+        scored[part] = pc.equal(batch["status"], "scored")
+    return scored
+
+
+def score_columns(path: Path) -> list[str]:
+    """Return the names of the columns of numbers, one number a record."""
+    schema = open_table(path, _VERB).schema_arrow
+    return [f.name for f in schema if pa.types.is_floating(f.type) or f.name.endswith("_tokens")]
+
+
+def stored_exits(schema: pa.Schema) -> list[int]:
+    """Return the layers whose confidence scores.parquet holds; none before complexity was scored."""
+    exits: list[int] = json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("exits", [])
+    return exits
+
+
+def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
+    """The rows that share their id with another row, and the number from 0 of that id for each of them.
+
+    Sorted in place, 20 bytes a row: `np.unique` with its inverse would take three times that.
+    """
+    ids = np.empty(num_rows, _ID)
+    for part, batch in by_row(path, _VERB, ["id"]):
+        with told_by_name(path, _VERB):
+            ids["head"][part] = np.frombuffer(bytes.fromhex("".join(batch["id"].to_pylist())), "S32")
+        ids["row"][part] = part
+    ids.view("S20").sort()
+    repeats = np.append(False, ids["head"][1:] == ids["head"][:-1])
+    shared = np.flatnonzero(repeats | np.append(repeats[1:], False))
+    return ids["row"][shared], np.cumsum(~repeats[shared], dtype=np.int32) - 1
+
+
+def _numbers_of(values: pa.Array, keep: Sequence[int]) -> FloatArray:
+    if not keep:
+        numbers: FloatArray = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        return numbers
+    scored = values.is_valid().to_numpy(zero_copy_only=False)
+    out = np.full(len(values), np.nan)
+    out[scored] = complexity(values.flatten().to_numpy().reshape(int(scored.sum()), -1)[:, list(keep)])
+    return out
+
+
+def _check_column(schema: pa.Schema, name: str, exits: Sequence[int] | None) -> None:
+    numeric = [f.name for f in schema if pa.types.is_floating(f.type) or f.name.endswith("_tokens")]
+    if exits is not None:
+        if name != "complexity":
+            raise CurateError(f"select.exits recomputes complexity; it does not go with select.by={name}")
+        if unknown := sorted(set(exits) - set(stored_exits(schema))) or not exits:
+            raise CurateError(f"select.exits: the stored exits are {stored_exits(schema)}, got {unknown}")
+    elif name not in numeric:
+        raise CurateError(f"select.by: the score columns are {', '.join(numeric)}, got {name}")
