@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from curate.pipeline.compute import (
     batch_scores,
@@ -19,6 +18,7 @@ from curate.pipeline.compute import (
     settled_tokens_per_batch,
 )
 from curate.pipeline.job import Job
+from curate.pipeline.parts import BatchFunction, Part, compute_part, finished_chunks, refuse_non_finite, stored_chunks
 from curate.pipeline.settle import save_recipe
 from curate.pipeline.surroundings import surroundings
 from curate.pipeline.tokens import tokens
@@ -26,17 +26,14 @@ from curate.run.atomic import write_json
 from curate.run.folder import read_key
 from curate.run.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
-from curate.scoring.score import ScoringModel, join_scores
-from curate.tables.chunks import read_chunk, write_chunk
+from curate.scoring.score import ScoringModel
 from curate.tables.scores import write_scores
 from curate.tokens.store import open_tokens
-from curate.types import STATUSES, BatchScores, CurateError, TokenStore
+from curate.types import TokenStore
 
 logger = logging.getLogger(__name__)
 
-MAX_NON_FINITE = 0.01
 _REUSE = "prefixes computed once"  # in the key of unfinished chunks
-_NON_FINITE = STATUSES.index("non_finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ def score(job: Job) -> Job:
         return job
     store = open_tokens(job.folder.work / "tokens")
     plan = plan_batches_of(store, prepared.tokens_per_batch, reuse_prefixes=prepared.reuse_prefixes)
-    chunks = _score_chunks(job, store, plan, set(prepared.finished))
+    chunks = compute_part(job, _part(job, store, plan), set(prepared.finished))
     if job.is_main:
         _publish(job, store, plan, chunks, started)
     return job
@@ -89,21 +86,18 @@ def _prepare(job: Job) -> Prepared:
         save_recipe(job.folder.path, job.recipe)
         return Prepared(True, tokens_per_batch)
     store = tokens(job)
-
-    def load() -> ScoringModel:
-        with job.launch.heartbeat.kept_up():
-            return job.loaded.scoring_model(job.recipe)
-
     finished: list[int] = []
     if (known := read_key(chunks)) is not None:
         job.folder.require_same("scores", known, {**_stage(job).key, _REUSE: known.get(_REUSE)})
         reuse_prefixes = bool(known.get(_REUSE))
         plan = plan_batches_of(store, tokens_per_batch, reuse_prefixes=reuse_prefixes)
-        finished = _finished(job, chunks, plan)
+        finished = finished_chunks(job, _part(job, store, plan))
     else:
-        reuse_prefixes = may_reuse_prefixes(load, store, tokens_per_batch)
+        reuse_prefixes = may_reuse_prefixes(lambda: _load(job), store, tokens_per_batch)
         if job.settled.fit_batches:
-            tokens_per_batch = fitting_tokens_per_batch(load, store, tokens_per_batch, reuse_prefixes=reuse_prefixes)
+            tokens_per_batch = fitting_tokens_per_batch(
+                lambda: _load(job), store, tokens_per_batch, reuse_prefixes=reuse_prefixes
+            )
             job = _with_tokens_per_batch(job, tokens_per_batch)
         shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
         write_json(chunks / "key.json", {**_stage(job).key, _REUSE: reuse_prefixes})
@@ -119,62 +113,31 @@ def _with_tokens_per_batch(job: Job, tokens_per_batch: int) -> Job:
     return replace(job, settled=settled)
 
 
-def _finished(job: Job, folder: Path, plan: BatchPlan) -> list[int]:
-    """The chunks that hold what the plan says; it is made anew by every call, and another version's may differ."""
+def _part(job: Job, store: TokenStore, plan: BatchPlan) -> Part:
+    @contextmanager
+    def whole_model(subnet: int) -> Iterator[BatchFunction]:
+        yield batch_scores(lambda: _load(job), store, plan)  # not loaded where nothing is left to do
 
-    def read(path: Path) -> None:
-        if not np.array_equal(read_chunk(path).rows, plan.rows_of_chunk(int(path.stem))):
-            raise ValueError("not the records of this chunk")
-
-    return job.launch.finished_chunks(folder, read)
+    return Part("scores", job.folder.work / "scores", store, plan, 1, whole_model)
 
 
-def _score_chunks(job: Job, store: TokenStore, plan: BatchPlan, finished: Collection[int]) -> list[Path]:
-    def load() -> ScoringModel:  # not called where nothing is left to do
-        with job.launch.heartbeat.kept_up():
-            return job.loaded.scoring_model(job.recipe)
-
-    scores_of = batch_scores(load, store, plan)
-    alone = job.launch.processes.count == 1
-    done = sum(len(plan.rows_of_chunk(chunk)) for chunk in finished) if alone else 0
-    bad = 0
-    told = False
-
-    def compute(chunk: int) -> BatchScores:
-        nonlocal done, bad, told
-        parts = []
-        for batch in range(plan.chunks[chunk], plan.chunks[chunk + 1]):
-            scores = scores_of(batch)
-            parts.append(scores)
-            done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
-            job.launch.advance("scores", done, len(plan.order) if alone else None, "records")
-        _refuse_non_finite(job, bad, len(store))
-        joined = join_scores(parts)
-        if joined.split and not told:
-            told = True
-            logger.warning("out of memory: batches that do not fit are halved (score.tokens_per_batch is their size)")
-        return joined
-
-    return job.launch.compute_chunks(
-        job.folder.work / "scores", plan.num_chunks, compute, write_chunk, finished=finished
-    )
+def _load(job: Job) -> ScoringModel:
+    with job.launch.heartbeat.kept_up():
+        return job.loaded.scoring_model(job.recipe)
 
 
 def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], started: float) -> None:
-    stage, split = _stage(job, started), list[int]()
-
-    def stored() -> Iterator[BatchScores]:
-        for number, path in enumerate(chunks):
-            scores = read_chunk(path)
-            if scores.split:
-                split.append(number)
-            job.launch.heartbeat.beat()
-            yield scores
-
-    with stage.replacing(job.folder.path / "scores.parquet") as temporary:
-        layers = job.settled.scores_key["score.exits"]
-        counts = write_scores(temporary, store, stored(), layers=layers, num_layers=job.settled.num_layers)
-        _refuse_non_finite(job, counts["non_finite"], len(store))
+    stage, split, path = _stage(job, started), list[int](), job.folder.path / "scores.parquet"
+    with stage.replacing(path) as temporary:
+        counts = write_scores(
+            temporary,
+            store,
+            stored_chunks(job, chunks, split),
+            layers=job.settled.scores_key["score.exits"],
+            num_layers=job.settled.num_layers,
+            earlier=path if path.exists() else None,
+        )
+        refuse_non_finite(job, job.folder.work / "scores", counts["non_finite"], len(store))
     rows_out = counts.pop("scored", 0)
     details = _details(job, store, plan, split, time.monotonic() - started)
     note = f"{details['tokens_per_second']:,} tokens/s"
@@ -190,14 +153,3 @@ def _details(job: Job, store: TokenStore, plan: BatchPlan, split: list[int], sec
         "imbalance": round(imbalance(plan.chunk_costs, job.launch.processes.count), 4),
         "chunks_split_by_out_of_memory": split,
     }
-
-
-def _refuse_non_finite(job: Job, count: int, total: int) -> None:
-    if count <= MAX_NON_FINITE * total:
-        return
-    # Another dtype may then start afresh in this folder; other processes may still be writing chunks there.
-    (job.folder.work / "scores" / "key.json").unlink(missing_ok=True)
-    raise CurateError(
-        f"{count} of {total} records have scores that are not finite (at most {MAX_NON_FINITE:.0%} are allowed): "
-        f"model.dtype={job.recipe.model.dtype} overflows; use model.dtype=bfloat16 or float32"
-    )

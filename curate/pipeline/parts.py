@@ -1,0 +1,126 @@
+"""A part of a score: sequences, computed in one or several subnets, chunk by chunk, by every process of the launch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from curate.pipeline.job import Job
+from curate.scoring.batches import BatchPlan
+from curate.scoring.score import join_scores
+from curate.tables.chunks import read_chunk, write_chunk
+from curate.types import STATUSES, BatchScores, CurateError, TokenStore
+
+logger = logging.getLogger(__name__)
+
+MAX_NON_FINITE = 0.01
+_NON_FINITE = STATUSES.index("non_finite")
+
+BatchFunction = Callable[[int], BatchScores]  # number of a batch -> its scores
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is computed: every batch of a plan, once for every subnet.
+
+    name         of its progress bar
+    folder       where its chunks lie until they are published
+    store        the sequences
+    plan         their batches
+    num_subnets  S; chunk s * plan.num_chunks + c holds the records of chunk c in subnet s
+    subnet       opens subnet s and gives a function from the number of a batch to its scores
+    """
+
+    name: str
+    folder: Path
+    store: TokenStore
+    plan: BatchPlan
+    num_subnets: int
+    subnet: Callable[[int], AbstractContextManager[BatchFunction]]
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks of all subnets."""
+        return self.num_subnets * self.plan.num_chunks
+
+
+def finished_chunks(job: Job, part: Part) -> list[int]:
+    """Return the chunks that hold what the plan says.
+
+    The plan is made anew by every call, and that of another version may differ.
+    """
+
+    def read(path: Path) -> None:
+        number = int(path.stem)
+        if number >= part.num_chunks:
+            raise ValueError("no such chunk")
+        if not np.array_equal(read_chunk(path).rows, part.plan.rows_of_chunk(number % part.plan.num_chunks)):
+            raise ValueError("not the records of this chunk")
+
+    return job.launch.finished_chunks(part.folder, read)
+
+
+def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
+    """Compute the chunks of this process that are not `finished`; returns the files of all chunks.
+
+    Raises:
+        CurateError: more than 1 % of the scores are not finite.
+    """
+    plan, alone = part.plan, job.launch.processes.count == 1
+    total = part.num_subnets * len(plan.order)
+    done = sum(len(plan.rows_of_chunk(chunk % plan.num_chunks)) for chunk in finished) if alone else 0
+    bad, told, opened = 0, False, -1
+    scores_of: BatchFunction | None = None
+    with ExitStack() as stack:
+
+        def compute(chunk: int) -> BatchScores:
+            nonlocal done, bad, told, opened, scores_of
+            subnet, number = divmod(chunk, plan.num_chunks)
+            if subnet != opened or scores_of is None:  # chunks come subnet by subnet
+                stack.close()
+                scores_of, opened = stack.enter_context(part.subnet(subnet)), subnet
+            parts = []
+            for batch in range(plan.chunks[number], plan.chunks[number + 1]):
+                scores = scores_of(batch)
+                parts.append(scores)
+                done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
+                job.launch.advance(part.name, done, total if alone else None, "records")
+            refuse_non_finite(job, part.folder, bad, part.num_subnets * len(part.store))
+            joined = join_scores(parts)
+            if joined.split and not told:
+                told = True
+                logger.warning("out of memory: batches that do not fit are halved (score.tokens_per_batch)")
+            return joined
+
+        return job.launch.compute_chunks(part.folder, part.num_chunks, compute, write_chunk, finished=finished)
+
+
+def stored_chunks(job: Job, paths: list[Path], split: list[int]) -> Iterator[BatchScores]:
+    """Read chunks one by one; the numbers of those that an out-of-memory has split are put into `split`."""
+    for number, path in enumerate(paths):
+        scores = read_chunk(path)
+        if scores.split:
+            split.append(number)
+        job.launch.heartbeat.beat()
+        yield scores
+
+
+def refuse_non_finite(job: Job, folder: Path, count: int, total: int) -> None:
+    """Refuse a pass in which more than 1 % of the scores are not finite.
+
+    Raises:
+        CurateError: so.
+    """
+    if count <= MAX_NON_FINITE * total:
+        return
+    # Another dtype may then start afresh in this folder; other processes may still be writing chunks there.
+    (folder / "key.json").unlink(missing_ok=True)
+    raise CurateError(
+        f"{count} of {total} records have scores that are not finite (at most {MAX_NON_FINITE:.0%} are allowed): "
+        f"model.dtype={job.recipe.model.dtype} overflows; use model.dtype=bfloat16 or float32"
+    )
