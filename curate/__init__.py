@@ -15,6 +15,8 @@ The map, in reading order:
     selection/   which records are kept, exact in number; numpy only
     publish/     the kept records as other programs read them
     training/    the LoRA adapter, with Trainer and PEFT
+    evaluation/  response losses on references, lm-eval tasks, a judge
+    compare/     differences with intervals, overlaps, labels, and the table
     tables/      the Parquet files of a run, a module per schema
     run/         the machine room: folder, atomic files, lock, processes, job
     pipeline/    the only place that joins stages

@@ -36,14 +36,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "selection": {"types"},
     "publish": {"types", "config", "read", "tokens"},
     "training": {"types", "config", "models"},
-    "tables": {"types", "scoring", "selection"},
+    "evaluation": {"types", "scoring", "tokens"},
+    "compare": {"types", "evaluation"},
+    "tables": {"types", "scoring", "selection", "evaluation", "compare"},
 }
-STAGES = ("read", "tokens", "scoring", "diversity", "selection", "publish", "training")
+STAGES = ("read", "tokens", "scoring", "diversity", "selection", "publish", "training", "evaluation", "compare")
 
 OWNERS = {  # the modules that load a heavy library
     "faiss": {"curate.diversity.cluster"},
     "sentence_transformers": {"curate.diversity.embed"},
     "peft": {"curate.training.lora"},
+    "lm_eval": {"curate.evaluation.tasks"},
     "datasets": {"curate.read.arrow"},
     "rich": {"curate.cli.terminal"},
     "typer": {"curate.cli", "curate.cli.terminal"},
@@ -64,6 +67,8 @@ LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or 
     "curate.config.words",
     "curate.config.stages",
     "curate.config.strict_yaml",
+    "curate.compare.cells",
+    "curate.evaluation.summary",
     "curate.models.fingerprint",
     "curate.pipeline",
     "curate.pipeline.clusters",
@@ -74,6 +79,8 @@ LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or 
     "curate.run.launch",
     "curate.run.processes",
     "curate.tables.clusters",
+    "curate.tables.comparison",
+    "curate.tables.evaluation",
     "curate.tables.scores",
     "curate.tables.selection",
     "curate.types",

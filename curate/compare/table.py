@@ -1,0 +1,242 @@
+"""The table of a comparison: per kept fraction and selector the mean over seeds, and how it differs from random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from curate.compare.cells import ALL, LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, RANDOM, UNTUNED, Cell, Measurement
+from curate.compare.intervals import Difference, mean_difference
+from curate.evaluation.summary import Losses
+from curate.types import FloatArray
+
+T = TypeVar("T")
+Verdict = Literal["better", "worse", "no difference seen", "reference", "not compared"]
+MARKS: dict[Verdict, str] = {
+    "better": "+",
+    "worse": "-",
+    "no difference seen": "=",
+    "reference": "",
+    "not compared": "?",
+}
+_LOSSES = (LOSS_OVER_RECORDS, LOSS_OVER_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One selector at one kept fraction, on one set, by one metric.
+
+    keep             of the cells; a baseline has a row for every keep that it stands beside
+    seeds            how many cells the mean is over
+    mean             over seeds, in the unit of the metric; lowest and highest are of a single seed
+    difference       to `random` of the same keep; None for random itself, and where there is no random
+    verdict          better or worse if the interval leaves out zero, no difference seen if it does not; reference is
+                     random; not compared: no random, or an interval that would cover nothing (one seed, no records)
+    kept_records, kept_tokens  mean over seeds; None for `untuned`
+    seconds          of scoring, embedding and training, mean over seeds; None where nothing was measured
+    """
+
+    selector: str
+    keep: str
+    set: str
+    metric: str
+    higher_is_better: bool
+    seeds: int
+    mean: float
+    lowest: float
+    highest: float
+    difference: Difference | None
+    verdict: Verdict
+    kept_records: float | None
+    kept_tokens: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """A table in words, for whoever shows it: a title, a header, rows of as many texts, and notes below."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def table_rows(
+    measurements: Sequence[Measurement],
+    losses: Mapping[tuple[Cell, str], Losses],
+    *,
+    level: float = 0.95,
+    replicates: int = 4_000,
+    seed: int = 0,
+) -> list[Row]:
+    """Return the rows of the table: by keep, then set and metric, then selector, each in the order of its first cell.
+
+    Args:
+        measurements: of all cells, in any order; each cell has one of each set and metric.
+        losses: of every cell and set that has losses, record by record; a metric without them (a task's) is compared
+            over seeds alone.
+        level: confidence of the intervals.
+        replicates: of the bootstrap.
+        seed: of the bootstrap; a row does not depend on which other rows there are.
+    """
+    keeps = _distinct(m.cell.keep for m in measurements if m.cell.selector not in (UNTUNED, ALL)) or [""]
+    rows = []
+    for keep in keeps:
+        of_keep = [m for m in measurements if m.cell.keep == keep or m.cell.selector in (UNTUNED, ALL)]
+        for set_name, metric in _distinct((m.set, m.metric) for m in of_keep):
+            column = [m for m in of_keep if (m.set, m.metric) == (set_name, metric)]
+            by_selector = {s: _of(column, s) for s in _distinct(m.cell.selector for m in column)}
+            reference = by_selector.get(RANDOM, [])
+            for mine in by_selector.values():
+                difference = _difference(mine, reference, losses, level=level, replicates=replicates, seed=seed)
+                rows.append(_row(keep, mine, difference))
+    return rows
+
+
+def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
+    """Return a table for every keep: a line per selector, a column per set with both means, then tokens and seconds.
+
+    A mark behind each number says how it compares with random of the same keep: + better, - worse, = no difference
+    seen, ? not compared.
+    """
+    return [_summary(keep, [row for row in rows if row.keep == keep]) for keep in _distinct(row.keep for row in rows)]
+
+
+def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
+    """Return a table for every keep: a line per selector, set and metric with its difference, interval and verdict."""
+    header = ("selector", "set", "metric", "seeds", "mean", "to random", "interval", "verdict")
+    return [
+        TextTable(_title(keep), header, tuple(_difference_line(row) for row in some if row.verdict != "reference"), ())
+        for keep in _distinct(row.keep for row in rows)
+        for some in [[row for row in rows if row.keep == keep]]
+    ]
+
+
+def _distinct(items: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(items))
+
+
+def _of(column: Sequence[Measurement], selector: str) -> list[Measurement]:
+    """The measurements of a selector by seed, so that the order in which cells were done moves nothing."""
+    return sorted((m for m in column if m.cell.selector == selector), key=lambda m: m.cell.seed)
+
+
+def _difference(
+    mine: Sequence[Measurement],
+    reference: Sequence[Measurement],
+    losses: Mapping[tuple[Cell, str], Losses],
+    *,
+    level: float,
+    replicates: int,
+    seed: int,
+) -> Difference | None:
+    selector, metric = mine[0].cell.selector, mine[0].metric
+    if not reference or selector == RANDOM:
+        return None
+    ours, others = _values(mine, losses), _values(reference, losses)
+    weights = None
+    if metric == LOSS_OVER_TOKENS and (tokens := _tokens([*mine, *reference], losses)) is not None:
+        weights = tokens
+    return mean_difference(
+        ours, others, weights, without_seed=selector == UNTUNED, level=level, replicates=replicates, seed=seed
+    )
+
+
+def _values(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray:
+    """Losses of the cells record by record, or their values where there are none: float64 [S, R]."""
+    known = [losses.get((m.cell, m.set)) if m.metric in _LOSSES else None for m in cells]
+    return np.array([[m.value] if found is None else found.loss for m, found in zip(cells, known, strict=True)])
+
+
+def _tokens(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray | None:
+    """Response tokens of the records, which a cell without a loss for a record does not know."""
+    known = [found.tokens for m in cells if (found := losses.get((m.cell, m.set))) is not None]
+    return np.max(known, axis=0).astype(np.float64) if known else None
+
+
+def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None) -> Row:
+    first, values = mine[0], [m.value for m in mine]
+    costs = [m.cost for m in mine]
+    seconds = [[c.scoring_seconds, c.embedding_seconds, c.training_seconds] for c in costs]
+    return Row(
+        first.cell.selector,
+        keep,
+        first.set,
+        first.metric,
+        first.higher_is_better,
+        len(values),
+        float(np.mean(values)),
+        min(values),
+        max(values),
+        difference,
+        _verdict(first, difference),
+        _mean([c.kept_records for c in costs]),
+        _mean([c.kept_tokens for c in costs]),
+        _mean([sum(s for s in parts if s is not None) if any(parts) else None for parts in seconds]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None
+
+
+def _verdict(measurement: Measurement, difference: Difference | None) -> Verdict:
+    if difference is None:
+        return "reference" if measurement.cell.selector == RANDOM else "not compared"
+    if difference.low is None or difference.high is None:
+        return "not compared"
+    if difference.low <= 0 <= difference.high:
+        return "no difference seen"
+    return "better" if (difference.value > 0) == measurement.higher_is_better else "worse"
+
+
+def _title(keep: str) -> str:
+    return f"kept: {keep}" if keep else "baselines"
+
+
+def _summary(keep: str, rows: Sequence[Row]) -> TextTable:
+    losses, others = (
+        _distinct((r.set, "" if r.metric in _LOSSES else r.metric) for r in rows if (r.metric in _LOSSES) == wanted)
+        for wanted in (True, False)
+    )
+    header = ("selector", *(f"{s} {m}".strip() for s, m in [*losses, *others]), "tokens kept", "seconds")
+    lines = []
+    for selector in _distinct(row.selector for row in rows):
+        mine = {(row.set, row.metric): row for row in rows if row.selector == selector}
+        cells = [" / ".join(_number(mine.get((s, metric))) for metric in _LOSSES) for s, _ in losses]
+        cells += [_number(mine.get(column)) for column in others]
+        some = next(iter(mine.values()))
+        lines.append((selector, *cells, _whole(some.kept_tokens), _whole(some.seconds)))
+    return TextTable(_title(keep), header, tuple(lines), _notes(rows))
+
+
+def _number(row: Row | None) -> str:
+    return f"{row.mean:.4f} {MARKS[row.verdict]}".rstrip() if row else ""
+
+
+def _whole(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    compared = [row.difference for row in rows if row.difference and row.difference.low is not None]
+    notes = ["loss in nats per token: mean over records / mean over tokens; lower is better"]
+    if compared:
+        level = compared[0].level
+        notes.append(f"to random of the same size, {level:.0%} intervals: + better, - worse, = no difference seen")
+        notes.append(f"of {len(compared)} comparisons, {len(compared) * (1 - level):.1f} differ by chance alone")
+    if any(difference.covers == "records" for difference in compared):
+        notes.append("where a selector or random has one seed, its interval covers the records only, not the draw")
+    return tuple(notes)
+
+
+def _difference_line(row: Row) -> tuple[str, ...]:
+    d = row.difference
+    interval = f"{d.low:+.4f} to {d.high:+.4f}, {d.covers}" if d and d.low is not None and d.high is not None else ""
+    value = f"{d.value:+.4f}" if d else ""
+    return row.selector, row.set, row.metric, str(row.seeds), f"{row.mean:.4f}", value, interval, row.verdict

@@ -1,0 +1,173 @@
+"""Tasks of EleutherAI's lm-evaluation-harness on a model in memory. The only module that loads lm_eval.
+
+Source: https://github.com/EleutherAI/lm-evaluation-harness (extra `eval`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.evaluation.losses import evaluating
+from curate.types import CurateError
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """One metric of one task.
+
+    task              name of the task; a group's subtasks are tasks of their own
+    metric            the task's name for it, with its filter where it has one: acc, exact_match (strict-match)
+    value             over all examples, in the metric's own unit
+    stderr            standard error over examples; None where the task gives none
+    samples           examples that were evaluated
+    higher_is_better  the direction of the metric
+    """
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+    samples: int
+    higher_is_better: bool
+
+
+def evaluate_tasks(
+    model: Any,
+    tokenizer: Any,
+    tasks: Sequence[str],
+    *,
+    include_path: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 8,
+    chat: bool = False,
+) -> list[TaskResult]:
+    """Return the results of lm-eval tasks, one per task and metric, in the order of the tasks.
+
+    lm-eval seeds Python's, numpy's and torch's global generators with its own constants, so the same call gives the
+    same result; whoever trains afterwards seeds again.
+
+    Args:
+        model: a causal LM, as loaded or with an adapter; evaluated without dropout, then as it was.
+        tokenizer: of the model.
+        tasks: names of tasks, groups or tags.
+        include_path: a folder of further task files (YAML), which may replace built-in ones of the same name.
+        limit: examples of each task; None for all.
+        batch_size: examples computed at once.
+        chat: write prompts through the tokenizer's chat template (for models that were tuned with it).
+
+    Raises:
+        CurateError: lm-eval is not installed, a task is unknown or cannot be built, its data cannot be had, or a
+            package that it needs is missing.
+    """
+    if not tasks:
+        return []
+    if importlib.util.find_spec("lm_eval") is None:
+        raise CurateError('evaluate.tasks needs lm-eval: pip install "lc-curate[eval]"')
+    manager = _manager(tasks, include_path)
+    with evaluating(model), _quietly(), _explained(tasks):
+        answer = _run(model, tokenizer, list(tasks), manager, limit=limit, batch_size=batch_size, chat=chat)
+    return list(_flatten(answer))
+
+
+def _manager(tasks: Sequence[str], include_path: str | None) -> Any:
+    """A task manager that knows all of `tasks`."""
+    if include_path is not None and not Path(include_path).is_dir():
+        raise CurateError(f"evaluate.include_path: expected a folder of lm-eval task files, got {include_path}")
+    from lm_eval.tasks import TaskManager
+
+    # Reading the index of the thousands of built-in tasks takes seconds: not for a person who brings all of theirs.
+    if include_path is not None and not _unknown(tasks, own := TaskManager(None, include_path, False)):
+        return own
+    manager = TaskManager(include_path=include_path)
+    if unknown := _unknown(tasks, manager):
+        near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see lm-eval ls tasks, or set evaluate.include_path"
+        raise CurateError(f"evaluate.tasks: lm-eval knows no task {unknown[0]}; {hint}")
+    return manager
+
+
+def _unknown(tasks: Sequence[str], manager: Any) -> list[str]:
+    known = set(manager.all_tasks)
+    return [task for task in tasks if task not in known]
+
+
+def _run(
+    model: Any, tokenizer: Any, tasks: list[str], manager: Any, *, limit: int | None, batch_size: int, chat: bool
+) -> Mapping[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    padding_side, pad_token = tokenizer.padding_side, tokenizer.pad_token
+    try:
+        answer: Mapping[str, Any] = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            tasks=tasks,
+            task_manager=manager,
+            limit=limit,
+            apply_chat_template=chat,
+            log_samples=False,
+        )
+    finally:  # lm-eval changes the tokenizer that it is given
+        tokenizer.padding_side, tokenizer.pad_token = padding_side, pad_token
+    return answer
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Within it lm-eval logs errors only: we say ourselves what a person needs to know."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _explained(tasks: Sequence[str]) -> Iterator[None]:
+    """Say what a task lacks: a data set, a package, or a resource of a package."""
+    names = ", ".join(tasks)
+    try:
+        yield
+    except ImportError as error:
+        raise CurateError(f"evaluate.tasks: {names} needs a further package ({_first_line(error)})") from error
+    except (OSError, LookupError) as error:  # OSError: no connection, no file; LookupError: NLTK's resources
+        raise CurateError(
+            f"evaluate.tasks: the data of {names} cannot be had ({_first_line(error)}): download it while there is "
+            "a network, or name local tasks with evaluate.include_path"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip(" *\t") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)[:200]
+
+
+def _flatten(answer: Mapping[str, Any]) -> Iterable[TaskResult]:
+    """lm-eval's nested results as one list; a key is "metric,filter", its standard error "metric_stderr,filter"."""
+    for task, values in answer["results"].items():
+        if task not in answer["n-samples"]:
+            continue  # a group's own row is a mean of its tasks
+        directions = answer["higher_is_better"].get(task, {})
+        for key, value in values.items():
+            metric, comma, rule = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
+                continue
+            stderr = values.get(f"{metric}_stderr,{rule}")
+            yield TaskResult(
+                task,
+                metric if rule == "none" else f"{metric} ({rule})",
+                float(value),
+                float(stderr) if isinstance(stderr, (int, float)) and math.isfinite(stderr) else None,
+                int(answer["n-samples"][task]["effective"]),
+                directions.get(metric) is not False,
+            )

@@ -1,0 +1,108 @@
+"""evaluation.parquet: the loss of every reference, for the untuned model and the adapter; evaluation.json: the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curate.evaluation.summary import Losses, summarize
+from curate.tables.json_values import as_json
+
+Model = Literal["untuned", "adapter"]
+MODELS: tuple[Model, ...] = get_args(Model)
+_ROW_GROUP = 65_536
+_DEFINITIONS = {
+    "loss": "-1/T * sum over response tokens of log p(token), nats per token; the end token is not scored",
+    "mean_over_records": "every record counts the same",
+    "mean_over_tokens": "every response token counts the same",
+    "dropped": "records without a loss: empty or over-long response, not finite, out of memory",
+}
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("set", pa.string()),
+        ("row", pa.int64()),
+        ("tokens", pa.int32()),
+        ("loss", pa.float64()),
+    ],
+    metadata={f"curate.{name}": text for name, text in _DEFINITIONS.items()},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SetLosses:
+    """The losses of one model on one set; record r of it is row r of the set's file."""
+
+    model: Model
+    set: str
+    losses: Losses
+
+
+def write_evaluation(path: Path, results: Iterable[SetLosses]) -> None:
+    """Write evaluation.parquet: model, set, row, tokens, loss; a row per record; loss null where it has none."""
+    with pq.ParquetWriter(path, SCHEMA, use_dictionary=["model", "set"], compression="zstd") as writer:
+        for result in results:
+            tokens, loss = result.losses.tokens, result.losses.loss
+            for start in range(0, len(loss), _ROW_GROUP):
+                part = slice(start, min(start + _ROW_GROUP, len(loss)))
+                count = part.stop - part.start
+                columns = [
+                    pa.array([result.model] * count),
+                    pa.array([result.set] * count),
+                    pa.array(np.arange(part.start, part.stop)),
+                    pa.array(tokens[part]),
+                    pa.array(loss[part], mask=np.isnan(loss[part])),
+                ]
+                writer.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def read_evaluation(path: Path) -> list[SetLosses]:
+    """Read what `write_evaluation` wrote, in the same order."""
+    table = pq.read_table(path, memory_map=True)
+    pairs = table.select(["model", "set"]).group_by(["model", "set"], use_threads=False).aggregate([])
+    found = []
+    for pair in pairs.to_pylist():
+        mine = table.filter(pc.and_(pc.equal(table["model"], pair["model"]), pc.equal(table["set"], pair["set"])))
+        rows = mine["row"].to_numpy()
+        losses = Losses(np.zeros(len(rows), np.int32), np.full(len(rows), np.nan))
+        losses.tokens[rows] = mine["tokens"].to_numpy()
+        losses.loss[rows] = mine["loss"].to_numpy()
+        found.append(SetLosses(pair["model"], pair["set"], losses))
+    return found
+
+
+def evaluation_json(
+    results: Sequence[SetLosses],
+    *,
+    tasks: Sequence[Any] = (),
+    judge: Any = None,
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what evaluation.json holds: both means by set and model, task results, the judge's counts, definitions.
+
+    Args:
+        results: as written to evaluation.parquet.
+        tasks: results of lm-eval tasks (`TaskResult`).
+        judge: `PairResult` or `RatingResult`, None if there was no judge.
+        about: what else is to be said: seconds, settings.
+
+    Raises:
+        CurateError: a set has no record with a loss.
+    """
+    sets: dict[str, dict[str, Any]] = {}
+    for result in results:
+        sets.setdefault(result.set, {})[result.model] = as_json(summarize(result.losses))
+    return {
+        **as_json(dict(about or {})),
+        "definitions": _DEFINITIONS,
+        "sets": sets,
+        "tasks": as_json(list(tasks)),
+        "judge": as_json(judge),
+    }

@@ -1,0 +1,232 @@
+"""The table of a comparison: planted truths are told, noise is not, and no row depends on how cells came."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from curate.compare.cells import ALL, LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, RANDOM, UNTUNED, Cell, Cost, Measurement
+from curate.compare.comparison import Comparison
+from curate.compare.labels import Label, agreement, kept_shares
+from curate.compare.statistics import length_statistics, overlaps, rank_correlations
+from curate.compare.table import Row, difference_tables, summary_tables, table_rows
+from curate.evaluation.summary import Losses, summarize
+from curate.tables.comparison import read_comparison, write_comparison
+from curate.tables.evaluation import SetLosses, evaluation_json, read_evaluation, write_evaluation
+from curate.tables.json_values import as_json
+from curate.types import CurateError
+
+TOKENS = np.random.default_rng(0).integers(1, 60, 120).astype(np.int32)
+HARDNESS = np.random.default_rng(1).gamma(2, 1, 120)
+COST = Cost(34, 1700, 9000, 63, 12.0, 3.0, 100.0, 20.0)
+PLANTED = {"random": 0.0, "noise": 0.0, "truth": -0.2, "worst": 0.3}
+
+
+def cells(
+    keeps: tuple[str, ...] = ("10%",), seeds: int = 3, *, luck: int = 1
+) -> tuple[list[Measurement], dict[tuple[Cell, str], Losses]]:
+    """Cells whose true differences to random are PLANTED, on two sets and one task, and two baselines."""
+    rng = np.random.default_rng(luck)
+    losses: dict[tuple[Cell, str], Losses] = {}
+    measured: list[Measurement] = []
+    wanted = [(Cell(s, keep, seed), PLANTED[s]) for s in PLANTED for keep in keeps for seed in range(seeds)]
+    wanted += [(Cell(UNTUNED, "", 0), 0.8), *((Cell(ALL, "", seed), -0.5) for seed in range(seeds))]
+    for cell, shift in wanted:
+        cost = Cost() if cell.selector == UNTUNED else COST
+        for name in ("held", "other"):
+            noise = 0.02 * rng.normal() + 0.1 * rng.normal(size=len(HARDNESS))
+            found = Losses(TOKENS, HARDNESS + shift + noise)
+            losses[cell, name] = found
+            means = summarize(found)
+            for metric, value in (
+                (LOSS_OVER_RECORDS, means.mean_over_records),
+                (LOSS_OVER_TOKENS, means.mean_over_tokens),
+            ):
+                measured.append(Measurement(cell, name, metric, value, means.records, cost=cost))
+        accuracy = 0.5 - shift + 0.01 * float(rng.normal())
+        measured.append(Measurement(cell, "choice", "acc", accuracy, 200, 0.03, higher_is_better=True, cost=cost))
+    return measured, losses
+
+
+def by_name(rows: list[Row]) -> dict[tuple[str, str, str, str], Row]:
+    named = {(row.keep, row.selector, row.set, row.metric): row for row in rows}
+    assert len(named) == len(rows)
+    return named
+
+
+def test_a_planted_truth_is_better_a_planted_fault_worse_and_noise_neither() -> None:
+    expected = {RANDOM: "reference", "truth": "better", "worst": "worse", UNTUNED: "worse", ALL: "better"}
+    taken_for_true = []
+    for luck in range(20):
+        for row in table_rows(*cells(luck=luck), replicates=400):
+            if row.selector == "noise":
+                taken_for_true.append(row.verdict != "no difference seen")
+            else:
+                assert row.verdict == expected[row.selector]
+    assert len(taken_for_true) == 20 * 5
+    assert np.mean(taken_for_true) <= 0.1
+
+
+def test_a_planted_difference_is_told_with_what_its_interval_covers() -> None:
+    rows = by_name(table_rows(*cells()))
+    assert len(rows) == 6 * 5
+    truth = rows["10%", "truth", "other", LOSS_OVER_TOKENS]
+    assert truth.difference is not None
+    assert truth.difference.value == pytest.approx(-0.2, abs=0.06)
+    assert truth.difference.covers == "seeds and records"
+    task = rows["10%", "truth", "choice", "acc"].difference
+    assert task is not None
+    assert (task.covers, task.value) == ("seeds", pytest.approx(0.2, abs=0.03))
+
+
+def test_a_difference_is_that_of_the_means_in_the_row() -> None:
+    rows = by_name(table_rows(*cells()))
+    for (keep, _, name, metric), row in rows.items():
+        if row.difference is not None:
+            assert row.difference.value == pytest.approx(row.mean - rows[keep, RANDOM, name, metric].mean)
+            assert row.lowest <= row.mean <= row.highest
+
+
+def test_no_row_depends_on_the_order_of_cells_or_on_other_cells() -> None:
+    measured, losses = cells(("10%", "20%"))
+    rows = by_name(table_rows(measured, losses, replicates=300))
+    shuffled = measured.copy()
+    random.Random(0).shuffle(shuffled)
+    assert by_name(table_rows(shuffled, losses, replicates=300)) == rows
+    few = [m for m in measured if m.cell.selector in (RANDOM, "truth") and m.cell.keep == "20%"]
+    assert by_name(table_rows(few, losses, replicates=300)) == {
+        name: row for name, row in rows.items() if name[0] == "20%" and name[1] in (RANDOM, "truth")
+    }
+
+
+def test_baselines_stand_beside_every_keep_and_cost_what_they_cost() -> None:
+    rows = by_name(table_rows(*cells(("10%", "20%"))))
+    for keep in ("10%", "20%"):
+        untuned = rows[keep, UNTUNED, "held", LOSS_OVER_RECORDS]
+        assert (untuned.seeds, untuned.kept_tokens, untuned.seconds) == (1, None, None)
+        assert untuned.difference is not None
+        assert untuned.difference.covers == "seeds and records"  # it has no seed, and random has three
+        assert rows[keep, "truth", "held", LOSS_OVER_RECORDS].seconds == 115.0
+        assert rows[keep, "truth", "held", LOSS_OVER_RECORDS].kept_tokens == 1700
+
+
+def test_without_random_nothing_is_compared() -> None:
+    measured, losses = cells()
+    rows = table_rows([m for m in measured if m.cell.selector != RANDOM], losses)
+    assert {row.verdict for row in rows} == {"not compared"}
+    assert {row.difference for row in rows} == {None}
+    assert "+" not in "".join(summary_tables(rows)[0].notes)
+
+
+def test_one_seed_is_said_to_cover_the_records_only_and_a_task_with_one_seed_is_not_compared() -> None:
+    measured, losses = cells(seeds=1)
+    rows = by_name(table_rows(measured, losses))
+    truth = rows["10%", "truth", "held", LOSS_OVER_RECORDS]
+    assert truth.difference is not None
+    assert (truth.verdict, truth.difference.covers) == ("better", "records")
+    assert rows["10%", "truth", "choice", "acc"].verdict == "not compared"
+    (table,) = summary_tables(list(rows.values()))
+    assert (
+        table.notes[-1] == "where a selector or random has one seed, its interval covers the records only, not the draw"
+    )
+
+
+def test_the_summary_has_a_line_per_selector_and_a_mark_behind_each_mean() -> None:
+    rows = table_rows(*cells(("10%", "20%")))
+    tables = summary_tables(rows)
+    assert [table.title for table in tables] == ["kept: 10%", "kept: 20%"]
+    assert tables[0].header == ("selector", "held", "other", "choice acc", "tokens kept", "seconds")
+    lines = {line[0]: line[1:] for line in tables[0].rows}
+    assert set(lines) == {*PLANTED, UNTUNED, ALL}
+    means = by_name(rows)
+    record, token = (means["10%", "truth", "held", metric].mean for metric in (LOSS_OVER_RECORDS, LOSS_OVER_TOKENS))
+    assert lines["truth"][0] == f"{record:.4f} + / {token:.4f} +"
+    assert lines["noise"][0].count("=") == 2
+    assert lines["worst"][0].count("-") == 2
+    assert "+" not in lines[RANDOM][0]
+    assert lines["truth"][-2:] == ("1,700", "115")
+    assert lines[UNTUNED][-2:] == ("", "")
+    assert all(len(line) == len(table.header) for table in tables for line in table.rows)
+    assert tables[0].notes[2] == "of 25 comparisons, 1.3 differ by chance alone"
+
+
+def test_the_long_table_tells_every_difference_with_its_interval() -> None:
+    rows = table_rows(*cells())
+    (table,) = difference_tables(rows)
+    assert len(table.rows) == 5 * 5
+    line = next(line for line in table.rows if line[:3] == ("worst", "held", LOSS_OVER_RECORDS))
+    assert line[3] == "3"
+    assert line[5].startswith("+0.")
+    assert line[6].endswith(", seeds and records")
+    assert line[7] == "worse"
+
+
+def test_comparison_parquet_gives_back_every_measurement(tmp_path: Path) -> None:
+    measured, _ = cells()
+    write_comparison(tmp_path / "comparison.parquet", measured)
+    assert read_comparison(tmp_path / "comparison.parquet") == measured
+    table = pq.read_table(tmp_path / "comparison.parquet")
+    assert table.num_rows == len(measured)
+    untuned = table.to_pylist()[[m.cell.selector for m in measured].index(UNTUNED)]
+    assert (untuned["training_seconds"], untuned["stderr"]) == (None, None)
+
+
+def test_a_comparison_is_json_without_numbers_that_json_lacks() -> None:
+    measured, losses = cells()
+    kept = {"random": np.arange(40) < 10, "truth": np.arange(40) % 3 == 0, "none": np.zeros(40, bool)}
+    label = Label("good", "binary", np.arange(40.0) % 2)
+    comparison = Comparison(
+        tuple(table_rows(measured, losses, replicates=100)),
+        {"10%": overlaps(kept)},
+        {"10%": {name: length_statistics(np.arange(40), some) for name, some in kept.items()}},
+        rank_correlations({"a": np.arange(5.0), "flat": np.ones(5)}),
+        {"a": (agreement(label, np.arange(40.0), np.arange(40), order="lowest"),)},
+        {"random": {"good": tuple(kept_shares(label, kept["random"]))}},
+        {"level": 0.95},
+    )
+    text = json.dumps(as_json(comparison), allow_nan=False)
+    found = json.loads(text)
+    assert found["overlaps"]["10%"]["count"] == overlaps(kept).count.tolist()
+    assert found["lengths"]["10%"]["none"]["mean"] is None
+    assert found["rank_correlations"]["rho"][0] == [pytest.approx(1), None]
+    assert found["rows"][0]["difference"] is None
+    assert {row["verdict"] for row in found["rows"]} == {"better", "worse", "reference", "no difference seen"}
+
+
+def test_evaluation_parquet_gives_back_every_loss_and_its_json_both_means(tmp_path: Path) -> None:
+    losses = Losses(np.array([2, 0, 6], np.int32), np.array([1.0, np.nan, 3.0]))
+    results = [
+        SetLosses("untuned", "held", losses),
+        SetLosses("untuned", "a/ä", Losses(TOKENS, HARDNESS)),
+        SetLosses("adapter", "held", replace(losses, loss=losses.loss - 0.5)),
+    ]
+    write_evaluation(tmp_path / "evaluation.parquet", results)
+    back = read_evaluation(tmp_path / "evaluation.parquet")
+    assert [(found.model, found.set) for found in back] == [(result.model, result.set) for result in results]
+    for found, result in zip(back, results, strict=True):
+        np.testing.assert_array_equal(found.losses.loss, result.losses.loss)
+        np.testing.assert_array_equal(found.losses.tokens, result.losses.tokens)
+    table = pq.read_table(tmp_path / "evaluation.parquet")
+    assert table.column_names == ["model", "set", "row", "tokens", "loss"]
+    assert table["loss"].null_count == 2
+    written = json.loads(json.dumps(evaluation_json(results, about={"seconds": 1.5}), allow_nan=False))
+    assert written["sets"]["held"]["adapter"] == {
+        "records": 2,
+        "dropped": 1,
+        "tokens": 8,
+        "mean_over_records": 1.5,
+        "mean_over_tokens": 2.0,
+    }
+    assert (written["seconds"], written["tasks"], written["judge"]) == (1.5, [], None)
+
+
+def test_a_set_without_losses_has_no_json() -> None:
+    nothing = SetLosses("untuned", "held", Losses(np.zeros(2, np.int32), np.full(2, np.nan)))
+    with pytest.raises(CurateError, match="got none in 2 records"):
+        evaluation_json([nothing])

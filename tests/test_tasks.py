@@ -1,0 +1,124 @@
+"""lm-eval on a model in memory: a tiny local task whose answers are known, and what is said where something lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curate.evaluation.tasks import TaskResult, evaluate_tasks
+from curate.models.load import load_model, load_tokenizer
+from curate.types import CurateError
+
+needs_lm_eval = pytest.mark.skipif(
+    importlib.util.find_spec("lm_eval") is None, reason='lm-eval is not installed: pip install "lc-curate[eval]"'
+)
+# Other people's deprecations: lm-eval and what it loads.
+quiet = pytest.mark.filterwarnings("ignore")
+
+TASK = """\
+task: tiny_choice
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: answer
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
+@pytest.fixture
+def model_and_tokenizer(llama: Path) -> tuple[Any, Any]:
+    return load_model(str(llama)), load_tokenizer(str(llama))
+
+
+def write_task(folder: Path, docs: list[dict[str, Any]]) -> Path:
+    folder.mkdir()
+    data = folder / "docs.jsonl"
+    data.write_text("".join(json.dumps(doc) + "\n" for doc in docs), encoding="utf-8")
+    (folder / "tiny_choice.yaml").write_text(TASK.format(data=data), encoding="utf-8")
+    return folder
+
+
+def likelier(model: Any, tokenizer: Any, question: str, choices: list[str]) -> int:
+    """The choice that the model finds likelier after the question, by a plain forward pass."""
+    import torch
+
+    sums = []
+    for choice in choices:
+        context = tokenizer(question)["input_ids"]
+        ids = tokenizer(f"{question} {choice}")["input_ids"]
+        log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        sums.append(sum(float(log_probs[t - 1, ids[t]]) for t in range(len(context), len(ids))))
+    return int(sums[1] > sums[0])
+
+
+@needs_lm_eval
+@quiet
+def test_accuracy_is_the_share_of_examples_whose_answer_the_model_finds_likelier(
+    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = model_and_tokenizer
+    words = ["red", "blue", "river", "city", "poem", "tree", "count", "name"]
+    docs = []
+    for i, word in enumerate(words):
+        choices = [words[i - 1], words[i - 3]]
+        best = likelier(model, tokenizer, f"why {word}?", choices)
+        docs.append({"question": f"why {word}?", "choices": choices, "answer": best if i < 5 else 1 - best})
+    task = write_task(tmp_path / "tasks", docs)
+    side = tokenizer.padding_side
+    model.train()
+    found = evaluate_tasks(model, tokenizer, ["tiny_choice"], include_path=str(task), batch_size=3)
+    assert [(r.task, r.metric, r.value, r.samples, r.higher_is_better) for r in found] == [
+        ("tiny_choice", "acc", 5 / 8, 8, True)
+    ]
+    assert found[0].stderr == pytest.approx((5 / 8 * 3 / 8 / 7) ** 0.5)
+    assert (model.training, tokenizer.padding_side) == (True, side)
+    limited = evaluate_tasks(model, tokenizer, ["tiny_choice"], include_path=str(task), limit=5)
+    assert [(r.value, r.samples) for r in limited] == [(1.0, 5)]
+
+
+@needs_lm_eval
+@quiet
+def test_an_unknown_task_is_named_with_the_nearest_known_one(
+    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
+) -> None:
+    task = write_task(tmp_path / "tasks", [{"question": "a?", "choices": ["b", "c"], "answer": 0}])
+    with pytest.raises(CurateError, match=r"knows no task tiny_choise; did you mean tiny_choice\?"):
+        evaluate_tasks(*model_and_tokenizer, ["tiny_choise"], include_path=str(task))
+
+
+@needs_lm_eval
+@quiet
+def test_a_task_whose_data_cannot_be_had_is_named(model_and_tokenizer: tuple[Any, Any], tmp_path: Path) -> None:
+    task = write_task(tmp_path / "tasks", [{"question": "a?", "choices": ["b", "c"], "answer": 0}])
+    (task / "docs.jsonl").unlink()
+    with pytest.raises(CurateError, match=r"the data of tiny_choice cannot be had .*evaluate.include_path"):
+        evaluate_tasks(*model_and_tokenizer, ["tiny_choice"], include_path=str(task))
+
+
+@needs_lm_eval
+def test_a_missing_folder_of_tasks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CurateError, match=r"evaluate.include_path: expected a folder .* got .*nowhere"):
+        evaluate_tasks(None, None, ["tiny_choice"], include_path=str(tmp_path / "nowhere"))
+
+
+def test_without_lm_eval_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CurateError, match=r'needs lm-eval: pip install "lc-curate\[eval\]"'):
+        evaluate_tasks(None, None, ["hellaswag"])
+
+
+def test_no_task_needs_nothing() -> None:
+    found: list[TaskResult] = evaluate_tasks(None, None, [])
+    assert found == []
