@@ -110,6 +110,21 @@ def test_a_chain_is_judged_by_what_is_kept_not_by_what_was_passed_over():
     assert reasons(table, keep=2, method="top", near_duplicates=0.8) == ["kept", "near_duplicate", "kept"]
 
 
+def test_a_record_that_was_taken_back_counts_as_kept_for_the_groups_after_it():
+    angles = np.radians([0, 30, 60, 270])  # the third is near the second, which is near the first
+    table = table_of(
+        [0.1, 0.2, 0.3, 0.4],
+        np.stack([np.cos(angles), np.sin(angles)], axis=1),
+        clusters=np.zeros(4, np.int32),
+        groups=np.array([0, 0, 1, 1]),
+        group_names=("a", "b"),
+    )
+    rule = {"method": "top", "near_duplicates": 0.8}
+    assert reasons(table, keep=4, **rule) == ["kept"] * 4
+    assert reasons(table, keep=3, group_quota={"a": 2}, **rule) == ["kept", "kept", "near_duplicate", "kept"]
+    assert reasons(table, keep=2, group_quota={"a": 1}, **rule) == ["kept", "outranked", "kept", "outranked"]
+
+
 def test_groups_share_the_memory_of_a_cluster():
     vectors = [[1, 0], [1, 0], [0, 1]]
     arrays = {"groups": np.array([0, 1, 1]), "group_names": ("a", "b")}
