@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from curate.scoring.exits import exit_layers
     from curate.scoring.parts import find_parts
     from curate.scoring.score import ScoringModel, score_batch
-    from curate.selection import Selection, select
+    from curate.selection import Candidates, Rule, Selection, select
     from curate.tables.score_columns import read_column, read_rows
     from curate.tokens.tokenize import tokenize
     from curate.training.lora import merge_adapter, train_adapter
@@ -54,10 +54,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Candidates",
     "CurateError",
     "Example",
     "Recipe",
     "Record",
+    "Rule",
     "RunFolder",
     "ScoringModel",
     "Selection",
@@ -104,7 +106,7 @@ _OWNERS = {
     "scoring.parts": ("find_parts",),
     "scoring.score": ("ScoringModel", "score_batch"),
     "tables.score_columns": ("read_column", "read_rows"),
-    "selection": ("Selection", "select"),
+    "selection": ("Candidates", "Rule", "Selection", "select"),
     "training.lora": ("merge_adapter", "train_adapter"),
     "types": ("CurateError", "Example", "Record", "TokenStore", "Tokens", "Turn"),
 }

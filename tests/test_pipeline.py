@@ -327,6 +327,24 @@ def test_another_name_stands_beside_the_first_and_scores_nothing_again() -> None
     assert kept_rows("long") == sorted(sorted(eligible, key=lambda row: (-lengths[row], row))[:5])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["select.by=random"],
+        ["select.method=flexrand"],
+        ["select.method=k_center"],
+        ["select.method=top", "select.near_duplicates=0.9"],
+        ["select.method=longest", "select.within={response_tokens: [1, 30]}"],
+    ],
+)
+def test_every_way_to_select_keeps_the_asked_for_number_and_is_finished_the_second_time(words: list[str]) -> None:
+    do("select", "select.name=way", "select.keep=9", *words)
+    assert len(kept_rows("way")) == 9
+    before = state(RUN)
+    do("select", "select.name=way", "select.keep=9", *words)
+    assert state(RUN) == before
+
+
 def test_top_takes_either_end_of_any_column() -> None:
     scores = rows(RUN / "scores.parquet")
     for by, order in (("complexity", "lowest"), ("complexity", "highest"), ("perplexity", "lowest")):

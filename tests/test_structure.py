@@ -199,6 +199,7 @@ def test_what_must_be_light_imports_nothing_slow_at_its_top() -> None:
         if area(module) == "selection":
             assert tops(imported(tree)) <= {
                 "__future__",
+                "collections",
                 "curate",
                 "dataclasses",
                 "fractions",

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from curate.config.stages import Select
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
 from curate.run.folder import Key
 from curate.run.stage import Outcome, Stage
-from curate.selection import Selection, count_reasons, keep_count, reason_codes
+from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
 from curate.tables.clusters import read_clusters
 from curate.tables.score_columns import read_column, read_rows
@@ -39,7 +42,7 @@ def _select(job: Job) -> bool:
     if scores is None:
         raise CurateError(f"{folder.path} holds no scores yet: run curate score (or curate run) with this recipe")
     with job.launch.heartbeat.kept_up():
-        if recipe.select.method == "clusters":
+        if _needs_embeddings(recipe.select):
             cluster(job)
         target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
         products = [target / "selection.parquet"]
@@ -84,33 +87,55 @@ def _seed(job: Job) -> int:
 def _choose(job: Job) -> tuple[Selection, Any]:
     chosen = job.recipe.select
     path = job.folder.path / "scores.parquet"
-    scores, score = read_rows(path), read_column(path, chosen.by, exits=chosen.exits)
+    rows = read_rows(path)
+    names = {*chosen.within, chosen.by} - {"random"}
+    columns = {
+        name: read_column(path, name, exits=chosen.exits if name == chosen.by else None) for name in sorted(names)
+    }
     clusters = job.folder.path / "clusters.parquet"
     labels = read_clusters(clusters) if clusters.exists() else None
-    reason = reason_codes(scores.status, scores.response_tokens, min_response_tokens=chosen.min_response_tokens)
-    selection = choose(
-        score,
-        reason=reason,
-        count=keep_count(chosen.keep, len(score)),
-        method=chosen.method,  # type: ignore[arg-type]  # flexrand and k_center are not wired yet
+    embeddings = job.folder.path / "embeddings.npy"
+    table = Candidates(
+        rows.status,
+        rows.response_tokens,
+        columns,
+        clusters=labels,
+        duplicate_ids=rows.duplicate_ids,
+        embeddings=np.load(embeddings, mmap_mode="r") if _needs_embeddings(chosen) else None,
+    )
+    return choose(table, selection_rule(chosen, seed=_seed(job))), labels
+
+
+def _needs_embeddings(chosen: Select) -> bool:
+    return chosen.method in ("clusters", "k_center") or chosen.near_duplicates is not None
+
+
+def selection_rule(chosen: Select, *, seed: int) -> Rule:
+    """Return the section `select` as the rule that it stands for; `seed` is what select.seed comes to."""
+    return Rule(
+        keep=chosen.keep,
+        method=chosen.method,
+        by=chosen.by,
         order=chosen.order,
         quota=chosen.quota,
-        clusters=labels,
-        duplicate_ids=scores.duplicate_ids if chosen.duplicates == "drop" else None,
-        lengths=scores.response_tokens,
-        seed=_seed(job),
+        min_response_tokens=chosen.min_response_tokens,
+        within=chosen.within,
+        gamma=chosen.gamma,
+        duplicates=chosen.duplicates,
+        near_duplicates=chosen.near_duplicates,
+        group_quota=chosen.groups.quota if chosen.groups else "proportional",
+        seed=seed,
     )
-    return selection, labels
 
 
 def _key(job: Job, scores: dict[str, Any]) -> Key:
     chosen = job.recipe.select.model_dump(mode="json", exclude={"name", "seed"})
     key = {"scores": scores["fingerprint"], **{f"select.{name}": value for name, value in chosen.items()}}
-    if job.recipe.select.method == "clusters":
+    if _needs_embeddings(job.recipe.select):
         clusters = job.folder.stage("clusters")
         assert clusters is not None
         key["clusters"] = clusters["fingerprint"]
-    if job.recipe.select.method == "random":
+    if job.recipe.select.method in ("random", "flexrand") or job.recipe.select.by == "random":
         key["seed"] = _seed(job)
     return key
 
@@ -122,6 +147,8 @@ def _about(job: Job, kept: int, total: int) -> str:
         "top": f"the {chosen.order} {chosen.by} overall",
         "random": f"a uniform sample (seed {_seed(job)})",
         "longest": "the longest responses",
+        "flexrand": f"FlexRand over {chosen.by} (gamma {chosen.gamma}, seed {_seed(job)})",
+        "k_center": "k-center, farthest first in embedding space",
     }[chosen.method]
     return (
         f"{kept:,} of {total:,} records, chosen by curate (the Python package lc-curate): {how}. "

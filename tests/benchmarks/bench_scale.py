@@ -29,7 +29,7 @@ from curate.diversity.embed import embed, load_embedder
 from curate.models.load import load_tokenizer
 from curate.read.examples import read_examples
 from curate.read.files import open_source, read_records
-from curate.selection import keep_count, select
+from curate.selection import Candidates, Rule, select
 from curate.tokens.store import write_tokens
 from curate.tokens.tokenize import tokenize
 
@@ -107,12 +107,13 @@ def cluster_case(folder: Path, num_rows: int) -> tuple[float, float]:
 def select_case(_: Path, num_rows: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 1024, num_rows, dtype=np.int32)
-    groups = rng.integers(0, num_rows * 20, num_rows)
-    scores, reason = rng.random(num_rows), np.zeros(num_rows, np.uint8)
-    count = keep_count("10%", num_rows)
+    duplicate_ids = rng.integers(0, num_rows * 20, num_rows)
+    scores, status = {"complexity": rng.random(num_rows)}, np.zeros(num_rows, np.uint8)
+    tokens = rng.integers(1, 200, num_rows, dtype=np.int32)
+    table = Candidates(status, tokens, scores, clusters=labels, duplicate_ids=duplicate_ids)
     with measured() as figures:
-        selection = select(scores, reason=reason, count=count, clusters=labels, groups=groups)
-    assert selection.kept.sum() == count
+        selection = select(table, Rule(keep="10%"))
+    assert selection.kept.sum() == num_rows // 10
     return figures()
 
 
