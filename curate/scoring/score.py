@@ -8,8 +8,8 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,16 +31,21 @@ _STATUS = {name: code for code, name in enumerate(STATUSES)}
 class Batch:
     """A padded batch on its way to the model.
 
+    rows          int64 [B], its rows of the token store
     input_ids_BT  int64, padded on the right with zeros; without the prefix that all share, if it is computed apart
     keep_BT       bool, positions that predict a scored token
     targets_N     int64, those tokens, record by record
     counts_B      how many of them each record has
     """
 
+    rows: IntArray
     input_ids_BT: Tensor
     keep_BT: Tensor
     targets_N: Tensor
     counts_B: IntArray
+
+
+Forward = Callable[[Batch], Tensor]  # a batch -> log-probability of its targets in K subnets, float32 [K, N]
 
 
 def collate(store: TokenStore, rows: IntArray, *, skip: int = 0) -> Batch:
@@ -57,7 +62,7 @@ def collate(store: TokenStore, rows: IntArray, *, skip: int = 0) -> Batch:
         keep[i, :n] = scored[1 : n + 1]
         targets.append(ids[scored])
     flat = np.concatenate(targets).astype(np.int64)
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(keep), torch.from_numpy(flat), counts)
+    return Batch(rows, torch.from_numpy(input_ids), torch.from_numpy(keep), torch.from_numpy(flat), counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +103,51 @@ def exit_log_probs(scorer: ScoringModel, batch: Batch, prefix_cache: Cache | Non
 def score_batch(
     scorer: ScoringModel, store: TokenStore, rows: IntArray, prefix_cache: Cache | None = None
 ) -> BatchScores:
-    """Score the records of one batch, all of which begin with the tokens of `prefix_cache`.
+    """Score the records of one batch at every exit; all of them begin with the tokens of `prefix_cache`.
+
+    Out of memory and numbers that are not finite: see `score_records`.
+    """
+
+    def forward(batch: Batch) -> Tensor:
+        return exit_log_probs(scorer, batch, prefix_cache)
+
+    skip = prefix_cache.get_seq_length() if prefix_cache is not None else 0
+    return score_records(forward, store, rows, num_columns=len(scorer.layers), skip=skip)
+
+
+def score_records(
+    forward: Forward, store: TokenStore, rows: IntArray, *, num_columns: int, skip: int = 0
+) -> BatchScores:
+    """Confidence and log-probability of the records of one batch in the K subnets that `forward` computes.
 
     Out of memory halves the batch in place; a single record that does not fit gets the status out_of_memory, one
     whose confidence or log-probability is not finite the status non_finite. Never a made-up number.
+
+    Args:
+        forward: gives the log-probability of every target of a batch in every subnet, float32 [K, N].
+        store: the tokens.
+        rows: the records of the batch.
+        num_columns: K.
+        skip: leading tokens that `forward` does not need to be handed, because it holds their KV cache.
     """
-    batch = collate(store, rows, skip=prefix_cache.get_seq_length() if prefix_cache is not None else 0)
+    batch = collate(store, rows, skip=skip)
     try:
-        log_probs_EN = exit_log_probs(scorer, batch, prefix_cache).cpu().numpy()
+        log_probs_KN = forward(batch).cpu().numpy()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
     else:
-        return _batch_scores(rows, log_probs_EN, batch.counts_B)
+        return _batch_scores(rows, log_probs_KN, batch.counts_B)
     gc.collect()  # not inside the handler: the traceback holds the tensors that did not fit
     torch.cuda.empty_cache()
     if len(rows) == 1:
-        return _unscored(rows, len(scorer.layers), "out_of_memory")
+        return _unscored(rows, num_columns, "out_of_memory")
     longest = int(store.rows["needed"][rows].max())
     logger.debug("out of memory on %d records of up to %d tokens; the batch is halved", len(rows), longest)
     half = -(-len(rows) // 2)
-    halves = [score_batch(scorer, store, part, prefix_cache) for part in (rows[:half], rows[half:])]
+    halves = [
+        score_records(forward, store, part, num_columns=num_columns, skip=skip) for part in (rows[:half], rows[half:])
+    ]
     return join_scores(halves, split=True)
 
 
@@ -131,6 +160,26 @@ def join_scores(parts: Sequence[BatchScores], *, split: bool | None = None) -> B
         np.concatenate([p.log_prob for p in parts]),
         any(p.split for p in parts) if split is None else split,
     )
+
+
+def join_subnets(parts: Sequence[BatchScores]) -> BatchScores:
+    """Scores of the same records in several subnets as one, column beside column.
+
+    A record that one subnet could not score is scored in none: it takes the first such status, and NaN everywhere.
+    """
+    rows, status = parts[0].rows, parts[0].status.copy()
+    for part in parts[1:]:
+        assert np.array_equal(part.rows, rows), "the same records in the same order"
+        status = np.where(status == _STATUS["scored"], part.status, status)
+    confidence = np.concatenate([part.confidence for part in parts], axis=1)
+    log_prob = np.concatenate([part.log_prob for part in parts], axis=1)
+    confidence[status != _STATUS["scored"]] = log_prob[status != _STATUS["scored"]] = np.nan
+    return BatchScores(rows, status, confidence, log_prob, any(part.split for part in parts))
+
+
+def full_model(scorer: ScoringModel) -> ScoringModel:
+    """The same scorer with one exit, the last layer: the model itself."""
+    return replace(scorer, layers=(scorer.parts.num_layers,))
 
 
 def _batch_scores(rows: IntArray, log_probs_EN: npt.NDArray[np.float32], counts: IntArray) -> BatchScores:

@@ -1,0 +1,126 @@
+"""Instruction-following difficulty (IFD): how much the prompt helps the model with the response.
+
+    ifd = perplexity(response given prompt) / perplexity(response alone) = exp(log_prob_alone - log_prob)
+
+`log_prob` is the full model's mean log-probability of the response as scored, nats per token. `log_prob_alone` is that
+of the same token ids when nothing stands before them but what the tokenizer itself opens a text with (BOS). High means
+that the prompt helps little (hard); from 1 on it does not help at all, and such records are usually left out.
+
+A response alone is an ordinary sequence of tokens: `alone` cuts them out into a token store of their own, which the
+batch planner and `score_batch` take as they take any other. With the tokens and the model of a small LM it is
+Superfiltering.
+
+Sources: arXiv 2308.12032 (IFD), 2402.00530 (Superfiltering).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.types import CONTEXT, ROW, SCORED, STATUSES, BatchScores, FloatArray, IntArray, TokenStore
+
+_SCORED = STATUSES.index("scored")
+_BLOCK = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesAlone:
+    """Every response of every record as a sequence of its own.
+
+    tokens  a row per sequence, records in order and their responses in order; all are to be scored
+    owners  int64 [S], the record that each sequence comes from
+    """
+
+    tokens: TokenStore
+    owners: IntArray
+
+
+def alone(store: TokenStore, opening: IntArray) -> ResponsesAlone:
+    """Cut every run of scored tokens out of its record and put `opening` before it.
+
+    Nothing predicts the first token where `opening` is empty, so it is context; a response of that one token gives no
+    sequence. Memory: about five bytes a response token.
+
+    Args:
+        store: the records as they are scored.
+        opening: ids that the tokenizer writes before a text (`Codec.opening`); may be empty.
+
+    >>> ids, marks = np.array([7, 8, 9, 5, 6], np.int32), np.array([0, 1, 1, 0, 1], np.uint8)
+    >>> rows = np.zeros(1, ROW)
+    >>> rows["end"] = 5
+    >>> cut = alone(TokenStore(ids, marks, rows), np.array([1]))
+    >>> cut.tokens.input_ids.tolist(), cut.tokens.rows["end"].tolist(), cut.owners.tolist()
+    ([1, 8, 9, 1, 6], [3, 5], [0, 0])
+    """
+    least, ends = 1 if len(opening) else 2, np.ascontiguousarray(store.rows["end"])
+    ids, marks, rows, owners = [np.zeros(0, np.int32)], [np.zeros(0, np.uint8)], [np.zeros(0, ROW)], [np.zeros(0, int)]
+    for starts, lengths in _responses(store.marks, ends):
+        starts, lengths = starts[lengths >= least], lengths[lengths >= least]
+        owner = np.searchsorted(ends, starts, side="right")
+        total = lengths + len(opening)
+        place = np.arange(total.sum()) - np.repeat(np.cumsum(total) - total, total)  # within its sequence, from 0
+        opens = place < len(opening)
+        block = np.empty(len(place), np.int32)
+        block[opens] = np.tile(opening, len(starts))
+        block[~opens] = store.input_ids[(np.repeat(starts - len(opening), total) + place)[~opens]]
+        row = np.zeros(len(starts), ROW)
+        row["end"] = np.cumsum(total)
+        row["needed"], row["scored"] = total - 1, lengths - (least - 1)
+        row["status"], row["id"] = _SCORED, store.rows["id"][owner]
+        ids.append(block)
+        marks.append(np.where(opens | (place == 0), CONTEXT, SCORED).astype(np.uint8))
+        rows.append(row)
+        owners.append(owner)
+    joined = np.concatenate(rows)
+    joined["end"] = np.cumsum(joined["needed"].astype(np.int64) + 1)
+    tokens = TokenStore(np.concatenate(ids), np.concatenate(marks), joined)
+    return ResponsesAlone(tokens, np.concatenate(owners))
+
+
+def pool_alone(responses: ResponsesAlone, scores: BatchScores, num_rows: int) -> FloatArray:
+    """Pool what the sequences of a record scored, token by token, into its `log_prob_alone`: float64 [N], nats.
+
+        log_prob_alone = sum over its tokens that have a prediction of log p / how many they are
+
+    NaN for a record without such tokens, and for one of whose sequences any is missing or was not scored. The last
+    column of `scores` counts: the full model.
+    """
+    counts = responses.tokens.rows["scored"].astype(np.float64)
+    expected = np.bincount(responses.owners, counts, num_rows)
+    good = scores.status == _SCORED
+    sequences, log_prob = scores.rows[good], scores.log_prob[good, -1].astype(np.float64)
+    owners, found = responses.owners[sequences], counts[sequences]
+    sums = np.bincount(owners, log_prob * found, num_rows)
+    complete = (np.bincount(owners, found, num_rows) == expected) & (expected > 0)
+    log_prob_alone: FloatArray = np.divide(sums, expected, out=np.full(num_rows, np.nan), where=complete)
+    return log_prob_alone
+
+
+def ifd(log_prob_alone: npt.NDArray[np.floating], log_prob: npt.NDArray[np.floating]) -> FloatArray:
+    """Instruction-following difficulty: `exp(log_prob_alone - log_prob)`, float64; high = the prompt helps little.
+
+    Positive, usually below 1; NaN where either is.
+
+    >>> ifd(np.array([-3.0, -2.0]), np.array([-2.0, -2.0])).round(4).tolist()
+    [0.3679, 1.0]
+    """
+    with np.errstate(over="ignore"):
+        ratio: FloatArray = np.exp(np.asarray(log_prob_alone, np.float64) - np.asarray(log_prob, np.float64))
+    return ratio
+
+
+def _responses(marks: npt.NDArray[np.uint8], ends: IntArray) -> Iterator[tuple[IntArray, IntArray]]:
+    """Where every run of scored tokens starts, and its length, block by block of records."""
+    for first in range(0, len(ends), _BLOCK):
+        high = int(ends[first : first + _BLOCK][-1])
+        low = int(ends[first - 1]) if first else 0
+        scored = np.zeros(high - low + 2, bool)  # False on either side
+        scored[1:-1] = marks[low:high] == SCORED
+        # A record's first token is never scored (nothing predicts it), so no run goes on into the next record.
+        starts = np.flatnonzero(scored[1:] & ~scored[:-1])
+        stops = np.flatnonzero(~scored[1:] & scored[:-1])
+        yield starts + low, stops - starts
