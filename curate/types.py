@@ -19,6 +19,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 # Marks of a token, in `Tokens.marks`.
 CONTEXT, SCORED, END = 0, 1, 2

@@ -328,7 +328,7 @@ def test_escapes_and_html_in_records_are_data_and_never_reach_the_terminal(capsy
         ("score", "score.exits=[4]", "score.exits ([1, 3, 4] -> [4])"),
         ("run", "model.dtype=bfloat16", "model.dtype (float32 -> bfloat16)"),
         ("select", "select.keep=79", "expected 79 records to keep, but only 77 of 80 are eligible"),
-        ("select", "select.by=ifd", "select.by: the score columns are"),
+        ("select", "select.by=ifd", "select.by: run has no score column ifd: run curate score with score.ifd=true"),
         ("select", "select.exits=[2]", "the stored exits are [1, 3, 4]"),
         ("embed", "embed.text=full", "embed.text (instruction -> full)"),
     ],

@@ -47,6 +47,7 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 def do(verb: Verb, *words: str, recipe: str | None = None) -> Recipe:
     """Perform a verb with WORDS changed by `words`, or with a recipe file changed by them; returns the recipe."""
+    words = ("select.replace=true", *words) if verb == "select" else words
     read = load_recipe(recipe, words) if recipe else load_recipe(None, [*WORDS, *words])
     perform(verb, read)
     return read
@@ -131,6 +132,7 @@ def test_the_tables_have_the_columns_of_the_contract() -> None:
         "reason": "string",
         "cluster": "int32",
         "rank": "int32",
+        "group": "string",
     }
     about = json.loads(pq.read_schema(RUN / "scores.parquet").metadata[b"curate"])
     assert about["exits"] == [1, 3, 4]  # (2*i*4 + 3) // 6 for i = 1, 2, 3
@@ -761,3 +763,114 @@ def test_what_a_killed_call_left_beside_an_adapter_is_not_published(monkeypatch:
     do("train", "train.max_steps=3")
     assert not list(RUN.rglob(".tmp*"))
     assert manifest()["stages"]["selections/main/adapter"]["steps"] == 3
+
+
+def test_select_does_not_remove_what_was_trained_unless_it_is_told_to() -> None:
+    before = state(RUN)
+    with pytest.raises(CurateError, match=r"main holds adapter.*another select\.name.*select\.replace=true"):
+        perform("select", load_recipe(None, [*WORDS, "select.keep=5"]))
+    assert state(RUN) == before
+    perform("select", load_recipe(None, [*WORDS, "select.keep=5", "select.replace=true"]))
+    assert not (MAIN / "adapter").exists()
+
+
+def test_files_of_other_people_in_a_selection_stay() -> None:
+    (MAIN / "notes.txt").write_text("mine")
+    do("select", "select.keep=5")
+    assert len(kept_rows()) == 5
+    assert (MAIN / "notes.txt").read_text() == "mine"
+
+
+def test_products_that_were_deleted_are_made_again() -> None:
+    kept, weights = MAIN / "kept.json", MAIN / "adapter" / "adapter_model.safetensors"
+    before = kept.read_bytes(), weights.read_bytes()
+    kept.unlink()
+    weights.unlink()
+    do("run")
+    assert (kept.read_bytes(), weights.read_bytes()) == before
+
+
+def test_merging_a_finished_run_trains_nothing_again_and_a_stale_merged_model_goes() -> None:
+    weights = MAIN / "adapter" / "adapter_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    do("train", "train.merge=true")
+    assert (MAIN / "merged" / "config.json").exists()
+    assert weights.stat().st_mtime_ns == before
+    do("train", "train.learning_rate=1e-3")
+    assert weights.stat().st_mtime_ns != before
+    assert not (MAIN / "merged").exists()
+
+
+@pytest.mark.parametrize("table", ["scores.parquet", "selections/main/selection.parquet", "clusters.parquet"])
+def test_tables_in_another_order_give_the_same(table: str) -> None:
+    kept = (MAIN / "kept.json").read_bytes()
+    rows_before = pq.read_table(RUN / table)
+    pq.write_table(rows_before.take(list(reversed(range(len(rows_before))))), RUN / table)
+    do("select", "select.name=again")
+    assert (RUN / "selections" / "again" / "kept.json").read_bytes() == kept
+    weights = (MAIN / "adapter" / "adapter_model.safetensors").read_bytes()
+    (MAIN / "adapter" / "adapter_model.safetensors").unlink()
+    do("train")
+    assert (MAIN / "adapter" / "adapter_model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    "words", [("select.method=random",), ("select.method=longest",), ("select.by=response_tokens",)]
+)
+def test_selecting_at_random_or_by_length_needs_no_score(words: tuple[str, ...]) -> None:
+    do("run", "run.dir=light", "train.max_steps=1", "select.method=top", *words)
+    assert {"scores", "tokens"} & manifest(Path("light"))["stages"].keys() == {"tokens"}
+    assert "complexity" not in pq.read_schema("light/scores.parquet").names
+    before = kept_rows(run=Path("light"))
+    do("score", "run.dir=light")
+    assert rows(Path("light/scores.parquet"))[0]["complexity"] == rows(RUN / "scores.parquet")[0]["complexity"]
+    do("run", "run.dir=light", "train.max_steps=1", "select.method=top", *words)
+    assert kept_rows(run=Path("light")) == before
+
+
+def test_a_holdout_is_kept_out_of_every_selection() -> None:
+    do("select", "data.holdout=20", "select.keep=50", "select.name=held")
+    table = rows(RUN / "selections" / "held" / "selection.parquet")
+    out = {row["row"] for row in table if row["reason"] == "held_out"}
+    assert len(out) in (20, 21)  # rows 4 and 11 are the same record, and go together
+    assert (4 in out) == (11 in out)
+    assert not out & set(kept_rows("held"))
+
+
+def test_groups_keep_what_they_are_given() -> None:
+    records = [{**record, "source": "ab"[i % 4 == 0]} for i, record in enumerate(alpaca_records())]
+    write_json_array(Path("grouped.json"), records)
+    words = ("data.path=grouped.json", "run.dir=grouped")
+    do("score", *words)
+    do("select", *words, "select.method=top", "select.groups={field: source, quota: {b: 6}}", "select.keep=20")
+    table = rows(Path("grouped/selections/main/selection.parquet"))
+    assert [sum(row["kept"] and row["group"] == name for row in table) for name in "ab"] == [14, 6]
+
+
+def test_a_persons_own_scores_are_joined_and_selected_by() -> None:
+    Path("mine.csv").write_text("row,mine\n" + "".join(f"{row},{-row}\n" for row in range(79)))
+    do("run", "run.dir=own", "score.columns=mine.csv", "select.by=mine", "select.method=top", "train.max_steps=1")
+    assert "scores" not in manifest(Path("own"))["stages"]
+    assert kept_rows(run=Path("own")) == list(range(71, 79))
+    assert rows(Path("own/scores.parquet"))[79]["mine"] is None
+
+
+def test_further_scores_add_their_columns_and_change_nothing() -> None:
+    before = pq.read_table(RUN / "scores.parquet")
+    words = ("score.ifd=true", "score.masked=true", "score.dropout={rates: [0.1, 0.5]}")
+    do("score", *words)
+    after = pq.read_table(RUN / "scores.parquet")
+    assert after.select(before.column_names).equals(before)
+    assert set(after.column_names) - set(before.column_names) == {
+        "ifd",
+        "log_prob_alone",
+        "masked_loss",
+        "dropout_confidence",
+    }
+    written = (RUN / "scores.parquet").stat().st_mtime_ns
+    do("score", *words)
+    assert (RUN / "scores.parquet").stat().st_mtime_ns == written
+    with pytest.raises(CurateError, match=r"changed: score\.dropout\.rates"):
+        do("score", "score.dropout={rates: [0.2]}")
+    do("run", "run.dir=direct", "select.by=masked_loss", "train.max_steps=1")
+    assert [row["masked_loss"] for row in rows(Path("direct/scores.parquet"))] == after["masked_loss"].to_pylist()

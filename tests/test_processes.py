@@ -34,7 +34,7 @@ QUICK = 0.3  # seconds
 def launch_of(folder: Path, rank: int = 0, count: int = 1, hang_timeout: float = QUICK) -> Launch:
     processes = Processes(rank, count, LAUNCH)
     run = RunFolder(folder)
-    return Launch(run, processes, Heartbeat(run.work, processes), lambda *_: None, hang_timeout)
+    return Launch("score", run, processes, Heartbeat(run.work, processes), lambda *_: None, hang_timeout)
 
 
 @dataclass(frozen=True)

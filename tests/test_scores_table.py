@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.selection import REASONS, Selection
+from curate.selection import REASONS, Candidates, Selection
 from curate.tables.chunks import read_chunk, write_chunk
 from curate.tables.clusters import read_clusters, write_clusters
 from curate.tables.score_columns import read_column, read_rows, read_scored, stored_exits
@@ -203,7 +203,10 @@ def test_more_rows_than_a_row_group_holds(tmp_path: Path) -> None:
 
     selection = Selection(ids % 3 == 0, (ids % 100 - 1).astype(np.int32), (ids % len(REASONS)).astype(np.uint8))
     labels = (ids % 11 - 1).astype(np.int32)
-    write_selection(tmp_path / "selection.parquet", selection, scores_path=path, labels=labels)
+    table = Candidates(
+        scores.status, scores.response_tokens, {}, clusters=labels, groups=ids % 3 - 1, group_names=("code", "chat")
+    )
+    write_selection(tmp_path / "selection.parquet", selection, table, scores_path=path)
     written = pq.read_table(tmp_path / "selection.parquet")
     assert written["row"].to_pylist() == list(range(MANY))
     assert written["id"].equals(pq.read_table(path)["id"])
@@ -212,12 +215,14 @@ def test_more_rows_than_a_row_group_holds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(written["cluster"].fill_null(-1).to_numpy(), labels)
     np.testing.assert_array_equal(written["rank"].fill_null(-1).to_numpy(), selection.rank)
     assert written["cluster"].null_count == int((labels < 0).sum())
+    assert written["group"].to_pylist() == [(None, "code", "chat")[i % 3] for i in ids.tolist()]
 
 
 def test_a_selection_without_clusters_has_null_clusters(tmp_path: Path) -> None:
     path = small(tmp_path)
     selection = Selection(np.ones(6, bool), np.arange(6, dtype=np.int32), np.zeros(6, np.uint8))
-    write_selection(tmp_path / "selection.parquet", selection, scores_path=path, labels=None)
+    table = Candidates(np.zeros(6, np.uint8), np.ones(6, np.int32), {})
+    write_selection(tmp_path / "selection.parquet", selection, table, scores_path=path)
     assert pq.read_table(tmp_path / "selection.parquet")["cluster"].null_count == 6
 
 

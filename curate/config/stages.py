@@ -139,6 +139,9 @@ class Select(Section):
         None, description="a field of the records and how many of each of its values are kept"
     )
     seed: int | None = Field(None, ge=0, lt=2**31, description="default: run.seed")
+    replace: bool = Field(
+        False, description="select may remove what was trained on the selection of that name (adapter, evaluation)"
+    )
 
     @field_validator("keep", mode="before")
     @classmethod

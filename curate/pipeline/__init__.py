@@ -50,9 +50,7 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
         if verb == "run" and job.is_main:
             _check_ahead(job)
         if verb in ("run", "score"):
-            from curate.pipeline.scores import score
-
-            job = score(job)
+            job = _score(job, verb)
         if verb in ("run", "embed"):
             from curate.pipeline.embeddings import embed
 
@@ -66,6 +64,22 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
 
             train(job)
     return folder
+
+
+def _score(job: Job, verb: Verb) -> Job:
+    from curate.pipeline.needed import FURTHER, passes_to_run
+    from curate.pipeline.passes import own_columns, run_pass
+    from curate.pipeline.scores import score
+
+    names = passes_to_run(job.recipe, verb)
+    if "complexity" in names:
+        job = score(job)
+    for name in names:
+        if name in FURTHER:
+            run_pass(job, name)
+    if "columns" in names:
+        job.launch.lead("scores/columns", lambda: own_columns(job), type(None))
+    return job
 
 
 def _settled_job(launch: Launch, recipe: Recipe, verb: Verb) -> Job:

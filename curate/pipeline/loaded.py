@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from curate.config import Recipe
+from curate.config import Model
 from curate.types import CurateError
 
 if TYPE_CHECKING:
     from curate.scoring.score import ScoringModel
+
+
+Exits = int | Literal["all"] | tuple[int, ...]
 
 
 class Loaded:
@@ -25,7 +28,7 @@ class Loaded:
         self._offload_folder = offload_folder
         self._tokenizers: dict[tuple[str, str | None], Any] = {}
         self._configs: dict[tuple[str, str | None], Any] = {}
-        self._scoring_model: ScoringModel | None = None
+        self._scoring_models: dict[tuple[str, str | None], ScoringModel] = {}
 
     def tokenizer(self, name: str, revision: str | None) -> Any:
         """Return the tokenizer of a model."""
@@ -45,17 +48,17 @@ class Loaded:
             self._configs[name, revision] = config
         return self._configs[name, revision]
 
-    def scoring_model(self, recipe: Recipe) -> ScoringModel:
-        """Return the scoring model, taken apart and confirmed; the same at every call.
+    def scoring_model(self, model: Model, exits: Exits) -> ScoringModel:
+        """Return a scoring model, taken apart and confirmed; the same at every call.
 
         Raises:
             CurateError: it cannot be loaded, or would be scored wrongly.
         """
-        if self._scoring_model is None:
-            self._scoring_model = self._load_scoring_model(recipe)
-        return self._scoring_model
+        if (model.name, model.revision) not in self._scoring_models:
+            self._scoring_models[model.name, model.revision] = self._load_scoring_model(model, exits)
+        return self._scoring_models[model.name, model.revision]
 
-    def _load_scoring_model(self, recipe: Recipe) -> ScoringModel:
+    def _load_scoring_model(self, settings: Model, exits: Exits) -> ScoringModel:
         from curate.models.load import load_model, sharded_by_launcher
         from curate.scoring.confidence import head_rows
         from curate.scoring.exits import exit_layers
@@ -68,7 +71,6 @@ class Loaded:
                 "FSDP and DeepSpeed split a model to train it, not to score with it: score without them (with "
                 "model.device_map=auto on one process if the model is large), then launch curate train with them"
             )
-        settings = recipe.model
         model = load_model(
             settings.name,
             revision=settings.revision,
@@ -80,7 +82,7 @@ class Loaded:
             trust_remote_code=self._trust,
         )
         parts = find_parts(model)
-        layers = exit_layers(recipe.score.exits, parts.num_layers)
+        layers = exit_layers(exits, parts.num_layers)
         confirm(parts, layers)
         vocabulary = model.get_input_embeddings().weight.shape[0]
         rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")

@@ -34,6 +34,7 @@ class Part:
     plan         their batches
     num_subnets  S; chunk s * plan.num_chunks + c holds the records of chunk c in subnet s
     subnet       opens subnet s and gives a function from the number of a batch to its scores
+    columns      numbers that a record has in each subnet
     """
 
     name: str
@@ -42,6 +43,12 @@ class Part:
     plan: BatchPlan
     num_subnets: int
     subnet: Callable[[int], AbstractContextManager[BatchFunction]]
+    columns: int = 1
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes over every record."""
+        return self.num_subnets * self.columns
 
     @property
     def num_chunks(self) -> int:

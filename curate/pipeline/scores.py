@@ -123,7 +123,7 @@ def _part(job: Job, store: TokenStore, plan: BatchPlan) -> Part:
 
 def _load(job: Job) -> ScoringModel:
     with job.launch.heartbeat.kept_up():
-        return job.loaded.scoring_model(job.recipe)
+        return job.loaded.scoring_model(job.recipe.model, job.recipe.score.exits)
 
 
 def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], started: float) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from curate.config.stages import Select
+from curate.config import Recipe, Select
+from curate.pipeline.candidates import candidates, count_statuses
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
+from curate.pipeline.needed import BY_SCORE, score_stages
+from curate.pipeline.rows import ensure_rows
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
-from curate.run.folder import Key
+from curate.run.atomic import carry_over
+from curate.run.folder import Key, fingerprint
 from curate.run.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
-from curate.tables.clusters import read_clusters
-from curate.tables.score_columns import read_column, read_rows
 from curate.tables.selection import write_selection
 from curate.types import CurateError
+
+TRAINED = ("adapter", "merged", "evaluation.json", "evaluation.parquet")
+"""What is made with a selection, and stands beside it."""
 
 
 def select(job: Job) -> None:
@@ -38,35 +41,76 @@ def selection_stage(name: str) -> str:
 
 def _select(job: Job) -> bool:
     recipe, folder = job.recipe, job.folder
-    scores = folder.stage("scores")
-    if scores is None:
-        raise CurateError(f"{folder.path} holds no scores yet: run curate score (or curate run) with this recipe")
     with job.launch.heartbeat.kept_up():
+        ensure_rows(job)
         if _needs_embeddings(recipe.select):
             cluster(job)
         target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
         products = [target / "selection.parquet"]
         if (record := folder.stage(name)) is not None:
             products.append(target / record["file"])
-        stage = Stage(folder, name, _key(job, scores), tuple(products))
+        stage = Stage(folder, name, _key(job), tuple(products))
         if stage.is_finished():
             return False
-        selection, labels = _choose(job)
+        table = _candidates(job)
+        selection = choose(table, selection_rule(recipe.select, seed=selection_seed(recipe)))
+        kept_along = _kept_along(job, target)
         with stage.replacing(target) as temporary:
-            kept = _publish(job, selection, labels, temporary)
+            kept = _publish(job, selection, table, temporary)
+            written = sorted(path.name for path in temporary.iterdir())
+            for path in kept_along:
+                if path.name not in written:
+                    carry_over(path, temporary)
     dropped = count_reasons(selection.reason)
     rows_out = dropped.pop("kept", 0)
     note = str(target / kept.name)
-    stage.finish(Outcome(len(selection.kept), rows_out, dropped, {"file": kept.name}, note))
+    stage.finish(Outcome(len(selection.kept), rows_out, dropped, {"file": kept.name, "files": written}, note))
     return True
 
 
-def _publish(job: Job, selection: Selection, labels: Any, folder: Path) -> Path:
+def _kept_along(job: Job, target: Path) -> list[Path]:
+    """What stands beside the old selection and is not removed with it.
+
+    What was trained on the old selection took hours, and selecting takes a second: `select` refuses to remove it. `run`
+    keeps it until its own training has replaced it. Files of other people stay.
+
+    Raises:
+        CurateError: something was trained on the selection that would be replaced.
+    """
+    if not target.is_dir():
+        return []
+    chosen = job.recipe.select
+    trained = [target / name for name in TRAINED if (target / name).exists()]
+    if trained and job.launch.verb != "run" and not chosen.replace:
+        raise CurateError(
+            f"{target} holds {trained[0].name}, made with the selection that is there: choose another select.name, or "
+            "remove it with select.replace=true"
+        )
+    record = job.folder.stage(selection_stage(chosen.name))
+    ours = set(record.get("files", [])) if record else set()
+    others = [path for path in sorted(target.iterdir()) if path.name not in ours | set(TRAINED)]
+    return others + (trained if job.launch.verb == "run" and not chosen.replace else [])
+
+
+def _candidates(job: Job) -> Candidates:
+    chosen = job.recipe.select
+    # At random, by length and by distance no score is read; where there is one, rows without it are refused.
+    by = chosen.by if chosen.method in BY_SCORE else "response_tokens"
+    return candidates(
+        job,
+        by=by,
+        within=chosen.within,
+        embedded=_needs_embeddings(chosen),
+        group_field=chosen.groups.field if chosen.groups else None,
+    )
+
+
+def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) -> Path:
     """Write the files of a selection; returns that of the kept records."""
     recipe, source = job.recipe, job.settled.source
     folder.mkdir()
     scores_path = job.folder.path / "scores.parquet"
-    write_selection(folder / "selection.parquet", selection, scores_path=scores_path, labels=labels)
+    write_selection(folder / "selection.parquet", selection, table, scores_path=scores_path)
     kept = write_kept(source, recipe.data, selection.kept, folder)
     write_card(
         kept,
@@ -79,31 +123,9 @@ def _publish(job: Job, selection: Selection, labels: Any, folder: Path) -> Path:
     return kept
 
 
-def _seed(job: Job) -> int:
-    seed = job.recipe.select.seed
-    return job.recipe.run.seed if seed is None else seed
-
-
-def _choose(job: Job) -> tuple[Selection, Any]:
-    chosen = job.recipe.select
-    path = job.folder.path / "scores.parquet"
-    rows = read_rows(path)
-    names = {*chosen.within, chosen.by} - {"random"}
-    columns = {
-        name: read_column(path, name, exits=chosen.exits if name == chosen.by else None) for name in sorted(names)
-    }
-    clusters = job.folder.path / "clusters.parquet"
-    labels = read_clusters(clusters) if clusters.exists() else None
-    embeddings = job.folder.path / "embeddings.npy"
-    table = Candidates(
-        rows.status,
-        rows.response_tokens,
-        columns,
-        clusters=labels,
-        duplicate_ids=rows.duplicate_ids,
-        embeddings=np.load(embeddings, mmap_mode="r") if _needs_embeddings(chosen) else None,
-    )
-    return choose(table, selection_rule(chosen, seed=_seed(job))), labels
+def selection_seed(recipe: Recipe) -> int:
+    """Return the seed of random draws."""
+    return recipe.run.seed if recipe.select.seed is None else recipe.select.seed
 
 
 def _needs_embeddings(chosen: Select) -> bool:
@@ -128,26 +150,38 @@ def selection_rule(chosen: Select, *, seed: int) -> Rule:
     )
 
 
-def _key(job: Job, scores: dict[str, Any]) -> Key:
-    chosen = job.recipe.select.model_dump(mode="json", exclude={"name", "seed"})
-    key = {"scores": scores["fingerprint"], **{f"select.{name}": value for name, value in chosen.items()}}
-    if _needs_embeddings(job.recipe.select):
-        clusters = job.folder.stage("clusters")
+def _key(job: Job) -> Key:
+    """What a selection depends on: the records, their statuses, the scores that it reads, and its settings."""
+    recipe, folder = job.recipe, job.folder
+    chosen = recipe.select.model_dump(mode="json", exclude={"name", "seed", "replace"})
+    key: dict[str, Any] = {
+        "tokens": fingerprint(job.settled.tokens_key),
+        "statuses": count_statuses(job),
+        **{f"select.{name}": value for name, value in chosen.items()},
+    }
+    for stage in score_stages(recipe):
+        record = folder.stage(stage)
+        key[stage] = record["fingerprint"] if record else None  # None is refused where the column is read
+    if _needs_embeddings(recipe.select):
+        clusters = folder.stage("clusters")
         assert clusters is not None
         key["clusters"] = clusters["fingerprint"]
-    if job.recipe.select.method in ("random", "flexrand") or job.recipe.select.by == "random":
-        key["seed"] = _seed(job)
+    if recipe.select.method in ("random", "flexrand") or recipe.select.by == "random":
+        key["seed"] = selection_seed(recipe)
+    if recipe.data.holdout != 0:
+        key |= {"data.holdout": recipe.data.holdout, "run.seed": recipe.run.seed}
     return key
 
 
 def _about(job: Job, kept: int, total: int) -> str:
     chosen, model = job.recipe.select, Path(job.recipe.model.name).name
+    ordered = "a uniform sample" if chosen.by == "random" else f"the {chosen.order} {chosen.by}"
     how = {
-        "clusters": f"the {chosen.order} {chosen.by} of every embedding cluster",
-        "top": f"the {chosen.order} {chosen.by} overall",
-        "random": f"a uniform sample (seed {_seed(job)})",
+        "clusters": f"{ordered} of every embedding cluster",
+        "top": f"{ordered} overall",
+        "random": f"a uniform sample (seed {selection_seed(job.recipe)})",
         "longest": "the longest responses",
-        "flexrand": f"FlexRand over {chosen.by} (gamma {chosen.gamma}, seed {_seed(job)})",
+        "flexrand": f"FlexRand over {chosen.by} (gamma {chosen.gamma}, seed {selection_seed(job.recipe)})",
         "k_center": "k-center, farthest first in embedding space",
     }[chosen.method]
     return (

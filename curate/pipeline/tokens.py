@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
+from curate.config import Model
 from curate.diversity.texts import Texts, open_texts, recording
 from curate.pipeline.job import Job
 from curate.read.examples import read_examples
@@ -13,7 +15,7 @@ from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
 from curate.tokens.store import holds, open_tokens, write_tokens
-from curate.tokens.tokenize import tokenize
+from curate.tokens.tokenize import own_max_length, tokenize
 from curate.types import STATUSES, TokenStore
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,31 @@ def tokens(job: Job) -> TokenStore:
     if hits := int(np.count_nonzero(store.rows["control_hits"])):
         logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
     return store
+
+
+def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
+    """Return the tokens that another model's tokenizer makes of every record, made if they are not there.
+
+    The template is that of the run where the other tokenizer has it, else its own.
+    """
+    if not folder.exists():
+        prompt, tokenizer = job.recipe.prompt, job.loaded.tokenizer(model.name, model.revision)
+        limit = own_max_length(tokenizer, job.loaded.config(model.name, model.revision))
+        template = "auto" if prompt.template == "chat" and not tokenizer.chat_template else prompt.template
+        assert prompt.max_length is not None
+        tokenized = tokenize(
+            read_examples(job.recipe.data, job.settled.source),
+            tokenizer,
+            template=template,
+            system=prompt.system,
+            max_length=int(min(prompt.max_length, limit)),
+            too_long=prompt.too_long,
+            allow_tokens=job.recipe.model.allow_tokens,
+        )
+        with replacing(folder) as part:
+            for count in write_tokens(tokenized, part):
+                job.launch.advance("tokens of the small model", count, None, "records")
+    return open_tokens(folder)
 
 
 def embedding_texts(job: Job) -> Texts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -56,6 +57,19 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(temporary)
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of a person's file.
+
+    Raises:
+        CurateError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise CurateError(f"cannot read {path}: {error.strerror}") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file atomically."""
     with replacing(path) as temporary:
@@ -73,6 +87,22 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def carry_over(source: Path, folder: Path) -> None:
+    """Put a file or folder into another folder as well, without copying bytes where the file system has links."""
+    target = folder / source.name
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
+    else:
+        _link(str(source), str(target))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _flush(path: Path) -> None:

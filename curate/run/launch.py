@@ -35,6 +35,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile)
 class Launch:
     """Where a verb runs, which of the processes this is, and whom to tell of progress.
 
+    verb          what is done
     folder        the run folder, locked by the main process
     processes     this process among those of the launch
     heartbeat     how the others see that this process works
@@ -43,6 +44,7 @@ class Launch:
     interrupted   set once a signal has asked to stop
     """
 
+    verb: str
     folder: RunFolder
     processes: Processes
     heartbeat: Heartbeat
@@ -158,7 +160,7 @@ def open_launch(
                 folder.status(verb, "running", None, "", launch=processes.launch)
             heartbeat = Heartbeat(folder.work, processes)
             heartbeat.beat()
-            yield Launch(folder, processes, heartbeat, progress, hang_timeout, interrupted)
+            yield Launch(verb, folder, processes, heartbeat, progress, hang_timeout, interrupted)
         except BaseException as error:
             with suppress(OSError):  # the disk may be what is full
                 _write_failure(folder, verb, processes, error)

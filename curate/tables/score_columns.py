@@ -85,6 +85,12 @@ def score_columns(path: Path) -> list[str]:
     return [f.name for f in schema if pa.types.is_floating(f.type) or f.name.endswith("_tokens")]
 
 
+def column_names(path: Path) -> list[str]:
+    """Return the names of all columns."""
+    names: list[str] = open_table(path, _VERB).schema_arrow.names
+    return names
+
+
 def stored_exits(schema: pa.Schema) -> list[int]:
     """Return the layers whose confidence scores.parquet holds; none before complexity was scored."""
     exits: list[int] = json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("exits", [])

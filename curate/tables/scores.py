@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,14 @@ def write_scores(
     return counts
 
 
-def add_columns(old: Path, new: Path, columns: Mapping[str, FloatArray], about: Mapping[str, str]) -> None:
+def add_columns(
+    old: Path,
+    new: Path,
+    columns: Mapping[str, FloatArray],
+    about: Mapping[str, str],
+    *,
+    drop: Collection[str] = (),
+) -> None:
     """Write `new`: scores.parquet as it stands in `old`, and further columns behind; NaN becomes null.
 
     A column of the same name is replaced. Nothing else changes.
@@ -110,10 +117,11 @@ def add_columns(old: Path, new: Path, columns: Mapping[str, FloatArray], about: 
         new: the file to write.
         columns: float64 [N] by name.
         about: what each column is, and which direction is easy; for the metadata.
+        drop: columns of `old` that are left out.
     """
     with told_by_name(old, "score"):
         file = pq.ParquetFile(old, memory_map=True)
-        kept = [field for field in file.schema_arrow if field.name not in columns]
+        kept = [field for field in file.schema_arrow if field.name not in columns and field.name not in drop]
         told = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")) | dict(about)
         fields = [*kept, *(pa.field(name, pa.float64()) for name in columns)]
         schema = pa.schema(fields, metadata={METADATA: json.dumps(told)})

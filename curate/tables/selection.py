@@ -12,41 +12,45 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.selection import REASONS, Selection
+from curate.selection import REASONS, Candidates, Selection
 from curate.tables.parquet import by_row, open_table
 
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+        ("cluster", pa.int32()),
+        ("rank", pa.int32()),
+        ("group", pa.string()),
+    ]
+)
 
-def write_selection(
-    path: Path, selection: Selection, *, scores_path: Path, labels: npt.NDArray[np.int32] | None
-) -> None:
-    """Columns row, id, kept, reason, cluster and rank (place among the eligible rows of its cluster, from 0).
 
-    cluster is null without clusters or embedding, rank is null where the row was not eligible.
+def write_selection(path: Path, selection: Selection, table: Candidates, *, scores_path: Path) -> None:
+    """Write columns row, id, kept, reason, cluster, rank and group.
+
+    rank is the place in the order among the eligible rows of the same stratum, from 0. cluster is null without clusters
+    or embedding, rank is null where the row was not eligible, group is null without groups or field.
     """
-    schema = pa.schema(
-        [
-            ("row", pa.int64()),
-            ("id", pa.string()),
-            ("kept", pa.bool_()),
-            ("reason", pa.string()),
-            ("cluster", pa.int32()),
-            ("rank", pa.int32()),
-        ]
-    )
     names = np.array(REASONS, dtype=object)
-    with pq.ParquetWriter(path, schema, use_dictionary=["reason"], compression="zstd") as writer:
+    groups = np.array([*table.group_names, None], dtype=object)  # code -1 is the last
+    with pq.ParquetWriter(path, SCHEMA, use_dictionary=["reason", "group"], compression="zstd") as writer:
         for rows, ids in by_row(scores_path, "score", ["id"]):
             rank = selection.rank[rows]
-            cluster = np.full(len(rows), -1, np.int32) if labels is None else labels[rows]
+            cluster = np.full(len(rows), -1, np.int32) if table.clusters is None else table.clusters[rows]
+            group = np.full(len(rows), -1) if table.groups is None else table.groups[rows]
             columns = [
                 ids["row"],
                 ids["id"],
                 pa.array(selection.kept[rows]),
                 pa.array(names[selection.reason[rows]], pa.string()),
-                pa.array(cluster, mask=cluster < 0),
+                pa.array(cluster, pa.int32(), mask=cluster < 0),
                 pa.array(rank, mask=rank < 0),
+                pa.array(groups[group], pa.string()),
             ]
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
 def read_kept(path: Path) -> npt.NDArray[np.bool_]:

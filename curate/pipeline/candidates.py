@@ -1,0 +1,98 @@
+"""What a selection chooses from, read from the run folder; `select` and `compare` choose from the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from curate.pipeline.job import Job
+from curate.pipeline.needed import passes_of
+from curate.read.files import read_records
+from curate.selection import Candidates, holdout_rows, keep_count
+from curate.tables.clusters import read_clusters
+from curate.tables.score_columns import Rows, read_column, read_rows, score_columns
+from curate.types import STATUSES, BoolArray, CurateError, IntArray
+
+
+def candidates(job: Job, *, by: str, within: Collection[str], embedded: bool, group_field: str | None) -> Candidates:
+    """Read what is known of every record.
+
+    Args:
+        job: select.exits is applied to the column `by`.
+        by: column that rows are ordered by; response_tokens and random need none.
+        within: columns that bound the pool.
+        embedded: embeddings are needed, and clusters.
+        group_field: field of the records whose values are the groups, if there are groups.
+
+    Raises:
+        CurateError: a column that is not there, with the command that makes it.
+    """
+    path = job.folder.path / "scores.parquet"
+    rows = read_rows(path)
+    names = {*within, by} - {"random"}
+    columns = {name: _column(job, name, ordered_by=name == by) for name in sorted(names)}
+    clusters = job.folder.path / "clusters.parquet"
+    codes, group_names = (None, ()) if group_field is None else _groups(job, group_field, len(rows.status))
+    return Candidates(
+        rows.status,
+        rows.response_tokens,
+        columns,
+        clusters=read_clusters(clusters) if clusters.exists() else None,
+        duplicate_ids=rows.duplicate_ids,
+        groups=codes,
+        group_names=group_names,
+        embeddings=np.load(job.folder.path / "embeddings.npy", mmap_mode="r") if embedded else None,
+        held_out=held_out(job, rows),
+    )
+
+
+def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
+    """Return which rows data.holdout keeps out of every selection, bool [N]; None without a holdout."""
+    holdout = job.recipe.data.holdout
+    if holdout == 0:
+        return None
+    if rows is None:
+        rows = read_rows(job.folder.path / "scores.parquet")
+    return holdout_rows(
+        len(rows.status),
+        keep_count(holdout, len(rows.status)),
+        seed=job.recipe.run.seed,
+        eligible=rows.status == STATUSES.index("scored"),
+        duplicate_ids=rows.duplicate_ids,
+    )
+
+
+def count_statuses(job: Job) -> dict[str, int]:
+    """Return how many records have each status: a pool is another one once scoring has refused some."""
+    counts = np.bincount(read_rows(job.folder.path / "scores.parquet").status, minlength=len(STATUSES)).tolist()
+    return {name: count for name, count in zip(STATUSES, counts, strict=True) if count}
+
+
+def _column(job: Job, name: str, *, ordered_by: bool) -> Any:
+    path, exits = job.folder.path / "scores.parquet", job.recipe.select.exits
+    there = score_columns(path)
+    if name not in there:
+        made_by = passes_of({name}) - {"complexity"}
+        if passes_of({name}) == {"complexity"}:
+            raise CurateError(f"{job.folder.path} holds no scores yet: run curate score (or curate run)")
+        how = f": run curate score with score.{made_by.pop()}=true" if made_by else f"; there are {', '.join(there)}"
+        key = "select.by" if ordered_by else f"select.within.{name}"
+        raise CurateError(f"{key}: {job.folder.path} has no score column {name}{how}")
+    return read_column(path, name, exits=exits if ordered_by else None)
+
+
+def _groups(job: Job, field: str, num_rows: int) -> tuple[IntArray, tuple[str, ...]]:
+    """The group of every record, -1 where it has no such field, and the groups' names in order of appearance."""
+    codes, names = np.full(num_rows, -1, np.int64), dict[str, int]()
+    for record in read_records(job.settled.source, job.recipe.data):
+        value = None if record.fields is None else record.fields.get(field)
+        if value is not None:
+            name = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+            codes[record.row] = names.setdefault(name, len(names))
+        job.launch.advance("groups", record.row + 1, num_rows, "records")
+    if not names:
+        raise CurateError(f"select.groups: no record has the field {field}")
+    return codes, tuple(names)

@@ -1,0 +1,168 @@
+"""Further scores, each a pass of its own over the tokens: IFD, masks, dropout.
+
+A pass has a key of its own, resumes by itself, and adds its columns to scores.parquet; what is there stays as it is.
+How each is computed stands in `subnets`; a person's own columns are joined in `own_columns`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from curate.pipeline.job import Job
+from curate.pipeline.parts import compute_part, finished_chunks, refuse_non_finite, stored_chunks
+from curate.pipeline.rows import ensure_rows
+from curate.pipeline.subnets import FurtherScore, Setup, further_score, pass_key, set_up
+from curate.pipeline.tokens import tokens
+from curate.run.atomic import sha256_of, write_json
+from curate.run.folder import fingerprint, read_key
+from curate.run.stage import Outcome, Stage
+from curate.tables.own_scores import read_own_scores
+from curate.tables.score_columns import column_names, read_rows, score_columns
+from curate.tables.scores import add_columns, gather
+from curate.tokens.store import open_tokens
+from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the main process has found out before anything is computed.
+
+    done      the pass was finished before
+    setup     what its parts are made of
+    finished  for every part, the numbers of the chunks that are there
+    """
+
+    done: bool
+    setup: Setup = field(default_factory=Setup)
+    finished: list[list[int]] = field(default_factory=list)
+
+
+def run_pass(job: Job, name: str) -> None:
+    """Bring the run to where the columns of a further score are in scores.parquet.
+
+    Raises:
+        CurateError: the columns were made with other settings; the model cannot be scored so; more than 1 % of the
+            scores are not finite.
+    """
+    started = time.monotonic()
+    prepared = job.launch.lead(f"scores/{name}", lambda: _prepare(job, name), Prepared)
+    if prepared.done:
+        return
+    score = further_score(job, name, open_tokens(job.folder.work / "tokens"), prepared.setup)
+    paths = [
+        compute_part(job, part, set(finished)) for part, finished in zip(score.parts, prepared.finished, strict=True)
+    ]
+    if job.is_main:
+        _publish(job, name, score, paths, started)
+
+
+def own_columns(job: Job) -> None:
+    """Bring the run to where the columns of score.columns, a person's own file, are in scores.parquet.
+
+    Another file, or the same with other content, replaces what an earlier one brought.
+
+    Raises:
+        CurateError: the file cannot be joined to the records.
+    """
+    assert job.recipe.score.columns is not None
+    own, path = Path(job.recipe.score.columns), ensure_rows(job)
+    key = {"tokens": fingerprint(job.settled.tokens_key), "score.columns": sha256_of(own)}
+    stage = Stage(job.folder, "scores/columns", key, (path,))
+    record = job.folder.stage(stage.name)
+    earlier = set(record["columns"]) if record is not None else set()
+    if earlier and earlier <= set(score_columns(path)) and stage.is_finished():
+        return
+    columns = read_own_scores(own, path, taken=set(column_names(path)) - earlier)
+    with stage.replacing(path) as temporary:
+        add_columns(path, temporary, columns, dict.fromkeys(columns, "from score.columns"), drop=earlier)
+    rows_in = len(next(iter(columns.values())))
+    lacking = int(np.isnan(np.stack(list(columns.values()))).any(axis=0).sum())
+    dropped = {"no_value": lacking} if lacking else {}
+    stage.finish(Outcome(rows_in, rows_in - lacking, dropped, {"columns": list(columns)}, ", ".join(columns)))
+
+
+def pass_stage(job: Job, name: str, started: float | None = None) -> Stage:
+    """Return the stage of a further score."""
+    path = job.folder.path / "scores.parquet"
+    begun = time.monotonic() if started is None else started
+    return Stage(job.folder, f"scores/{name}", pass_key(job, name), (path,), begun)
+
+
+def _folder(job: Job, name: str) -> Path:
+    return job.folder.work / f"scores-{name}"
+
+
+def _prepare(job: Job, name: str) -> Prepared:
+    stage, work = pass_stage(job, name), _folder(job, name)
+    path = ensure_rows(job)
+    record = job.folder.stage(stage.name)
+    if record is not None and set(record["columns"]) <= set(score_columns(path)):
+        stage.refuse_change()
+        if stage.is_finished():
+            shutil.rmtree(work, ignore_errors=True)  # were it killed before it could do so
+            return Prepared(True)
+    store = tokens(job)
+    setup = set_up(job, name, work)
+    if (known := read_key(work)) is not None:
+        job.folder.require_same(stage.name, known, stage.key)
+    else:
+        for part in work.glob("part-*"):
+            shutil.rmtree(part)  # chunks without a key are nobody's
+        write_json(work / "key.json", dict(stage.key))
+    parts = further_score(job, name, store, setup).parts
+    return Prepared(False, setup, [finished_chunks(job, part) for part in parts])
+
+
+def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], started: float) -> None:
+    stage, path, split = pass_stage(job, name, started), ensure_rows(job), list[int]()
+    work = _folder(job, name)
+    with ExitStack() as stack:
+        gathered = []
+        for part, own in zip(score.parts, paths, strict=True):
+            for subnet in range(part.num_subnets):
+                chunks = own[subnet * part.plan.num_chunks : (subnet + 1) * part.plan.num_chunks]
+                folder = Path(stack.enter_context(TemporaryDirectory(dir=work, prefix=".gather.")))
+                gathered.append(_gathered(job, part.store, chunks, part.columns, folder, split))
+        columns = score.columns(gathered)
+        missing = _missing(path, columns)
+        for scores in gathered:
+            bad = int((scores.status == STATUSES.index("non_finite")).sum())
+            refuse_non_finite(job, work, bad, len(scores.rows))
+        with stage.replacing(path) as temporary:
+            add_columns(path, temporary, columns, score.about)
+        del gathered
+    seconds = time.monotonic() - started
+    computed = sum(float(part.store.rows["needed"][part.plan.order].sum()) * part.forwards for part in score.parts)
+    details = {
+        "columns": list(columns),
+        "tokens_per_second": round(computed / seconds),
+        "processes": job.launch.processes.count,
+        "chunks_split_by_out_of_memory": split,
+    }
+    rows_in = len(next(iter(columns.values())))
+    note = f"{details['tokens_per_second']:,} tokens/s"
+    stage.finish(Outcome(rows_in, rows_in - sum(missing.values()), missing, details, note))
+    shutil.rmtree(work)
+
+
+def _gathered(
+    job: Job, store: TokenStore, chunks: list[Path], num_columns: int, folder: Path, split: list[int]
+) -> BatchScores:
+    status, confidence, log_prob = gather(store, stored_chunks(job, chunks, split), num_columns, folder)
+    return BatchScores(np.arange(len(store)), status, confidence, log_prob)
+
+
+def _missing(path: Path, columns: dict[str, FloatArray]) -> dict[str, int]:
+    """Records that lack a number, by why: their status, or no_score where there was nothing to predict."""
+    status = read_rows(path).status
+    lacking = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
+    counts: dict[str, int] = {STATUSES[code]: int((status == code).sum()) for code in range(1, len(STATUSES))}
+    counts["no_score"] = int((lacking & (status == 0)).sum())
+    return {name: count for name, count in counts.items() if count}
