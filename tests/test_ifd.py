@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import curate.scoring.ifd as ifd_module
 from curate.scoring.batches import plan_batches_of
 from curate.scoring.ifd import ResponsesAlone, alone, ifd, pool_alone
-from curate.scoring.score import ScoringModel, full_model, join_scores, score_batch
+from curate.scoring.score import ScoringModel, full_model, score_batch
 from curate.tokens.control import make_codec
 from curate.tokens.tokenize import tokenize
 from curate.types import CONTEXT, END, ROW, SCORED, BatchScores, Example, IntArray, Tokens, TokenStore, Turn
@@ -62,7 +62,7 @@ def log_prob_alone(scorer: ScoringModel, store: TokenStore, opening: IntArray, t
     cut = alone(store, opening)
     plan = plan_batches_of(cut.tokens, tokens_per_batch, reuse_prefixes=False)
     batches = [score_batch(full_model(scorer), cut.tokens, plan.rows_of_batch(b)) for b in range(len(plan.costs))]
-    return pool_alone(cut, join_scores(batches), len(store))
+    return pool_alone(cut, batches, len(store))
 
 
 def naive_ifd(model: Any, tokens: Tokens, opening: IntArray) -> float:
@@ -146,24 +146,26 @@ def test_ifd_is_the_ratio_of_two_naive_perplexities(family: Family, opening: Int
 
 def test_the_responses_of_a_record_are_pooled_token_by_token_in_any_order() -> None:
     cut = alone(store_of([[CONTEXT, SCORED, CONTEXT, SCORED, SCORED, SCORED], [CONTEXT, SCORED]]), BOS)
-    found = pool_alone(cut, scores_of([2, 1, 0], [-5.0, -2.0, -6.0]), 2)
+    found = pool_alone(cut, [scores_of([2, 1, 0], [-5.0, -2.0, -6.0])], 2)
     assert found.tolist() == [(-6.0 + 3 * -2.0) / 4, -5.0]
+    in_chunks = pool_alone(cut, [scores_of([1], [-2.0]), scores_of([2, 0], [-5.0, -6.0])], 2)
+    np.testing.assert_array_equal(in_chunks, found)
 
 
 @pytest.mark.parametrize("status", ["non_finite", "out_of_memory"])
 def test_a_record_one_of_whose_responses_was_not_scored_has_no_number(status: str) -> None:
     cut = alone(store_of([[CONTEXT, SCORED, CONTEXT, SCORED], [CONTEXT, SCORED]]), BOS)
     bad = scores_of([0, 1, 2], [-1.0, np.nan, -3.0])
-    bad.status[1] = STATUS[status]
-    assert np.isnan(pool_alone(cut, bad, 2)).tolist() == [True, False]
+    bad.status[1] = STATUS[status]  # its number is NaN then: see `score_records`
+    assert np.isnan(pool_alone(cut, [bad], 2)).tolist() == [True, False]
     missing = scores_of([0, 2], [-1.0, -3.0])
-    assert np.isnan(pool_alone(cut, missing, 2)).tolist() == [True, False]
+    assert np.isnan(pool_alone(cut, [missing], 2)).tolist() == [True, False]
 
 
 def test_a_response_of_one_token_without_bos_has_no_number() -> None:
     store = store_of([[CONTEXT, SCORED], [CONTEXT, SCORED, SCORED]])
     cut = alone(store, NO_BOS)
-    assert np.isnan(pool_alone(cut, scores_of([0], [-1.5]), 2)).tolist() == [True, False]
+    assert np.isnan(pool_alone(cut, [scores_of([0], [-1.5])], 2)).tolist() == [True, False]
 
 
 def test_ifd_says_how_much_the_prompt_helps() -> None:

@@ -177,8 +177,8 @@ def test_the_smallest_are_zero_ties_to_the_lower_index_and_all_come_back(
         patch.setattr(masks, "_PIECE", piece)
         masks._zero_smallest(matrix, count, saved, keep=True)
     torch.testing.assert_close(matrix, slowly_zeroed(before, count), rtol=0, atol=0)
-    for part, its_values in saved:
-        masks._restore(part, its_values)
+    for zeroed in saved:
+        masks._restore(*zeroed)
     assert same_bits(matrix, before)
 
 
@@ -268,15 +268,40 @@ def test_what_is_kept_aside_is_what_was_zeroed(llama: Any, monkeypatch: pytest.M
     kept: list[int] = []
     restore = masks._restore
 
-    def counted(piece: Tensor, values: Tensor) -> None:
+    def counted(piece: Tensor, values: Tensor, sum_of_bits: int) -> None:
         kept.append(len(values))
-        restore(piece, values)
+        restore(piece, values, sum_of_bits)
 
     monkeypatch.setattr(masks, "_restore", counted)
     parts = find_parts(llama)
     with masked_weights(parts, 0.36):
         pass
     assert sum(kept) == sum(half_up(0.36, w.numel()) for w in linear_weights(parts))
+
+
+def test_weights_that_somebody_changed_meanwhile_are_not_passed_over(llama: Any) -> None:
+    def meddle() -> None:
+        with masked_weights(find_parts(llama), 0.2), torch.no_grad():
+            llama.model.layers[1].mlp.up_proj.weight += 1.0
+
+    with pytest.raises(AssertionError, match="bit for bit"):
+        meddle()
+
+
+def test_subnormals_come_back_where_the_processor_flushes_them(llama: Any) -> None:
+    weight = llama.model.layers[1].mlp.up_proj.weight
+    with torch.no_grad():
+        weight[0, :8] = torch.tensor([1e-40, -1e-40, 0.0, -0.0, 1e-45, 3e-39, -3e-39, 1.0])
+    before = bytes_of(llama)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush subnormals")
+    try:
+        for sparsity in (0.0002, 0.36):
+            with masked_weights(find_parts(llama), sparsity):
+                pass
+    finally:
+        torch.set_flush_denormal(False)
+    assert bytes_of(llama) == before
 
 
 # --- refusals ---

@@ -15,7 +15,7 @@ Sources: arXiv 2308.12032 (IFD), 2402.00530 (Superfiltering).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,22 +81,22 @@ def alone(store: TokenStore, opening: IntArray) -> ResponsesAlone:
     return ResponsesAlone(tokens, np.concatenate(owners))
 
 
-def pool_alone(responses: ResponsesAlone, scores: BatchScores, num_rows: int) -> FloatArray:
+def pool_alone(responses: ResponsesAlone, scores: Iterable[BatchScores], num_rows: int) -> FloatArray:
     """Pool what the sequences of a record scored, token by token, into its `log_prob_alone`: float64 [N], nats.
 
         log_prob_alone = sum over its tokens that have a prediction of log p / how many they are
 
     NaN for a record without such tokens, and for one of whose sequences any is missing or was not scored. The last
-    column of `scores` counts: the full model.
+    column of `scores` counts: the full model. Sums run in the order of the sequences, so how they were batched and
+    chunked changes nothing.
     """
     counts = responses.tokens.rows["scored"].astype(np.float64)
-    expected = np.bincount(responses.owners, counts, num_rows)
-    good = scores.status == _SCORED
-    sequences, log_prob = scores.rows[good], scores.log_prob[good, -1].astype(np.float64)
-    owners, found = responses.owners[sequences], counts[sequences]
-    sums = np.bincount(owners, log_prob * found, num_rows)
-    complete = (np.bincount(owners, found, num_rows) == expected) & (expected > 0)
-    log_prob_alone: FloatArray = np.divide(sums, expected, out=np.full(num_rows, np.nan), where=complete)
+    sums = np.full(len(counts), np.nan)
+    for part in scores:
+        sums[part.rows] = part.log_prob[:, -1] * counts[part.rows]  # NaN where the status is not "scored"
+    total = np.bincount(responses.owners, sums, num_rows)
+    num_tokens = np.bincount(responses.owners, counts, num_rows)
+    log_prob_alone: FloatArray = np.divide(total, num_tokens, out=np.full(num_rows, np.nan), where=num_tokens > 0)
     return log_prob_alone
 
 

@@ -31,7 +31,8 @@ _AS_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float
 _AS_BITS |= {torch.float64: torch.int64}
 _PIECE = 1 << 22  # weights looked at in one go: what is made of them on the way takes 16 times their bytes
 
-_Zeroed = tuple[Tensor, Tensor]  # a piece of a weight, and what stood where it is zero now
+# A piece of a weight, what stood where it is zero now, and the sum of all its bits before.
+_Zeroed = tuple[Tensor, Tensor, int]
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def masked_weights(parts: DecoderParts, sparsity: float) -> Iterator[None]:
                 _zero_smallest(weight, _count(sparsity, weight.numel()), saved, keep=id(weight) not in copies)
             yield
         finally:
-            for piece, values in saved:
-                _restore(piece, values)
+            for zeroed in saved:
+                _restore(*zeroed)
 
 
 def masked_loss(log_prob_RK: npt.NDArray[np.floating]) -> FloatArray:
@@ -139,19 +140,20 @@ def _zero_smallest(weight: Tensor, count: int, saved: list[_Zeroed], *, keep: bo
             zeroed |= equal & (equal.flatten().cumsum(0).view(equal.shape) <= ties)
         ties = max(0, ties - num_equal)
         if keep:  # noted before it is changed: whenever an interrupt comes, `_restore` knows what to do
-            saved.append((piece, piece[zeroed | (bits == 0)].cpu()))
+            saved.append((piece, piece[zeroed | (bits == 0)].cpu(), _sum_of_bits(piece)))
         piece.masked_fill_(zeroed, 0)
 
 
-def _restore(piece: Tensor, values: Tensor) -> None:
+@torch.no_grad()
+def _restore(piece: Tensor, values: Tensor, sum_of_bits: int) -> None:
     """Put values back where the piece is zero: the zeros themselves say where, so no index was kept.
 
     Where the numbers differ, an interrupt came before the piece was changed.
     """
-    with torch.no_grad():
-        zero = piece == 0
-        if int(zero.sum()) == len(values):
-            piece[zero] = values.to(piece.device)
+    zero = _magnitude(piece) == 0  # not `piece == 0`: that takes in subnormals where the processor flushes them
+    if int(zero.sum()) == len(values):
+        piece[zero] = values.to(piece.device)
+    assert _sum_of_bits(piece) == sum_of_bits, "weights come back bit for bit"
 
 
 def _cut(weight: Tensor, count: int) -> tuple[int, int]:
@@ -186,3 +188,8 @@ def _magnitude(piece: Tensor) -> Tensor:
     kind = _AS_BITS[piece.dtype]
     bits = piece.view(kind) & torch.iinfo(kind).max
     return bits.to(torch.int32) if kind == torch.int16 else bits
+
+
+def _sum_of_bits(piece: Tensor) -> int:
+    """A checksum of a piece, signs included; it wraps around."""
+    return int(piece.view(_AS_BITS[piece.dtype]).sum(dtype=torch.int64))
