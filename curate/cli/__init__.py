@@ -34,6 +34,8 @@ READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb re
     "embed": (*_INPUT, "embed", "cluster"),
     "select": ("run", "data", "cluster", "select"),
     "train": ("run", "data", "prompt", "model", "select", "train"),
+    "evaluate": ("run", "data", "prompt", "model", "select", "train", "evaluate"),
+    "compare": (*_INPUT, "score", "embed", "cluster", "select", "train", "evaluate", "compare"),
     "doctor": ("model", "score"),
 }
 
@@ -82,6 +84,23 @@ def select(words: _Words = None) -> None:
 def train(words: _Words = None) -> None:
     """Train a LoRA adapter on a selection: selections/NAME/adapter."""
     _perform("train", _recipe(words))
+
+
+@app.command(epilog=_epilog("evaluate"))
+def evaluate(words: _Words = None) -> None:
+    """Measure response loss and tasks, untuned and with the adapter: selections/NAME/evaluation.json."""
+    _perform("evaluate", _recipe(words))
+
+
+@app.command(epilog=_epilog("compare"))
+def compare(words: _Words = None) -> None:
+    """Compare selectors by training on what each keeps: comparison.json. Finished cells are skipped."""
+    recipe = _recipe(words)
+    _perform("compare", recipe)
+    with terminal.outcome():
+        from curate.cli.tables import show_comparison
+
+        show_comparison(Path(recipe.run.dir))
 
 
 @app.command()

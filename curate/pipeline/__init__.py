@@ -11,20 +11,22 @@ A verb loads only what it needs: `select` neither torch nor a model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from curate.config import Recipe
+from curate.config import Recipe, Select
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
+from curate.pipeline.needed import needs_embeddings
 from curate.pipeline.settle import Settled, settle
 from curate.run.folder import RunFolder
 from curate.run.launch import Launch, Progress, open_launch
 from curate.types import CurateError
 
-Verb = Literal["run", "score", "embed", "select", "train"]
+Verb = Literal["run", "score", "embed", "select", "train", "evaluate", "compare"]
 
-BEGINS: tuple[Verb, ...] = ("run", "score", "embed")
+BEGINS: tuple[Verb, ...] = ("run", "score", "embed", "compare")
 """The verbs that may begin a run; the others go on with one."""
 
 
@@ -50,8 +52,9 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
         if verb == "run" and job.is_main:
             _check_ahead(job)
         if verb in ("run", "score"):
-            job = _score(job, verb)
-        if verb in ("run", "embed"):
+            selects = [job.recipe.select] if verb == "run" else []
+            job = _score(job, selects, complexity=verb == "score")
+        if verb == "embed" or (verb == "run" and needs_embeddings(job.recipe.select)):
             from curate.pipeline.embeddings import embed
 
             embed(job)
@@ -63,15 +66,39 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
             from curate.pipeline.adapter import train
 
             train(job)
+        if verb == "evaluate" or (verb == "run" and _has_references(recipe)):
+            from curate.pipeline.evaluation import evaluate
+
+            evaluate(job)
+        if verb == "compare":
+            _compare(job)
     return folder
 
 
-def _score(job: Job, verb: Verb) -> Job:
+def _has_references(recipe: Recipe) -> bool:
+    return bool(recipe.evaluate.sets) or (recipe.evaluate.holdout and recipe.data.holdout != 0)
+
+
+def _compare(job: Job) -> None:
+    from curate.pipeline.comparison import compare, num_layers
+    from curate.pipeline.needed import needs_embeddings
+    from curate.pipeline.plan_cells import selects_of
+
+    selects = selects_of(job.recipe, num_layers=num_layers(job))
+    job = _score(job, selects, complexity=True)
+    if any(map(needs_embeddings, selects)):
+        from curate.pipeline.embeddings import embed
+
+        embed(job)
+    compare(job)
+
+
+def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
     from curate.pipeline.needed import FURTHER, passes_to_run
     from curate.pipeline.passes import own_columns, run_pass
     from curate.pipeline.scores import score
 
-    names = passes_to_run(job.recipe, verb)
+    names = passes_to_run(job.recipe, selects, complexity=complexity)
     if "complexity" in names:
         job = score(job)
     for name in names:
@@ -88,7 +115,7 @@ def _settled_job(launch: Launch, recipe: Recipe, verb: Verb) -> Job:
 
     def prepare() -> Settled:
         with launch.heartbeat.kept_up():
-            return settle(recipe, launch.folder, loaded, ask_model=verb in ("run", "score"))
+            return settle(recipe, launch.folder, loaded, ask_model=verb in ("run", "score", "compare"))
 
     return Job(launch, launch.lead("settings", prepare, Settled), loaded)
 

@@ -91,7 +91,7 @@ def train(job: Job) -> None:
 
 def _train(job: Job) -> TrainResult:
     work, settings, model = _work(job), job.recipe.train, trained_model(job.recipe)
-    with job.launch.heartbeat.kept_up(), _faults_by_their_kind(job, work):
+    with training(job, work):
         loaded = load_model(
             model.name,
             revision=model.revision,
@@ -163,10 +163,11 @@ def _stage(job: Job, key: Key, started: float) -> Stage:
 
 
 @contextmanager
-def _faults_by_their_kind(job: Job, folder: Path) -> Iterator[None]:
-    """The libraries that train tell of a full disk, and of a process that is gone, in words only."""
+def training(job: Job, folder: Path) -> Iterator[None]:
+    """While training: show life, and tell a full disk or a lost process by its kind; libraries do so in words only."""
     try:
-        yield
+        with job.launch.heartbeat.kept_up():
+            yield
     except (RuntimeError, SafetensorError) as error:
         number = next((number for words, number in _FULL.items() if words in str(error)), None)
         if number is not None:

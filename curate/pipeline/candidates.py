@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
+from curate.config import Select
 from curate.pipeline.job import Job
-from curate.pipeline.needed import passes_of
+from curate.pipeline.needed import BY_SCORE, needs_embeddings, passes_of
 from curate.read.files import read_records
 from curate.selection import Candidates, holdout_rows, keep_count
 from curate.tables.clusters import read_clusters
 from curate.tables.score_columns import Rows, read_column, read_rows, score_columns
-from curate.types import STATUSES, BoolArray, CurateError, IntArray
+from curate.types import STATUSES, BoolArray, CurateError, FloatArray, IntArray
 
 
-def candidates(job: Job, *, by: str, within: Collection[str], embedded: bool, group_field: str | None) -> Candidates:
-    """Read what is known of every record.
+def candidates(job: Job, chosen: Select) -> Candidates:
+    """Read what a selection needs to know of every record.
 
-    Args:
-        job: select.exits is applied to the column `by`.
-        by: column that rows are ordered by; response_tokens and random need none.
-        within: columns that bound the pool.
-        embedded: embeddings are needed, and clusters.
-        group_field: field of the records whose values are the groups, if there are groups.
+    At random, by length and by distance no score is read.
 
     Raises:
         CurateError: a column that is not there, with the command that makes it.
     """
+    by = chosen.by if chosen.method in BY_SCORE else "response_tokens"
+    within, embedded = chosen.within, needs_embeddings(chosen)
+    group_field = chosen.groups.field if chosen.groups else None
     path = job.folder.path / "scores.parquet"
     rows = read_rows(path)
     names = {*within, by} - {"random"}
-    columns = {name: _column(job, name, ordered_by=name == by) for name in sorted(names)}
+    columns = {name: _column(job, name, exits=chosen.exits, ordered_by=name == by) for name in sorted(names)}
     clusters = job.folder.path / "clusters.parquet"
     codes, group_names = (None, ()) if group_field is None else _groups(job, group_field, len(rows.status))
     return Candidates(
@@ -71,8 +68,8 @@ def count_statuses(job: Job) -> dict[str, int]:
     return {name: count for name, count in zip(STATUSES, counts, strict=True) if count}
 
 
-def _column(job: Job, name: str, *, ordered_by: bool) -> Any:
-    path, exits = job.folder.path / "scores.parquet", job.recipe.select.exits
+def _column(job: Job, name: str, *, exits: tuple[int, ...] | None, ordered_by: bool) -> FloatArray:
+    path = job.folder.path / "scores.parquet"
     there = score_columns(path)
     if name not in there:
         made_by = passes_of({name}) - {"complexity"}

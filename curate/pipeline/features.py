@@ -39,8 +39,10 @@ def trained_model(recipe: Recipe) -> Trained:
     return Trained(recipe.model.name, recipe.model.revision, True)
 
 
-def write_features(job: Job, rows: IntArray, path: Path) -> None:
-    """Store input ids and labels of `rows`, in their order, in the tokens of the model to train.
+def features_of(job: Job, rows: IntArray) -> tuple[list[Feature], dict[str, int]]:
+    """Return input ids and labels of `rows`, in their order, in the tokens of the model to train.
+
+    The second value is how many of them that model cannot be trained on, by status.
 
     Raises:
         CurateError: that model can be trained on none of them.
@@ -50,7 +52,7 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
     limit = _length_limit(job, model)
     features: list[Feature] = []
     dropped: Counter[str] = Counter()
-    for record in _tokens_to_train_on(job, rows, model):
+    for record in tokens_to_train_on(job, rows, model):
         if record.status == "scored":
             ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
             features.append((ids, labels))
@@ -59,6 +61,12 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
         job.launch.advance("training examples", len(features), len(rows), "records")
     if not features:
         raise CurateError(f"{model.name} can be trained on none of the kept records ({dict(dropped)})")
+    return features, dict(dropped)
+
+
+def write_features(job: Job, rows: IntArray, path: Path) -> None:
+    """Store what `features_of` gives."""
+    features, dropped = features_of(job, rows)
     np.savez(
         path,
         lengths=np.array([len(ids) for ids, _ in features]),
@@ -68,8 +76,8 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
     )
 
 
-def _tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
-    """The tokens of `rows`: those that were scored where the model is the same, else made anew from the records."""
+def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
+    """Yield the tokens of `rows`: as they were scored where the model is the same, else made anew from the records."""
     recipe = job.recipe
     assert recipe.prompt.max_length is not None, "settled when the records were tokenised"
     if model.is_scoring_model:

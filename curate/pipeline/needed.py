@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from curate.config import Recipe
+from collections.abc import Sequence
+
+from curate.config import Recipe, Select
 
 FURTHER = ("ifd", "masked", "dropout")
 _PASS_OF = {
@@ -17,14 +19,13 @@ _OF_TOKENS = ("response_tokens", "prompt_tokens", "random")
 BY_SCORE = ("clusters", "top", "flexrand")  # methods that order by select.by; the others have an order of their own
 
 
-def columns_of(recipe: Recipe) -> set[str]:
-    """Return the columns of scores.parquet that the selection reads.
+def columns_of(select: Select) -> set[str]:
+    """Return the columns of scores.parquet that a selection reads.
 
-    >>> from curate.config import load_recipe
-    >>> columns_of(load_recipe(None, ["select.method=random", "select.within.ifd=[0, 1]"]))
+    >>> from curate.config import Select
+    >>> columns_of(Select(method="random", within={"ifd": (0, 1)}))
     {'ifd'}
     """
-    select = recipe.select
     by = {select.by} if select.method in BY_SCORE else set()
     return {name for name in by | set(select.within) if name not in _OF_TOKENS}
 
@@ -34,22 +35,33 @@ def passes_of(columns: set[str]) -> set[str]:
     return {_PASS_OF[name] for name in columns if name in _PASS_OF}
 
 
-def passes_to_run(recipe: Recipe, verb: str) -> list[str]:
+def needs_embeddings(select: Select) -> bool:
+    """Say whether a selection reads clusters or embeddings."""
+    return select.method in ("clusters", "k_center") or select.near_duplicates is not None
+
+
+def passes_to_run(recipe: Recipe, selects: Sequence[Select], *, complexity: bool) -> list[str]:
     """Return the passes to run, in order: complexity, ifd, masked, dropout, columns.
 
-    `score` always computes complexity; `run` only what the selection reads and what score.* asks for. Selecting by
-    length, at random or by a person's own column needs no language-model score.
+    Selecting by length, at random or by a person's own column needs no language-model score.
+
+    Args:
+        recipe: what score.* asks for is computed in any case.
+        selects: the selections whose columns are needed.
+        complexity: computed in any case.
     """
-    wanted = passes_of(columns_of(recipe)) if verb == "run" else {"complexity"}
+    wanted = {"complexity"} if complexity else set()
+    for select in selects:
+        wanted |= passes_of(columns_of(select))
     score = recipe.score
     asked = {"ifd": score.ifd, "masked": score.masked, "dropout": score.dropout, "columns": score.columns}
     wanted |= {name for name, setting in asked.items() if setting is not False and setting is not None}
     return [name for name in ("complexity", *FURTHER, "columns") if name in wanted]
 
 
-def score_stages(recipe: Recipe) -> list[str]:
-    """Return the stages of the scores that the selection reads, as the manifest names them."""
-    columns = columns_of(recipe)
+def score_stages(select: Select) -> list[str]:
+    """Return the stages of the scores that a selection reads, as the manifest names them."""
+    columns = columns_of(select)
     own = bool(columns - set(_PASS_OF))
     names = {"scores" if name == "complexity" else f"scores/{name}" for name in passes_of(columns)}
     return sorted(names | ({"scores/columns"} if own else set()))

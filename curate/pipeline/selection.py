@@ -9,7 +9,7 @@ from curate.config import Recipe, Select
 from curate.pipeline.candidates import candidates, count_statuses
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
-from curate.pipeline.needed import BY_SCORE, score_stages
+from curate.pipeline.needed import needs_embeddings, score_stages
 from curate.pipeline.rows import ensure_rows
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
@@ -43,7 +43,7 @@ def _select(job: Job) -> bool:
     recipe, folder = job.recipe, job.folder
     with job.launch.heartbeat.kept_up():
         ensure_rows(job)
-        if _needs_embeddings(recipe.select):
+        if needs_embeddings(recipe.select):
             cluster(job)
         target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
         products = [target / "selection.parquet"]
@@ -52,7 +52,7 @@ def _select(job: Job) -> bool:
         stage = Stage(folder, name, _key(job), tuple(products))
         if stage.is_finished():
             return False
-        table = _candidates(job)
+        table = candidates(job, recipe.select)
         selection = choose(table, selection_rule(recipe.select, seed=selection_seed(recipe)))
         kept_along = _kept_along(job, target)
         with stage.replacing(target) as temporary:
@@ -92,19 +92,6 @@ def _kept_along(job: Job, target: Path) -> list[Path]:
     return others + (trained if job.launch.verb == "run" and not chosen.replace else [])
 
 
-def _candidates(job: Job) -> Candidates:
-    chosen = job.recipe.select
-    # At random, by length and by distance no score is read; where there is one, rows without it are refused.
-    by = chosen.by if chosen.method in BY_SCORE else "response_tokens"
-    return candidates(
-        job,
-        by=by,
-        within=chosen.within,
-        embedded=_needs_embeddings(chosen),
-        group_field=chosen.groups.field if chosen.groups else None,
-    )
-
-
 def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) -> Path:
     """Write the files of a selection; returns that of the kept records."""
     recipe, source = job.recipe, job.settled.source
@@ -126,10 +113,6 @@ def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) ->
 def selection_seed(recipe: Recipe) -> int:
     """Return the seed of random draws."""
     return recipe.run.seed if recipe.select.seed is None else recipe.select.seed
-
-
-def _needs_embeddings(chosen: Select) -> bool:
-    return chosen.method in ("clusters", "k_center") or chosen.near_duplicates is not None
 
 
 def selection_rule(chosen: Select, *, seed: int) -> Rule:
@@ -159,10 +142,10 @@ def _key(job: Job) -> Key:
         "statuses": count_statuses(job),
         **{f"select.{name}": value for name, value in chosen.items()},
     }
-    for stage in score_stages(recipe):
+    for stage in score_stages(recipe.select):
         record = folder.stage(stage)
         key[stage] = record["fingerprint"] if record else None  # None is refused where the column is read
-    if _needs_embeddings(recipe.select):
+    if needs_embeddings(recipe.select):
         clusters = folder.stage("clusters")
         assert clusters is not None
         key["clusters"] = clusters["fingerprint"]

@@ -112,7 +112,7 @@ def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     without = _part(job, "ifd: without it", 1, responses.tokens, lambda: _load(job, model), reuse_prefixes=False)
 
     def columns(scores: Sequence[BatchScores]) -> dict[str, FloatArray]:
-        log_prob_alone = pool_alone(responses, scores[1], len(store))
+        log_prob_alone = pool_alone(responses, [scores[1]], len(store))
         return {"ifd": ifd(log_prob_alone, scores[0].log_prob[:, -1]), "log_prob_alone": log_prob_alone}
 
     return FurtherScore([given, without], columns, ABOUT["ifd"])

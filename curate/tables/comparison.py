@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from curate.compare.cells import Cell, Cost, Measurement
+from curate.compare.table import Row
+from curate.tables.parquet import told_by_name
 
 SCHEMA = pa.schema(
     [
@@ -70,3 +74,13 @@ def read_comparison(path: Path) -> list[Measurement]:
         )
         for row in pq.read_table(path, memory_map=True).to_pylist()
     ]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the table of a comparison.json.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    with told_by_name(path, "compare"):
+        return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text(encoding="utf-8"))["rows"])

@@ -125,6 +125,13 @@ def train_adapter(
     )
 
 
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Return the model with the adapter in `folder`, ready to be evaluated; the model itself is changed in place."""
+    with _peft_behind_transformers():
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    return adapted.eval()
+
+
 def merge_adapter(
     adapter_dir: Path,
     base_name: str,

@@ -1,0 +1,180 @@
+"""One cell of a comparison: selected, trained, evaluated; done once, and kept in comparison/NAME."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.compare.cells import Cost
+from curate.evaluation.summary import Losses
+from curate.evaluation.tasks import TaskResult
+from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
+from curate.pipeline.adapter import training
+from curate.pipeline.features import features_of, trained_model
+from curate.pipeline.job import Job
+from curate.pipeline.losses import load_trained_model, losses_on, task_results
+from curate.pipeline.plan_cells import PlannedCell
+from curate.pipeline.references import References
+from curate.run.atomic import replacing, write_json
+from curate.run.folder import Key, fingerprint
+from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
+from curate.training.lora import train_adapter
+from curate.types import BoolArray, CurateError
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What a cell came to.
+
+    losses  by set
+    tasks   results of lm-eval tasks
+    cost    but for the seconds of scoring and embedding, which cells share
+    """
+
+    losses: dict[str, Losses]
+    tasks: list[TaskResult] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCell:
+    """What the main process has found out about a cell before it is trained: its key, and the records it keeps."""
+
+    done: bool
+    key: dict[str, Any]
+    rows: list[int] = field(default_factory=list)
+
+
+def cell_key(job: Job, planned: PlannedCell, kept: BoolArray, steps: int | None, sets: Sequence[References]) -> Key:
+    """Return what a cell depends on: the records that it keeps, how it trains, and what it is evaluated on.
+
+    steps is None where it trains for train.epochs.
+    """
+    model, recipe = trained_model(job.recipe), job.recipe
+    ignored = {"report_to", "model", "revision", "merge", "seed", "max_steps", "save_steps"}
+    settings = recipe.train.model_dump(mode="json", exclude=ignored)
+    if steps is not None:
+        settings.pop("epochs")
+    return {
+        "tokens": fingerprint(job.settled.tokens_key),
+        "kept": hashlib.sha256(np.packbits(kept).tobytes()).hexdigest(),
+        "seed": planned.cell.seed,
+        "steps": steps,
+        "model.dtype": recipe.model.dtype,
+        "train.model": weight_fingerprint(model.name, revision=model.revision),
+        "train.tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
+        **{f"train.{name}": value for name, value in settings.items()},
+        "sets": {wanted.name: fingerprint(wanted.key) for wanted in sets},
+        "evaluate.tasks": list(recipe.evaluate.tasks),
+        "evaluate.task_limit": recipe.evaluate.task_limit,
+    }
+
+
+def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int | None, sets: list[References]) -> None:
+    """Do a cell, unless it was done with the same key: train on what it keeps, evaluate, write it down.
+
+    Args:
+        job: the job.
+        planned: the cell.
+        kept: the records that it keeps, bool [N]; known to the main process only.
+        steps: optimizer steps; None: so many as train.epochs come to.
+        sets: the references.
+
+    Raises:
+        CurateError: nothing to train on, or what training and evaluation refuse.
+    """
+
+    def prepare() -> PreparedCell:
+        assert kept is not None
+        key = dict(cell_key(job, planned, kept, steps, sets))
+        work = _work(job, planned)
+        done = stored_result(job, planned, key) is not None
+        if not done:
+            # Checkpoints of another key would be gone on with.
+            earlier = work / "key.json"
+            if work.exists() and (not earlier.exists() or json.loads(earlier.read_text(encoding="utf-8")) != key):
+                shutil.rmtree(work)
+            shutil.rmtree(work / "adapter", ignore_errors=True)
+            write_json(earlier, key)
+        return PreparedCell(done, key, np.flatnonzero(kept).tolist())
+
+    prepared = job.launch.lead(f"cell {planned.name}", prepare, PreparedCell)
+    if prepared.done:
+        return
+    features, _ = features_of(job, np.array(prepared.rows, np.int64))
+    if not features:
+        raise CurateError(f"{planned.name}: none of the kept records can be trained on")
+    started = time.monotonic()
+    settings = job.recipe.train.model_copy(update={"max_steps": steps})
+    work = _work(job, planned)
+    with training(job, work):
+        result = train_adapter(
+            features,
+            load_trained_model(job, None),
+            settings=settings,
+            seed=planned.cell.seed,
+            checkpoint_dir=work / "checkpoints",
+            output_dir=work / "adapter",
+            on_log=lambda entry: job.launch.advance(
+                f"training {planned.name}", int(entry["step"]), int(entry["total_steps"]), "steps"
+            ),
+        )
+    if not job.is_main:
+        return
+    trained = time.monotonic() - started
+    tokens = np.array([int((np.asarray(labels) >= 0).sum()) for _, labels in features])
+    cost = Cost(
+        kept_records=len(features),
+        kept_tokens=int(tokens.sum()),
+        seen_tokens=round(result.steps * result.effective_batch_size * float(tokens.mean())),
+        steps=result.steps,
+        training_seconds=round(trained, 1),
+    )
+    _evaluate(job, planned, prepared.key, cost, sets)
+    shutil.rmtree(work)
+
+
+def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[References]) -> None:
+    started, folder, work = time.monotonic(), cell_folder(job, planned), _work(job, planned)
+    model = load_trained_model(job, work / "adapter")
+    losses = losses_on(job, model, sets, of=planned.name)
+    tasks = task_results(job, model)
+    cost = replace(cost, evaluation_seconds=round(time.monotonic() - started, 1))
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        results = [SetLosses("adapter", name, losses[name]) for name in losses]
+        write_evaluation(temporary / "evaluation.parquet", results)
+        if job.recipe.compare.keep_adapters:
+            shutil.copytree(work / "adapter", temporary / "adapter")
+        about = {"key": dict(key), "cost": asdict(cost), "tasks": [asdict(task) for task in tasks]}
+        write_json(temporary / "cell.json", about)
+
+
+def stored_result(job: Job, planned: PlannedCell, key: Key | None = None) -> CellResult | None:
+    """Return what a cell came to, if it was done (with this very key); None otherwise."""
+    folder = cell_folder(job, planned)
+    try:
+        about = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+        if key is not None and about["key"] != json.loads(json.dumps(dict(key))):
+            return None
+        losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
+        return CellResult(losses, [TaskResult(**task) for task in about["tasks"]], Cost(**about["cost"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def cell_folder(job: Job, planned: PlannedCell) -> Path:
+    """Where a finished cell lies."""
+    return job.folder.path / "comparison" / planned.name
+
+
+def _work(job: Job, planned: PlannedCell) -> Path:
+    return job.folder.work / f"cell-{planned.name}"

@@ -1,0 +1,173 @@
+"""Selectors x kept fractions x seeds: cells done one by one, and what they come to in comparison.json and .parquet."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from curate.compare.cells import LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, UNTUNED, Cell, Cost, Measurement
+from curate.compare.comparison import Comparison
+from curate.compare.table import table_rows
+from curate.config import Select
+from curate.evaluation.summary import Losses, summarize
+from curate.evaluation.tasks import TaskResult
+from curate.pipeline.candidates import candidates
+from curate.pipeline.cell import run_cell, stored_result
+from curate.pipeline.clusters import cluster
+from curate.pipeline.job import Job
+from curate.pipeline.losses import load_trained_model, task_results, untuned_losses
+from curate.pipeline.needed import needs_embeddings, score_stages
+from curate.pipeline.observations import Kept, observe
+from curate.pipeline.plan_cells import PlannedCell, planned_cells, selects_of
+from curate.pipeline.references import References, references
+from curate.pipeline.selection import selection_rule
+from curate.run.atomic import replacing, write_json
+from curate.selection import select
+from curate.tables.comparison import write_comparison
+from curate.tables.json_values import as_json
+from curate.tables.score_columns import read_rows
+from curate.types import BoolArray, IntArray
+
+logger = logging.getLogger(__name__)
+
+_RECORDS_PER_STEP = 16  # what train.gradient_accumulation makes of it when nobody says
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the main process has found out before the first cell.
+
+    sets   the references
+    steps  optimizer steps of every cell by name; None where it trains for train.epochs
+    """
+
+    sets: list[References]
+    steps: dict[str, int | None]
+
+
+def compare(job: Job) -> Comparison | None:
+    """Bring the run to where every cell is done and the table is written; returns it in the main process.
+
+    Cells that are done are skipped; those of selectors that are no longer asked for stay where they are.
+
+    Raises:
+        CurateError: a selector reads a score that is not there, or what selecting, training and evaluation refuse.
+    """
+    layers = num_layers(job)
+    cells = planned_cells(job.recipe, num_layers=layers)
+    kept: Kept = {}
+
+    def prepare() -> Prepared:
+        with job.launch.heartbeat.kept_up():
+            if any(needs_embeddings(chosen) for chosen in selects_of(job.recipe, num_layers=layers)):
+                cluster(job)
+            kept.update({planned.name: _kept(job, planned) for planned in cells})
+            lengths = read_rows(job.folder.path / "scores.parquet").response_tokens.astype(np.int64)
+            return Prepared(references(job), _steps(job, cells, kept, lengths))
+
+    prepared = job.launch.lead("comparison", prepare, Prepared)
+    for number, planned in enumerate(cells, start=1):
+        if job.is_main:
+            logger.info("cell %d of %d: %s", number, len(cells), planned.name)
+        run_cell(job, planned, kept.get(planned.name), prepared.steps[planned.name], prepared.sets)
+    return _publish(job, cells, kept, prepared.sets) if job.is_main else None
+
+
+def num_layers(job: Job) -> int:
+    """Return the decoder layers of the scoring model."""
+    model = job.recipe.model
+    return int(job.loaded.config(model.name, model.revision).get_text_config().num_hidden_layers)
+
+
+def _kept(job: Job, planned: PlannedCell) -> BoolArray:
+    """The records of a cell, bool [N]; of the baseline, all that can be kept."""
+    chosen = planned.chosen or Select(method="random", keep=1, duplicates=job.recipe.select.duplicates)
+    selection = select(candidates(job, chosen), selection_rule(chosen, seed=planned.cell.seed))
+    return selection.kept if planned.chosen else selection.rank >= 0
+
+
+def _steps(job: Job, cells: Sequence[PlannedCell], kept: Kept, lengths: IntArray) -> dict[str, int | None]:
+    """Optimizer steps of every cell, by its name.
+
+    steps   train.max_steps, or what train.epochs of the cell's keep come to (of the first keep, for the baseline)
+    epochs  None: so many as train.epochs come to
+    tokens  so many that every cell sees as many response tokens as the steps of its keep would of the average record
+    """
+    train, budget = job.recipe.train, job.recipe.compare.budget
+    if budget == "epochs":
+        return {planned.name: None for planned in cells}
+    steps: dict[str, int | None] = {}
+    of_keep: dict[str, int] = {}
+    for planned in cells:
+        size = int(kept[planned.name].sum())
+        own = train.max_steps or math.ceil(size / _RECORDS_PER_STEP * train.epochs)
+        of_keep.setdefault(planned.cell.keep, own)
+    everything = lengths[lengths > 0].mean()
+    for planned in cells:
+        mask = kept[planned.name]
+        number = of_keep[planned.cell.keep] if planned.chosen else next(iter(of_keep.values()))
+        if budget == "tokens":
+            number = max(1, round(number * float(everything) / float(lengths[mask].mean())))
+        steps[planned.name] = number
+    return steps
+
+
+def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[References]) -> Comparison:
+    measurements: list[Measurement] = []
+    losses: dict[tuple[Cell, str], Losses] = {}
+    for planned in cells:
+        result = stored_result(job, planned)
+        assert result is not None, "every cell is done"
+        cost = _shared_cost(job, planned, result.cost)
+        _measure(planned.cell, result.losses, result.tasks, cost, measurements, losses)
+    if "untuned" in job.recipe.compare.baselines:
+        untuned = Cell(UNTUNED, "", 0)
+        tasks = task_results(job, load_trained_model(job, None)) if job.recipe.evaluate.tasks else []
+        _measure(untuned, untuned_losses(job, sets), tasks, Cost(), measurements, losses)
+    observed = observe(job, cells, kept)
+    comparison = replace(observed, rows=tuple(table_rows(measurements, losses)))
+    path = job.folder.path
+    with replacing(path / "comparison.parquet") as temporary:
+        write_comparison(temporary, measurements)
+    write_json(path / "comparison.json", as_json(comparison))
+    logger.info("comparison: %d cells, %s", len(cells), path / "comparison.json")
+    return comparison
+
+
+def _measure(
+    cell: Cell,
+    found: dict[str, Losses],
+    tasks: Sequence[TaskResult],
+    cost: Cost,
+    measurements: list[Measurement],
+    losses: dict[tuple[Cell, str], Losses],
+) -> None:
+    for name, own in found.items():
+        losses[cell, name] = own
+        sums = summarize(own)
+        over_records, over_tokens = sums.mean_over_records, sums.mean_over_tokens
+        measurements.append(Measurement(cell, name, LOSS_OVER_RECORDS, over_records, sums.records, cost=cost))
+        measurements.append(Measurement(cell, name, LOSS_OVER_TOKENS, over_tokens, sums.records, cost=cost))
+    for task in tasks:
+        better = task.higher_is_better
+        measurements.append(
+            Measurement(cell, task.task, task.metric, task.value, task.samples, task.stderr, better, cost)
+        )
+
+
+def _shared_cost(job: Job, planned: PlannedCell, cost: Cost) -> Cost:
+    """A cell's cost with the seconds of the scores and embeddings that its selection reads, shared or not."""
+    if planned.chosen is None:
+        return cost
+    scoring = _seconds(job, score_stages(planned.chosen))
+    embedding = _seconds(job, ["embeddings", "clusters"]) if needs_embeddings(planned.chosen) else None
+    return replace(cost, scoring_seconds=scoring, embedding_seconds=embedding)
+
+
+def _seconds(job: Job, stages: Sequence[str]) -> float | None:
+    records = [record for stage in stages if (record := job.folder.stage(stage)) is not None]
+    return round(sum(record["seconds"] for record in records), 1) if records else None

@@ -1,0 +1,84 @@
+"""From an adapter to evaluation.json and evaluation.parquet: losses on references, tasks, a judge."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
+
+from curate.evaluation.answers import generate, prompts_of
+from curate.evaluation.judge import PairResult, judge_pairs
+from curate.evaluation.server import connect
+from curate.evaluation.summary import summarize
+from curate.pipeline.adapter import adapter_stage
+from curate.pipeline.features import trained_model
+from curate.pipeline.job import Job
+from curate.pipeline.losses import load_trained_model, losses_on, task_results, untuned_losses
+from curate.pipeline.references import References, examples_of, references
+from curate.pipeline.selection import selection_stage
+from curate.run.atomic import write_json
+from curate.run.stage import Outcome, Stage
+from curate.tables.evaluation import SetLosses, evaluation_json, write_evaluation
+from curate.types import CurateError
+
+
+def evaluate(job: Job) -> None:
+    """Bring the run to where the adapter of a selection is evaluated, beside the untuned model.
+
+    Raises:
+        CurateError: there is no adapter yet, or nothing to evaluate on; lm-eval or the judge cannot be had.
+    """
+    job.launch.lead("evaluation", lambda: _evaluate(job), type(None))
+
+
+def _evaluate(job: Job) -> None:
+    started, name = time.monotonic(), job.recipe.select.name
+    folder = job.folder.selection(name)
+    adapter = job.folder.stage(adapter_stage(name))
+    if adapter is None or not (folder / "adapter").is_dir():
+        raise CurateError(f"{job.folder.path} holds no adapter of {name!r} yet: run curate train (or curate run)")
+    sets = references(job)
+    settings = job.recipe.evaluate.model_dump(mode="json", exclude={"sets", "tokens_per_batch"})
+    key = {
+        "adapter": adapter["fingerprint"],
+        "sets": {wanted.name: dict(wanted.key) for wanted in sets},
+        **{f"evaluate.{setting}": value for setting, value in settings.items()},
+    }
+    products = (folder / "evaluation.json", folder / "evaluation.parquet")
+    stage = Stage(job.folder, f"{selection_stage(name)}/evaluation", key, products, started)
+    if stage.is_finished():
+        return
+    untuned = untuned_losses(job, sets)
+    model = load_trained_model(job, folder / "adapter")
+    adapted = losses_on(job, model, sets, of="the adapter")
+    tasks, judged = task_results(job, model), _judged(job, model, sets[0])
+    results = []
+    for wanted in sets:
+        results.append(SetLosses("untuned", wanted.name, untuned[wanted.name]))
+        results.append(SetLosses("adapter", wanted.name, adapted[wanted.name]))
+    with stage.replacing(products[1]) as temporary:
+        write_evaluation(temporary, results)
+    about = {"selection": name, "seconds": round(time.monotonic() - started, 1)}
+    write_json(products[0], evaluation_json(results, tasks=[asdict(task) for task in tasks], judge=judged, about=about))
+    records = sum(summarize(adapted[wanted.name]).records for wanted in sets)
+    total = sum(len(adapted[wanted.name].loss) for wanted in sets)
+    dropped = {"no_loss": total - records} if total > records else {}
+    stage.finish(Outcome(total, records, dropped, note=str(products[0])))
+
+
+def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:
+    """The adapter's answers against the untuned model's, to the first requests of the first set."""
+    judge, prompt, trained = job.recipe.evaluate.judge, job.recipe.prompt, trained_model(job.recipe)
+    if judge is None:
+        return None
+    ask = connect(judge.base_url, judge.model, api_key_env=judge.api_key_env)
+    tokenizer = job.loaded.tokenizer(trained.name, trained.revision)
+    examples = list(islice(examples_of(job, wanted), judge.limit))
+    prompts = prompts_of(examples, tokenizer, template=prompt.template, system=prompt.system)
+    requests = [next(t.content for t in reversed(e.turns) if t.role == "user") for e in examples]
+    with job.launch.heartbeat.kept_up():
+        ours = generate(model, tokenizer, prompts, max_new_tokens=judge.max_new_tokens)
+        untuned = load_trained_model(job, None)
+        other = generate(untuned, tokenizer, prompts, max_new_tokens=judge.max_new_tokens)
+        return judge_pairs(requests, ours, other, ask)

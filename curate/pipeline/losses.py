@@ -1,0 +1,82 @@
+"""What a loaded model comes to: losses on every set of references, and tasks; the untuned model's losses once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.evaluation.losses import response_losses
+from curate.evaluation.summary import Losses
+from curate.evaluation.tasks import TaskResult, evaluate_tasks
+from curate.models.fingerprint import weight_fingerprint
+from curate.models.load import load_model
+from curate.pipeline.features import trained_model
+from curate.pipeline.job import Job
+from curate.pipeline.references import References
+from curate.run.atomic import replacing
+from curate.run.folder import fingerprint
+from curate.training.lora import load_adapter
+
+
+def load_trained_model(job: Job, adapter: Path | None) -> Any:
+    """Return the model that is trained, untuned or with an adapter, ready to be evaluated."""
+    model, settings = trained_model(job.recipe), job.recipe.model
+    with job.launch.heartbeat.kept_up():
+        loaded = load_model(
+            model.name,
+            revision=model.revision,
+            dtype=settings.dtype,
+            quantization=job.recipe.train.quantization,
+            attention=settings.attention,
+            trust_remote_code=settings.trust_remote_code,
+        )
+        return loaded if adapter is None else load_adapter(loaded, adapter)
+
+
+def losses_on(job: Job, model: Any, sets: list[References], *, of: str) -> dict[str, Losses]:
+    """Return the losses of a loaded model on every set, by its name."""
+    found = {}
+    for wanted in sets:
+        stage = f"loss of {of} on {wanted.name}"
+
+        def show(done: int, total: int, stage: str = stage) -> None:
+            job.launch.advance(stage, done, total, "records")
+
+        budget = job.recipe.evaluate.tokens_per_batch
+        found[wanted.name] = response_losses(model, wanted.open(), tokens_per_batch=budget, on_progress=show)
+    return found
+
+
+def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
+    """Return the losses of the untuned model on every set, computed where they are not there."""
+    model = trained_model(job.recipe)
+    weights = weight_fingerprint(model.name, revision=model.revision)
+    found: dict[str, Losses] = {}
+    loaded = None
+    for wanted in sets:
+        name = fingerprint({"set": wanted.key, "model": weights, "model.dtype": job.recipe.model.dtype})
+        path = job.folder.work / "untuned" / f"{name[:32]}.npz"
+        if not path.exists():
+            loaded = load_trained_model(job, None) if loaded is None else loaded
+            losses = losses_on(job, loaded, [wanted], of="the untuned model")[wanted.name]
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, tokens=losses.tokens, loss=losses.loss)
+        with np.load(path, allow_pickle=False) as arrays:
+            found[wanted.name] = Losses(arrays["tokens"], arrays["loss"])
+    return found
+
+
+def task_results(job: Job, model: Any) -> list[TaskResult]:
+    """Return the results of evaluate.tasks for a loaded model."""
+    settings, trained = job.recipe.evaluate, trained_model(job.recipe)
+    with job.launch.heartbeat.kept_up():
+        return evaluate_tasks(
+            model,
+            job.loaded.tokenizer(trained.name, trained.revision),
+            settings.tasks,
+            include_path=settings.include_path,
+            limit=settings.task_limit,
+            chat=job.recipe.prompt.template == "chat",
+        )

@@ -1,0 +1,83 @@
+"""Which cells a comparison has, and what each of them selects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from curate.compare.cells import ALL, Cell
+from curate.compare.selectors import settings_of
+from curate.config import Recipe, Select, Selector
+from curate.types import CurateError
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell and its selection.
+
+    chosen  the section `select` that it stands for; None for the baseline of all records
+    """
+
+    cell: Cell
+    chosen: Select | None
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        keep = self.cell.keep.replace("%", "pct").replace(" ", "")
+        return "-".join(part for part in (self.cell.selector, keep, f"seed{self.cell.seed}") if part)
+
+
+def seeds_of(recipe: Recipe) -> Sequence[int]:
+    """Return the seeds of compare.seeds."""
+    seeds = recipe.compare.seeds
+    return range(seeds) if isinstance(seeds, int) else seeds
+
+
+def planned_cells(recipe: Recipe, *, num_layers: int) -> list[PlannedCell]:
+    """Return the cells in the order in which they are done: seed by seed, so that a first table stands early.
+
+    Raises:
+        CurateError: a setting of a selector is wrong.
+    """
+    compare = recipe.compare
+    cells = []
+    for seed in seeds_of(recipe):
+        for keep in compare.keep:
+            for selector in compare.selectors:
+                name = selector if isinstance(selector, str) else selector.name
+                chosen = selector_select(recipe, selector, num_layers=num_layers, keep=keep, seed=seed)
+                cells.append(PlannedCell(Cell(name, str(keep), seed), chosen))
+        if "all" in compare.baselines:
+            cells.append(PlannedCell(Cell(ALL, "", seed), None))
+    return cells
+
+
+def selector_select(recipe: Recipe, selector: str | Selector, *, num_layers: int, keep: int | str, seed: int) -> Select:
+    """Return the section `select` of a selector: the recipe's own, changed by what the selector says.
+
+    Raises:
+        CurateError: an unknown setting or a bad value.
+    """
+    own = settings_of(selector, num_layers=num_layers) if isinstance(selector, str) else dict(selector.select)
+    name = selector if isinstance(selector, str) else selector.name
+    base = recipe.select.model_dump(include={"quota", "min_response_tokens", "duplicates", "gamma"})
+    tree: dict[str, Any] = {**base, **own, "name": name, "keep": keep, "seed": seed}
+    try:
+        return Select.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise CurateError(f"compare.selectors: {name}: select.{key}: {first['msg']}") from None
+
+
+def selects_of(recipe: Recipe, *, num_layers: int) -> list[Select]:
+    """Return a section `select` for every selector, to see what they read."""
+    keep, seed = recipe.compare.keep[0], seeds_of(recipe)[0]
+    return [
+        selector_select(recipe, selector, num_layers=num_layers, keep=keep, seed=seed)
+        for selector in recipe.compare.selectors
+    ]

@@ -1,0 +1,147 @@
+"""The sets of references that a model is evaluated on, as tokens: the held-out part, and files of evaluate.sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.config import Data, EvaluationSet
+from curate.models.fingerprint import tokenizer_fingerprint
+from curate.pipeline.candidates import held_out
+from curate.pipeline.features import Trained, tokens_to_train_on, trained_model
+from curate.pipeline.job import Job
+from curate.pipeline.settle import token_settings
+from curate.read.examples import read_examples
+from curate.read.files import open_source, source_sha256
+from curate.run.atomic import replacing, write_json
+from curate.run.folder import Key, fingerprint, read_key
+from curate.tables.score_columns import read_rows
+from curate.tokens.prompts import resolve_template
+from curate.tokens.store import open_tokens, write_tokens
+from curate.tokens.tokenize import own_max_length, tokenize
+from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
+
+HOLDOUT = "holdout"
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """One set of references.
+
+    name    its name in tables
+    key     what its tokens depend on, by name
+    folder  where its tokens lie
+    data    how its records are read; None for the held-out part of the input
+    """
+
+    name: str
+    key: Key
+    folder: Path
+    data: Data | None
+
+    def open(self) -> TokenStore:
+        """Memory-map its tokens."""
+        return open_tokens(self.folder)
+
+
+def references(job: Job) -> list[References]:
+    """Return the sets, with their tokens made where they are not there; called by the main process.
+
+    Raises:
+        CurateError: there is nothing to evaluate on, or a set cannot be read.
+    """
+    sets = [_from_file(job, wanted) for wanted in job.recipe.evaluate.sets]
+    if job.recipe.evaluate.holdout and job.recipe.data.holdout != 0:
+        sets = [_held_out(job), *sets]
+    if not sets:
+        raise CurateError(
+            "there is nothing to evaluate on: set data.holdout, or evaluate.sets=[{name: NAME, path: FILE}]"
+        )
+    if len({wanted.name for wanted in sets}) < len(sets):
+        raise CurateError("evaluate.sets: expected a different name for every set (holdout is the held-out part)")
+    return sets
+
+
+def examples_of(job: Job, wanted: References) -> Iterator[Example]:
+    """Return the records of a set as conversations, in its order."""
+    if wanted.data is not None:
+        return read_examples(wanted.data, open_source(wanted.data))
+    rows = _held_out_rows(job)
+    return (example for example in read_examples(job.recipe.data, job.settled.source) if example.row in set(rows))
+
+
+def _held_out(job: Job) -> References:
+    model, rows = trained_model(job.recipe), _held_out_rows(job)
+    key = {
+        "tokens": fingerprint(job.settled.tokens_key),
+        "data.holdout": job.recipe.data.holdout,
+        "run.seed": job.recipe.run.seed,
+        "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
+    }
+    tokens = (replace(record, row=i) for i, record in enumerate(tokens_to_train_on(job, rows, model)))
+    return References(HOLDOUT, key, _made(job, HOLDOUT, key, tokens), None)
+
+
+def _held_out_rows(job: Job) -> IntArray:
+    """The held-out rows, in order; of exact duplicates the first."""
+    rows = read_rows(job.folder.path / "scores.parquet")
+    mask = held_out(job, rows)
+    assert mask is not None
+    seen: set[int] = set()
+    chosen = []
+    for row in np.flatnonzero(mask).tolist():
+        number = int(rows.duplicate_ids[row])
+        if number < 0 or number not in seen:
+            chosen.append(row)
+            seen.add(number)
+    return np.array(chosen, np.int64)
+
+
+def _from_file(job: Job, wanted: EvaluationSet) -> References:
+    data = Data(
+        path=wanted.path,
+        split=wanted.split,
+        format=wanted.format,
+        columns=wanted.columns,
+        limit=wanted.limit,
+        on_error="fail",
+    )
+    model, source = trained_model(job.recipe), open_source(data)
+    settings: dict[str, Any] = token_settings(job.recipe.model_copy(update={"data": data}))
+    key = {
+        "data": source_sha256(source),
+        **settings,
+        "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
+    }
+    tokens = _tokens(job, data, model)
+    return References(wanted.name, key, _made(job, wanted.name, key, tokens), data)
+
+
+def _tokens(job: Job, data: Data, model: Trained) -> Iterator[Tokens]:
+    """The records of a set as the model to train sees them, under the template of the run."""
+    prompt, tokenizer = job.recipe.prompt, job.loaded.tokenizer(model.name, model.revision)
+    assert prompt.max_length is not None, "settled when the records were tokenised"
+    limit = own_max_length(tokenizer, job.loaded.config(model.name, model.revision))
+    yield from tokenize(
+        read_examples(data, open_source(data)),
+        tokenizer,
+        template=resolve_template(prompt.template, tokenizer),
+        system=prompt.system,
+        max_length=int(min(prompt.max_length, limit)),
+        too_long=prompt.too_long,
+        allow_tokens=job.recipe.model.allow_tokens,
+    )
+
+
+def _made(job: Job, name: str, key: Key, tokens: Iterator[Tokens]) -> Path:
+    folder = job.folder.work / "references" / name
+    if read_key(folder) != key:
+        with replacing(folder) as part:
+            for count in write_tokens(tokens, part):
+                job.launch.advance(f"references: {name}", count, None, "records")
+            write_json(part / "key.json", dict(key))
+    return folder
