@@ -1,0 +1,279 @@
+"""The charts of a report as Vega-Lite specifications: plain JSON values, with their data in them.
+
+Colours are the custom properties of page.css, so a chart follows light and dark without being drawn again. They are
+of Okabe and Ito's palette, and no chart speaks by colour alone: kept points are larger, exit lines have dashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.report.projection import Projection
+from curate.report.run_table import RunTable
+from curate.types import FloatArray, IntArray
+
+Spec = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+KEPT, OTHERS = "kept", "not kept"
+LEVELS = ("easy", "middle", "hard")
+_BINS = 40
+_MAX_LABELS = 14
+_LABEL_HEIGHT = 0.07
+
+
+def histogram(score: FloatArray, kept: npt.NDArray[np.bool_]) -> Rows:
+    """Return the bins of a score: from, to, set (kept or not), records, and percent of the set's scored records.
+
+    The range is that of all scores; without two different scores there are no bins.
+    """
+    there = np.isfinite(score)
+    if not there.any() or score[there].min() == score[there].max():
+        return []
+    edges = np.histogram_bin_edges(score[there], _BINS)
+    rows = []
+    for name, inside in ((KEPT, there & kept), (OTHERS, there & ~kept)):
+        counts = np.histogram(score[inside], edges)[0]
+        for low, high, count in zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True):
+            percent = 100 * count / max(int(counts.sum()), 1)
+            rows.append({"from": low, "to": high, "set": name, "records": count, "percent": round(percent, 3)})
+    return rows
+
+
+def exit_levels(table: RunTable) -> Rows:
+    """Return confidence by exit of easy, middle and hard records: exit, level, median, and the middle half of them.
+
+    Easy, middle and hard are the thirds of the scored records by complexity.
+    """
+    scored = np.flatnonzero(np.isfinite(table.scores["complexity"]))
+    thirds = np.array_split(scored[np.argsort(table.scores["complexity"][scored], kind="stable")], len(LEVELS))
+    rows = []
+    for level, members in zip(LEVELS, thirds, strict=True):
+        if len(members):
+            low, middle, high = np.quantile(table.confidence[members], [0.25, 0.5, 0.75], axis=0).round(4).tolist()
+            rows += [
+                {"exit": k, "level": level, "median": middle[i], "low": low[i], "high": high[i]}
+                for i, k in enumerate(table.exits)
+            ]
+    return rows
+
+
+def map_labels(centres: Mapping[int, tuple[float, float, int]], names: Mapping[int, str]) -> Rows:
+    """Return the clusters of a map, the largest first, each with its centre and, where there is room, a label.
+
+    `label` is for a wide map, `narrow` for one on a phone; both are "" where a larger cluster's label is too near.
+
+    Args:
+        centres: x, y and number of records by cluster.
+        names: of clusters.
+    """
+    clusters = sorted(centres, key=lambda cluster: (-centres[cluster][2], cluster))
+    xy = np.array([centres[cluster][:2] for cluster in clusters]).reshape(-1, 2)
+    places = (xy / np.maximum(np.ptp(xy, axis=0), 1e-9)).tolist() if len(xy) else []
+    labels, narrow = _with_room(places, width=0.3), _with_room(places, width=0.9)
+    rows = []
+    for i, cluster in enumerate(clusters):
+        x, y, records = centres[cluster]
+        name = names.get(cluster, str(cluster))
+        row = {"x": x, "y": y, "cluster": cluster, "name": name, "records": records}
+        rows.append({**row, "label": name if i in labels else "", "narrow": name if i in narrow else ""})
+    return rows
+
+
+def _with_room(places: list[list[float]], *, width: float) -> set[int]:
+    """Which labels can stand at these places (in units of the map) without touching an earlier one."""
+    taken: list[int] = []
+    for i, (x, y) in enumerate(places):
+        free = all(abs(x - places[j][0]) > width or abs(y - places[j][1]) > _LABEL_HEIGHT for j in taken)
+        if free and len(taken) < _MAX_LABELS:
+            taken.append(i)
+    return set(taken)
+
+
+def histogram_figure(rows: Rows, score: str) -> Spec:
+    """Return the chart of `histogram`: both sets as shares of themselves, so that a tenth can be seen beside the rest."""
+    tooltip = [
+        _field("set", "nominal", "records"),
+        _number("from"),
+        _number("to"),
+        _number("percent", ".1f", "% of set"),
+    ]
+    return _chart(
+        rows,
+        _HEIGHT,
+        mark={"type": "bar", "fillOpacity": 0.45, "strokeWidth": 0, "aria": False, "binSpacing": 0},
+        encoding={
+            "x": {
+                "field": "from",
+                "bin": {"binned": True},
+                "type": "quantitative",
+                "title": score,
+                **_axis(grid=False),
+            },
+            "x2": {"field": "to"},
+            "y": {"field": "percent", "type": "quantitative", "stack": None, "title": "percent of each set"},
+            "color": _colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)")),
+            "tooltip": tooltip,
+        },
+    )
+
+
+def exits_figure(rows: Rows) -> Spec:
+    """Return the chart of `exit_levels`: a line per level, and a band for the middle half of its records."""
+    x = {"field": "exit", "type": "quantitative", "title": "exit (layer)", **_axis(grid=False, whole=True)}
+    y = {"type": "quantitative", "title": "confidence"}
+    colour = _colour("level", LEVELS, ("var(--easy)", "var(--middle)", "var(--hard)"))
+    colour["legend"] = {**_LEGEND, "symbolType": "stroke", "symbolSize": 240}
+    dashes = {"domain": list(LEVELS), "range": [[1, 0], [6, 3], [2, 3]]}
+    tooltip = [_field("level", "nominal"), _number("exit", "d"), _number("median"), _number("low"), _number("high")]
+    band = {
+        "mark": {"type": "area", "opacity": 0.14, "aria": False},
+        "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": colour},
+    }
+    line = {
+        "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 34}, "aria": False},
+        "encoding": {
+            "x": x,
+            "y": {"field": "median", **y},
+            "color": colour,
+            "strokeDash": {**colour, "scale": dashes},
+            "tooltip": tooltip,
+        },
+    }
+    return _chart(rows, _HEIGHT, layer=[band, line])
+
+
+def length_figure(table: RunTable, rows: IntArray) -> Spec:
+    """Return the chart of score against response length, a point for each of `rows`."""
+    score = table.scores[table.by]
+    rows = rows[np.isfinite(score[rows]) & (table.response_tokens[rows] > 0)]
+    points = [
+        {
+            "row": row,
+            "tokens": int(table.response_tokens[row]),
+            "score": round(float(score[row]), 5),
+            "set": _set(table, row),
+        }
+        for row in rows.tolist()
+    ]
+    log = {"type": "log", "nice": False}
+    x = {"field": "tokens", "type": "quantitative", "title": "response tokens (log scale)", "scale": log, **_axis()}
+    y = {"field": "score", "type": "quantitative", "title": table.by, "scale": {"zero": False}}
+    tooltip = [_number("row", "d"), _number("tokens", "d"), _number("score", ".4f"), _field("set", "nominal", "is")]
+    return _chart(points, _HEIGHT, layer=_points({"x": x, "y": y, "tooltip": tooltip}))
+
+
+def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]) -> Spec:
+    """Return the map: a point per record, a ring and (where there is room) a name per cluster."""
+    clusters = table.cluster[projection.rows]
+    points = [
+        {"row": row, "x": x, "y": y, "name": names.get(c, str(c)), "set": _set(table, row)}
+        for row, (x, y), c in zip(
+            projection.rows.tolist(), projection.points.round(3).tolist(), clusters.tolist(), strict=True
+        )
+    ]
+    centres = {
+        c: (*projection.points[clusters == c].mean(axis=0).round(3).tolist(), int(np.count_nonzero(table.cluster == c)))
+        for c in np.unique(clusters[clusters >= 0]).tolist()
+    }
+    x, y = (
+        {"field": f, "type": "quantitative", "title": f"component {n}", **_axis(ticks=False)}
+        for f, n in (("x", 1), ("y", 2))
+    )
+    size = {"field": "records", "type": "quantitative", "legend": None, "scale": {"range": [20, 260], "zero": True}}
+    about = [_field("name", "nominal", "cluster"), _number("records", ",d")]
+    label = {"x": x, "y": y, "text": {"field": "label", "type": "nominal"}}
+    tooltip = [_field("name", "nominal", "cluster"), _number("row", "d"), _field("set", "nominal", "is")]
+    layers = [
+        *_points({"x": x, "y": y, "tooltip": tooltip}, data={"values": points}),
+        {"mark": _RING, "encoding": {"x": x, "y": y, "size": size, "tooltip": about}},
+        {"mark": {**_LABEL, **_HALO}, "encoding": label},
+        {"mark": _LABEL, "encoding": label},
+    ]
+    return _chart(map_labels(centres, names), 460, layer=layers)
+
+
+_HEIGHT = 230
+_RING = {
+    "type": "point",
+    "filled": False,
+    "stroke": "var(--ink)",
+    "strokeWidth": 1,
+    "cursor": "pointer",
+    "aria": False,
+}
+_LABEL = {"type": "text", "dy": -11, "fontSize": 11, "fontWeight": 600, "fill": "var(--ink)", "aria": False}
+_HALO = {"stroke": "var(--paper)", "strokeWidth": 4, "strokeJoin": "round"}
+
+
+def _points(encoding: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    """Points in two layers: the others grey, faint and small, and on top of them the kept ones blue and larger."""
+    mark = {"type": "point", "filled": True, "strokeWidth": 0, "cursor": "pointer", "aria": False}
+    looks = ((OTHERS, {"size": 12, "opacity": 0.5}), (KEPT, {"size": 26, "opacity": 0.95}))
+    colour = _colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)"))
+    return [
+        {
+            **more,
+            "mark": {**mark, **look},
+            "transform": [{"filter": {"field": "set", "equal": name}}],
+            "encoding": {**encoding, "color": colour},
+        }
+        for name, look in looks
+    ]
+
+
+def _set(table: RunTable, row: int) -> str:
+    return KEPT if table.kept[row] else OTHERS
+
+
+def _colour(field: str, domain: tuple[str, ...], colours: tuple[str, ...]) -> dict[str, Any]:
+    scale = {"domain": list(domain), "range": list(colours)}
+    return {"field": field, "type": "nominal", "sort": None, "scale": scale, "legend": _LEGEND}
+
+
+_LEGEND = {"title": None, "orient": "top", "direction": "horizontal", "symbolOpacity": 1, "symbolStrokeWidth": 2}
+
+
+def _field(name: str, type_: str, title: str | None = None) -> dict[str, Any]:
+    return {"field": name, "type": type_, "title": title or name}
+
+
+def _number(name: str, shape: str = ".3f", title: str | None = None) -> dict[str, Any]:
+    return {**_field(name, "quantitative", title), "format": shape}
+
+
+def _axis(*, grid: bool = True, whole: bool = False, ticks: bool = True) -> dict[str, Any]:
+    axis: dict[str, Any] = {"grid": grid and ticks, "labels": ticks, "ticks": ticks}
+    return {"axis": axis | ({"tickMinStep": 1, "format": "d"} if whole else {})}
+
+
+def _chart(values: Rows, height: int, **more: Any) -> Spec:
+    """A chart as wide as its place on the page."""
+    axis = {
+        "domainColor": "var(--rule)",
+        "tickColor": "var(--rule)",
+        "gridColor": "var(--grid)",
+        "labelColor": "var(--soft)",
+        "titleColor": "var(--soft)",
+        "titleFontWeight": 400,
+        "labelFontSize": 11,
+        "titleFontSize": 11.5,
+    }
+    return {
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "data": {"values": values},
+        **more,
+        "config": {
+            "background": None,
+            "font": "system-ui, sans-serif",
+            "view": {"stroke": None},
+            "axis": axis,
+            "legend": {"labelColor": "var(--ink)", "labelFontSize": 12, "offset": 4, "padding": 0},
+        },
+    }
