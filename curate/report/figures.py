@@ -47,8 +47,10 @@ def histogram(score: FloatArray, kept: npt.NDArray[np.bool_]) -> Rows:
 def exit_levels(table: RunTable) -> Rows:
     """Return confidence by exit of easy, middle and hard records: exit, level, median, and the middle half of them.
 
-    Easy, middle and hard are the thirds of the scored records by complexity.
+    Easy, middle and hard are the thirds of the scored records by complexity. Without complexity there are none.
     """
+    if not table.exits:
+        return []
     scored = np.flatnonzero(np.isfinite(table.scores["complexity"]))
     thirds = np.array_split(scored[np.argsort(table.scores["complexity"][scored], kind="stable")], len(LEVELS))
     rows = []
@@ -95,7 +97,7 @@ def _with_room(places: list[list[float]], *, width: float) -> set[int]:
 
 
 def histogram_figure(rows: Rows, score: str) -> Spec:
-    """Return the chart of `histogram`: both sets as shares of themselves, so that a tenth can be seen beside the rest."""
+    """Return the chart of `histogram`: each set as percent of itself, so that a tenth can be seen beside the rest."""
     tooltip = [
         _field("set", "nominal", "records"),
         _number("from"),
@@ -111,7 +113,7 @@ def histogram_figure(rows: Rows, score: str) -> Spec:
                 "field": "from",
                 "bin": {"binned": True},
                 "type": "quantitative",
-                "title": score,
+                "title": score.replace("_", " "),
                 **_axis(grid=False),
             },
             "x2": {"field": "to"},
@@ -149,7 +151,7 @@ def exits_figure(rows: Rows) -> Spec:
 
 def length_figure(table: RunTable, rows: IntArray) -> Spec:
     """Return the chart of score against response length, a point for each of `rows`."""
-    score = table.scores[table.by]
+    score = table.score
     rows = rows[np.isfinite(score[rows]) & (table.response_tokens[rows] > 0)]
     points = [
         {
@@ -162,7 +164,7 @@ def length_figure(table: RunTable, rows: IntArray) -> Spec:
     ]
     log = {"type": "log", "nice": False}
     x = {"field": "tokens", "type": "quantitative", "title": "response tokens (log scale)", "scale": log, **_axis()}
-    y = {"field": "score", "type": "quantitative", "title": table.by, "scale": {"zero": False}}
+    y = {"field": "score", "type": "quantitative", "title": table.by.replace("_", " "), "scale": {"zero": False}}
     tooltip = [_number("row", "d"), _number("tokens", "d"), _number("score", ".4f"), _field("set", "nominal", "is")]
     return _chart(points, _HEIGHT, layer=_points({"x": x, "y": y, "tooltip": tooltip}))
 

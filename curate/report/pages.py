@@ -26,13 +26,17 @@ def page(template: str, *, scripts: Mapping[str, str] | None = None, **values: A
     scripts = scripts or {}
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values()]
     sources = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
-    environment = _environment()
-    return environment.get_template(template).render(
-        # Styles are set by scripts too, so they cannot be hashed; a style cannot fetch anything under default-src.
-        policy=f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
-        style=Markup(source("page.css")),  # noqa: S704 - our own file
-        scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - our own and the library's
-        **values,
+    # Scripts set styles too, so these cannot be hashed; under default-src no style can fetch anything.
+    policy = f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            policy=policy,
+            style=Markup(source("page.css")),  # noqa: S704 - our own file
+            scripts={name: Markup(text) for name, text in scripts.items()},  # noqa: S704 - our own and the library's
+            **values,
+        )
     )
 
 

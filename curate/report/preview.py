@@ -72,7 +72,7 @@ def preview_text(previews: Sequence[Preview], *, color: bool) -> str:
 
     >>> token = PreviewToken(7, "Yes\x1b", scored=True, end=False)
     >>> print(preview_text([Preview(0, "ab12", "scored", "plain", (token,))], color=False).splitlines()[-1])
-    [[Yes␛]]
+    [[Yes[U+001B]]]
     """
     blocks = [_legend(color)]
     for preview in previews:
@@ -87,7 +87,7 @@ def preview_html(previews: Sequence[Preview]) -> str:
         {
             "row": preview.row,
             "facts": [visible(fact) for fact in _facts(preview)],
-            "runs": [(kind, visible(_with_marks(kind, text))) for kind, text in _runs(preview.tokens)],
+            "runs": [(kind, visible(text)) for kind, text in _runs(preview.tokens)],
         }
         for preview in previews
     ]

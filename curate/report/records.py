@@ -50,11 +50,11 @@ class Texts:
 
 
 def listed_rows(table: RunTable, limit: int, *, seed: int = 0) -> IntArray:
-    """Return the rows a page lists, ascending: all if `limit` allows, else the kept ones and an even sample of the others.
+    """Return the rows a page lists, ascending: all, or at most `limit`.
 
-    Where not even the kept ones fit, an even sample of them.
+    These are the kept ones and an even sample of the others; where not even the kept ones fit, a sample of them.
     """
-    order = priority(np.flatnonzero(np.ones(len(table), bool)), table, seed=seed)
+    order = priority(np.arange(len(table)), table, seed=seed)
     return np.sort(order[:limit])
 
 
@@ -69,7 +69,7 @@ def priority(rows: IntArray, table: RunTable, *, seed: int = 0) -> IntArray:
 
 def columns(table: RunTable, rows: IntArray) -> dict[str, Any]:
     """Return the columns of the records that a page lists, as plain lists; null where there is no value."""
-    score = table.scores[table.by][rows]
+    score = table.score[rows]
     codes, _ = strata(table)
     return {
         "row": rows.tolist(),

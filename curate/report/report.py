@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from curate.config.strict_yaml import parse
 from curate.report import figures, pages, records, summary
 from curate.report.names import cluster_names
 from curate.report.projection import Projection, project
-from curate.report.run_table import RunTable, read_manifest, read_run
+from curate.report.run_table import LENGTH, RunTable, read_run
 from curate.report.vega import vega_script
+from curate.run.folder import RunFolder
 from curate.types import Example, IntArray
 
 MAX_BYTES = 5_000_000
 MAX_LISTED = 50_000
 MAX_POINTS = 2_500
+_NUMBERS = 200  # bytes by which the counts of texts may lengthen the page
 
 
 def report(folder: Path, selection: str, examples: Iterable[Example]) -> str:
@@ -46,7 +48,7 @@ def report(folder: Path, selection: str, examples: Iterable[Example]) -> str:
     # First without texts: what is left of the page's size is theirs.
     empty = _render(values, records.Texts("", ()))
     order = records.priority(rows, table)
-    room = MAX_BYTES - len(empty.encode()) - 2_000
+    room = MAX_BYTES - len(empty.encode()) - _NUMBERS
     return _render(values, records.pack_texts(texts, order, room=room))
 
 
@@ -68,16 +70,18 @@ def _render(values: Mapping[str, Any], texts: records.Texts) -> str:
 
 def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, str]) -> dict[str, Any]:
     """What the template shows, but for the texts."""
-    manifest = read_manifest(folder)
+    manifest = RunFolder(folder).manifest()
     strata = summary.strata_of(table.settings)
     group_names = dict(enumerate(table.group.names))
     levels = figures.exit_levels(table)
-    bins = {name: figures.histogram(table.scores[name], table.kept) for name in dict.fromkeys(("complexity", table.by))}
+    shown = [name for name in dict.fromkeys(("complexity", table.by)) if name in table.scores]
+    bins = {name: figures.histogram(table.scores[name], table.kept) for name in shown}
     projection = _projection(folder, table)
     charts = _figures(table, projection, names, bins, levels)
     stages = summary.costs(manifest)
     return {
         "table": table,
+        "score_name": table.by.replace("_", " "),
         "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "model": Path(str(manifest.get("model", {}).get("name", ""))).name,
         "versions": manifest.get("versions", {}),
@@ -88,8 +92,8 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
         "seconds": sum(stage[3] for stage in stages),
         "tokens": manifest["stages"].get("tokens", {}).get("tokens"),
         "settings": summary.settings_lines(_recipe(folder)),
-        "clusters": summary.parts(table, table.cluster, names, has_quota=strata == ("cluster",)),
-        "groups": summary.parts(table, table.group.codes, group_names, has_quota=strata == ("group",)),
+        "clusters": summary.parts(table, table.cluster, names, has_quota="cluster" in strata),
+        "groups": summary.parts(table, table.group.codes, group_names, has_quota="group" in strata),
         "comparison": _comparison(folder),
         "levels": levels,
         "bins": bins,
@@ -107,7 +111,8 @@ def _figures(
     table: RunTable, projection: Projection | None, names: Mapping[int, str], bins: Mapping[str, Any], levels: Any
 ) -> dict[str, Any]:
     charts = {f"histogram-{name}": figures.histogram_figure(rows, name) for name, rows in bins.items() if rows}
-    charts["length"] = figures.length_figure(table, _sample(table))
+    if table.by != LENGTH:
+        charts["length"] = figures.length_figure(table, _sample(table))
     if levels:
         charts["exits"] = figures.exits_figure(levels)
     if projection:
@@ -123,13 +128,14 @@ def order_words(table: RunTable) -> str:
         "longest": "longest response first",
         "k_center": "farthest from the kept ones first",
     }
-    return known.get(str(method), f"{order} {table.by} first")
+    return known.get(str(method), f"{order} {table.by.replace('_', ' ')} first")
 
 
 def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
     """What the record browser needs to put a record into words."""
     return {
-        "score": table.by,
+        "score": table.by.replace("_", " "),
+        "whole": table.by == LENGTH,
         "order": order_words(table),
         "reasons": [{"name": name, "words": records.REASON_WORDS.get(name, "")} for name in table.reason.names],
         "clusters": {str(cluster): name for cluster, name in names.items()},
@@ -157,7 +163,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
         text = (folder / "recipe.yaml").read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    recipe: dict[str, Any] = yaml.safe_load(text) or {}
+    recipe: dict[str, Any] = parse(text, "recipe.yaml") or {}
     return recipe
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from curate.types import CurateError, FloatArray
+from curate.run.folder import RunFolder
+from curate.tables.parquet import by_row, open_table
+from curate.tables.score_columns import METADATA, read_column, score_columns, stored_exits
+from curate.types import CurateError, FloatArray, IntArray
 
 Codes = npt.NDArray[np.int32]
+LENGTH = "response_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Labels:
     """A text column as codes.
 
     codes  int32 [N], index into `names`; -1 where null
-    names  the distinct texts, in the order of their first row
+    names  the distinct texts, in the order in which they were met
     """
 
     codes: Codes
@@ -36,10 +39,11 @@ class RunTable:
 
     selection        its name
     settings         select.* of the selection by the names of the recipe, from the manifest
-    scores           score columns by name, float64 [N], NaN where null; `complexity` is always there
+    by               the score that the selection went by; where it went by none (random), complexity; where the run
+                     has no such score, the response length
+    scores           columns by name, float64 [N], NaN where null; `by` is among them
     confidence       float32 [N, E], NaN where not scored
-    exits            the E layers
-    num_layers       of the model
+    exits            the E layers; none where complexity was not scored, and then num_layers is 0
     prompt_tokens    int32 [N], 0 where not scored, as is response_tokens
     kept             bool [N]
     reason           why a row is kept or not
@@ -50,6 +54,7 @@ class RunTable:
 
     selection: str
     settings: Mapping[str, Any]
+    by: str
     scores: Mapping[str, FloatArray]
     confidence: npt.NDArray[np.float32]
     exits: tuple[int, ...]
@@ -67,38 +72,38 @@ class RunTable:
         return len(self.kept)
 
     @property
-    def by(self) -> str:
-        """The score column that the selection went by; complexity where it went by none."""
-        by = str(self.settings.get("by", "complexity"))
-        return by if by in self.scores else "complexity"
+    def score(self) -> FloatArray:
+        """The column `by`."""
+        return self.scores[self.by]
 
 
 def read_run(folder: Path, selection: str) -> RunTable:
     """Return the columns of a run folder and of the selection of that name.
 
     Raises:
-        CurateError: no such run or selection; a selection made from other records than the scores.
+        CurateError: no such run or selection; a damaged file; a selection made from other records than the scores.
     """
-    scores = _table(folder / "scores.parquet", "scores: run curate score first")
-    chosen = _table(folder / "selections" / selection / "selection.parquet", _known_selections(folder))
-    if len(scores) != len(chosen):
-        raise CurateError(
-            f"selection {selection} has {len(chosen)} rows and scores.parquet {len(scores)}; run curate select again"
-        )
-    about = json.loads((scores.schema.metadata or {})[b"curate"])
-    stage = read_manifest(folder)["stages"].get(f"selections/{selection}", {})
-    # Exits that were recomputed for this selection are not in the stored columns: those show what was scored.
+    scores, chosen = folder / "scores.parquet", folder / "selections" / selection / "selection.parquet"
+    if not chosen.exists():
+        raise CurateError(f"{folder} has no selection {selection}; it has {_selections(folder)}")
+    schema, num_rows = open_table(scores, "score").schema_arrow, open_table(scores, "score").metadata.num_rows
+    if num_rows != (got := open_table(chosen, "select").metadata.num_rows):
+        raise CurateError(f"selection {selection} has {got} rows, scores.parquet {num_rows}: run curate select again")
+    stage = RunFolder(folder).stage(f"selections/{selection}") or {}
     settings = {name.removeprefix("select."): value for name, value in stage.get("key", {}).items()}
+    by, columns = _scores(scores, settings)
+    exits = tuple(stored_exits(schema))
     return RunTable(
         selection,
         settings,
-        _scores(scores),
-        _confidence(scores, len(about["exits"])),
-        tuple(about["exits"]),
-        int(about["num_layers"]),
+        by,
+        columns,
+        _confidence(scores, num_rows, len(exits)),
+        exits,
+        int(json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("num_layers", 0)),
         _whole(scores, "prompt_tokens", 0),
-        _whole(scores, "response_tokens", 0),
-        _placed(chosen, chosen["kept"].to_numpy()),
+        _whole(scores, LENGTH, 0),
+        _whole(chosen, "kept", 0).astype(bool),
         _labels(chosen, "reason"),
         _whole(chosen, "cluster", -1),
         _whole(chosen, "rank", -1),
@@ -106,67 +111,55 @@ def read_run(folder: Path, selection: str) -> RunTable:
     )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a run.
-
-    Raises:
-        CurateError: there is none.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise CurateError(f"{folder} is not a run: expected its manifest.json") from None
-    return manifest
-
-
-def _table(path: Path, missing: str) -> pa.Table:
-    try:
-        return pq.read_table(path, memory_map=True)
-    except FileNotFoundError:
-        raise CurateError(f"{path.parent} holds no {missing}") from None
-
-
-def _known_selections(folder: Path) -> str:
+def _selections(folder: Path) -> str:
     names = sorted(path.parent.name for path in folder.glob("selections/*/selection.parquet"))
-    return f"selection; this run has {', '.join(names) or 'none: run curate select first'}"
+    return ", ".join(names) or "none: run curate select first"
 
 
-def _placed(table: pa.Table, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Values in the order of rows: tables are joined by `row`, never by position."""
-    out = np.empty_like(values)
-    out[table["row"].to_numpy()] = values
+def _scores(path: Path, settings: Mapping[str, Any]) -> tuple[str, dict[str, FloatArray]]:
+    """What the selection went by, and all columns."""
+    columns = {name: read_column(path, name) for name in score_columns(path) if not name.endswith("_tokens")}
+    by = "complexity"
+    if settings.get("method") == "longest":
+        by = LENGTH
+    elif exits := settings.get("exits"):  # such a score is recomputed, and stands in no file
+        by = f"complexity of exits {', '.join(map(str, exits))}"
+        columns[by] = read_column(path, "complexity", exits=exits)
+    elif settings.get("by") in columns:
+        by = str(settings["by"])
+    if by not in columns:
+        by = LENGTH
+        columns[by] = read_column(path, LENGTH)
+    return by, columns
+
+
+def _blocks(path: Path, columns: Sequence[str]) -> Iterator[tuple[IntArray, pa.RecordBatch]]:
+    return by_row(path, "score" if path.name == "scores.parquet" else "select", columns)
+
+
+def _whole(path: Path, name: str, missing: int) -> Codes:
+    """A column of whole numbers; `missing` where null, and throughout where there is no such column."""
+    file = open_table(path, "select")
+    out = np.full(file.metadata.num_rows, missing, np.int32)
+    for rows, batch in _blocks(path, [name] if name in file.schema_arrow.names else []):
+        if name in batch.schema.names:
+            out[rows] = batch[name].cast(pa.int32()).fill_null(missing)
     return out
 
 
-def _scores(table: pa.Table) -> dict[str, FloatArray]:
-    return {
-        field.name: _placed(table, table[field.name].cast(pa.float64()).to_numpy())
-        for field in table.schema
-        if pa.types.is_floating(field.type)
-    }
-
-
-def _whole(table: pa.Table, name: str, missing: int) -> Codes:
-    if name not in table.column_names:
-        return np.full(len(table), missing, np.int32)
-    values = table[name].cast(pa.int32()).fill_null(missing).to_numpy()
-    placed: Codes = _placed(table, values)
-    return placed
-
-
-def _confidence(table: pa.Table, num_exits: int) -> npt.NDArray[np.float32]:
-    values = np.full((len(table), num_exits), np.nan, np.float32)
-    column = table["confidence"].combine_chunks()
-    there = table["row"].to_numpy()[column.is_valid().to_numpy(zero_copy_only=False)]
-    values[there] = column.flatten().to_numpy().reshape(len(there), num_exits)
+def _confidence(path: Path, num_rows: int, num_exits: int) -> npt.NDArray[np.float32]:
+    values = np.full((num_rows, num_exits), np.nan, np.float32)
+    for rows, batch in _blocks(path, ["confidence"]) if num_exits else ():
+        there = rows[batch["confidence"].is_valid().to_numpy(zero_copy_only=False)]
+        values[there] = batch["confidence"].flatten().to_numpy().reshape(len(there), num_exits)
     return values
 
 
-def _labels(table: pa.Table, name: str) -> Labels:
-    if name not in table.column_names:
-        return Labels(np.full(len(table), -1, np.int32), ())
-    column = table[name].combine_chunks()
-    if not pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string()).dictionary_encode()
-    codes = column.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
-    return Labels(_placed(table, codes), tuple(column.dictionary.cast(pa.string()).to_pylist()))
+def _labels(path: Path, name: str) -> Labels:
+    file = open_table(path, "select")
+    codes = np.full(file.metadata.num_rows, -1, np.int32)
+    names: dict[str, int] = {}
+    for rows, batch in _blocks(path, [name]) if name in file.schema_arrow.names else ():
+        texts = batch[name].cast(pa.string()).to_pylist()
+        codes[rows] = [-1 if text is None else names.setdefault(text, len(names)) for text in texts]
+    return Labels(codes, tuple(names))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.report.run_table import RunTable
+from curate.types import IntArray
 
 _SCORING_SECTIONS = ("data", "prompt", "model", "score", "embed", "cluster", "select", "train")
 
@@ -41,24 +42,28 @@ def parts(table: RunTable, codes: npt.NDArray[np.int32], names: Mapping[int, str
 
     A selection fills its quotas exactly or is refused, so where the parts have quotas the quota is what was kept.
     """
-    eligible, score = table.rank >= 0, table.scores[table.by]
+    order = np.argsort(codes, kind="stable")
     found = []
-    for code in np.unique(codes[codes >= 0]).tolist():
-        inside = codes == code
-        kept = int(np.count_nonzero(inside & table.kept))
-        found.append(
-            Part(
-                names.get(code, str(code)),
-                code,
-                int(np.count_nonzero(inside)),
-                int(np.count_nonzero(inside & eligible)),
-                kept if has_quota else None,
-                kept,
-                _median(score[inside]),
-                _median(score[inside & table.kept]),
-            )
-        )
+    # One sort and slices: a mask per cluster would read all rows a thousand times.
+    starts = np.searchsorted(codes[order], np.arange(codes.max(initial=-1) + 2))
+    for code, (start, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        if start < end:
+            found.append(_part(table, order[start:end], names.get(code, str(code)), code, has_quota=has_quota))
     return found
+
+
+def _part(table: RunTable, rows: IntArray, name: str, code: int, *, has_quota: bool) -> Part:
+    kept = rows[table.kept[rows]]
+    return Part(
+        name,
+        code,
+        len(rows),
+        int(np.count_nonzero(table.rank[rows] >= 0)),
+        len(kept) if has_quota else None,
+        len(kept),
+        _median(table.score[rows]),
+        _median(table.score[kept]),
+    )
 
 
 def strata_of(settings: Mapping[str, Any]) -> tuple[str, ...]:

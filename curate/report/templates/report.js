@@ -6,6 +6,7 @@
   const about = json("about");
   const PAGE = 50;
   const plain = (n) => n.toLocaleString("en-US");
+  const exact = (n, digits) => (about.whole ? plain(n) : n.toFixed(digits));
 
   function make(tag, text, attributes = {}) {
     const element = document.createElement(tag);
@@ -17,11 +18,8 @@
   // As visible.py: what would reorder or hide text is shown as a sign.
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
   function visible(text) {
-    return text.replace(HIDDEN, (char) => {
-      const code = char.charCodeAt(0);
-      if (code < 0x20) return String.fromCharCode(0x2400 + code);
-      return code === 0x7f ? "\u2421" : `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
-    });
+    const sign = (char) => `[U+${char.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}]`;
+    return text.replace(HIDDEN, sign);
   }
 
   async function unpack(id) {
@@ -108,7 +106,7 @@
     if (button.textContent === "") button.textContent = "(empty)";
     row.append(make("td"));
     row.lastChild.append(button);
-    cell(data.score[i] === null ? "–" : data.score[i].toFixed(3), "n");
+    cell(data.score[i] === null ? "–" : exact(data.score[i], 3), "n");
     cell(plain(data.response[i]), "n");
     cell(cluster(i), "cl hide");
     if ($("f-group")) cell(group(i), "cl hide");
@@ -122,7 +120,8 @@
     const end = Math.min(start + PAGE, shown.length);
     document.querySelector("#records tbody").replaceChildren(...shown.slice(start, end).map((i, n) => line(i, start + n)));
     const kept = shown.reduce((sum, i) => sum + data.kept[i], 0);
-    $("count").textContent = `${plain(shown.length)} of ${plain(data.row.length)} listed records, ${plain(kept)} of them kept`;
+    const searched = value("f-text") && texts.size < data.row.length ? `; searched are the ${plain(texts.size)} texts in this file` : "";
+    $("count").textContent = `${plain(shown.length)} of ${plain(data.row.length)} listed records, ${plain(kept)} of them kept${searched}`;
     $("page").textContent = shown.length ? `${plain(start + 1)}–${plain(end)}` : "none";
     $("back").disabled = start === 0;
     $("next").disabled = end >= shown.length;
@@ -139,7 +138,7 @@
   function fill(i) {
     const row = data.row[i], body = $("record-body"), facts = make("dl", undefined, { class: "meta" });
     $("record-title").textContent = `Record ${plain(row)}`;
-    fact(facts, about.score, data.score[i] === null ? "–" : data.score[i].toFixed(4));
+    fact(facts, about.score, data.score[i] === null ? "–" : exact(data.score[i], 4));
     fact(facts, "response tokens", plain(data.response[i]));
     fact(facts, "prompt tokens", plain(data.prompt[i]));
     fact(facts, "cluster", cluster(i));
@@ -224,7 +223,8 @@
       // The interpreter (ast) is what lets Vega run where the page forbids eval.
       const tooltip = { theme: "custom", disableDefaultStyle: true };
       const embed = { mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false, tooltip };
-      const { view } = await vegaEmbed(place, spec, embed);
+      const inner = place.appendChild(make("div")); // Vega gives it a role; the outer one keeps its label
+      const { view } = await vegaEmbed(inner, spec, embed);
       view.addEventListener("click", (_, item) => {
         const datum = item?.datum;
         if (datum?.row !== undefined) showRow(datum.row);
