@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_run import EXITS, HOSTILE, LAYERS, Elements, texts, write_run
 
-from curate.report import figures, pages, records, summary
+from curate.report import chart_data, pages, records, summary
 from curate.report import report as report_module
 from curate.report.names import cluster_names
 from curate.report.projection import project
@@ -333,19 +333,19 @@ def test_quotas_are_shown_of_what_they_were_divided_by() -> None:
 
 def test_histogram_counts_every_scored_record_once() -> None:
     score = np.array([0.0, 0.0, 1.0, 0.5, np.nan])
-    rows = figures.histogram(score, np.array([True, False, True, False, True]))
-    kept, others = ([row for row in rows if row["set"] == name] for name in (figures.KEPT, figures.OTHERS))
+    rows = chart_data.histogram(score, np.array([True, False, True, False, True]))
+    kept, others = ([row for row in rows if row["set"] == name] for name in (chart_data.KEPT, chart_data.OTHERS))
     assert [row["records"] for row in kept if row["records"]] == [1, 1]
     assert sum(row["records"] for row in others) == 2
     assert sum(row["percent"] for row in kept) == pytest.approx(100)
     assert (rows[0]["from"], kept[-1]["to"]) == (0.0, 1.0)
-    assert figures.histogram(np.full(3, 0.5), np.ones(3, bool)) == []
+    assert chart_data.histogram(np.full(3, 0.5), np.ones(3, bool)) == []
 
 
 def test_confidence_by_exit_is_of_thirds_by_complexity() -> None:
     confidence = np.repeat(np.arange(6, dtype=np.float32)[::-1, None] / 10, 2, axis=1)
     table = small_table([True] * 6, confidence=confidence, exits=(1, 2), num_layers=2)
-    rows = figures.exit_levels(table)
+    rows = chart_data.exit_levels(table)
     assert [(row["level"], row["exit"], row["median"]) for row in rows] == [
         ("easy", 1, 0.45),
         ("easy", 2, 0.45),
@@ -358,7 +358,7 @@ def test_confidence_by_exit_is_of_thirds_by_complexity() -> None:
 
 def test_labels_of_a_map_leave_each_other_room() -> None:
     centres = {c: (float(c % 5), float(c // 5), 100 - c) for c in range(25)} | {99: (0.0, 0.01, 1_000)}
-    rows = figures.map_labels(centres, {c: f"name {c}" for c in centres})
+    rows = chart_data.map_labels(centres, {c: f"name {c}" for c in centres})
     labelled = [row for row in rows if row["label"]]
     assert rows[0]["label"] == "name 99"
     assert "name 0" not in {row["label"] for row in labelled}

@@ -11,6 +11,7 @@ What these three stand on, in reading order:
     summary.py     headline, cost, settings, what became of clusters and groups
     names.py       clusters named after their own words
     projection.py  embeddings on a plane
+    chart_data.py  the numbers that charts show
     figures.py     charts as Vega-Lite specifications
     records.py     records and texts, packed for a page
     spread.py      how two selections differ, as numbers

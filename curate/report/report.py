@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from curate.config.strict_yaml import parse
-from curate.report import figures, pages, records, summary
+from curate.report import chart_data, figures, pages, records, summary
 from curate.report.names import cluster_names
 from curate.report.projection import Projection, project
 from curate.report.run_table import LENGTH, RunTable, read_run
@@ -73,9 +73,9 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     manifest = RunFolder(folder).manifest()
     strata = summary.strata_of(table.settings)
     group_names = dict(enumerate(table.group.names))
-    levels = figures.exit_levels(table)
+    levels = chart_data.exit_levels(table)
     shown = [name for name in dict.fromkeys(("complexity", table.by)) if name in table.scores]
-    bins = {name: figures.histogram(table.scores[name], table.kept) for name in shown}
+    bins = {name: chart_data.histogram(table.scores[name], table.kept) for name in shown}
     projection = _projection(folder, table)
     charts = _figures(table, projection, names, bins, levels)
     stages = summary.costs(manifest)
@@ -122,12 +122,16 @@ def _figures(
 
 def order_words(table: RunTable) -> str:
     """Return in words which records came first."""
-    method, order = table.settings.get("method", "clusters"), table.settings.get("order", "lowest")
+    method, by = table.settings.get("method", "clusters"), table.settings.get("by")
     known = {
         "random": "in random order",
+        "flexrand": "in random order",
         "longest": "longest response first",
         "k_center": "farthest from the kept ones first",
     }
+    if by == "random":
+        return "in random order"
+    order = table.settings.get("order", "lowest")
     return known.get(str(method), f"{order} {table.by.replace('_', ' ')} first")
 
 
@@ -140,6 +144,7 @@ def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
         "reasons": [{"name": name, "words": records.REASON_WORDS.get(name, "")} for name in table.reason.names],
         "clusters": {str(cluster): name for cluster, name in names.items()},
         "groups": list(table.group.names),
+        "bins": table.settings.get("method") == "flexrand",  # the file does not say which rows are in which bin
         "by": list(summary.strata_of(table.settings)),
         "strata": records.strata(table)[1],
     }

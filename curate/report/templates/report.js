@@ -47,7 +47,8 @@
     if (about.by.includes("cluster")) places.push(`its cluster (${cluster(i)})`);
     if (about.by.includes("group")) places.push(`its group (${group(i)})`);
     const place = places.length ? ` in ${places.join(" and ")}` : "";
-    const number = `number ${plain(data.rank[i] + 1)} of ${plain(eligible)} eligible records${place}, ${about.order}`;
+    const of = about.bins ? "its bin of FlexRand" : `${plain(eligible)} eligible records${place}`;
+    const number = `number ${plain(data.rank[i] + 1)} of ${of}, ${about.order}`;
     const quota = places.length ? `the quota there is ${plain(kept)}` : `${plain(kept)} are kept`;
     if (data.kept[i]) return `Kept: it is ${number}; ${quota}.`;
     const known = about.reasons[data.reason[i]];
