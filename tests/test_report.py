@@ -120,6 +120,14 @@ def test_the_page_names_no_folder_of_this_machine(page: str, folder: Path) -> No
     assert "data.json" in page
 
 
+def test_settings_are_those_of_the_selection_shown(page: str) -> None:
+    """The recipe's own section may be that of a later selection."""
+    words = Elements(page).words
+    assert words[words.index("select.name") + 1] == "main"
+    assert words[words.index("select.method") + 1] == "clusters"
+    assert "select.keep" not in words
+
+
 def test_headline_cost_and_reasons_are_the_run_s(page: str, table: RunTable) -> None:
     words = " ".join(" ".join(Elements(page).words).split())
     assert "4 of 60 records kept" in words
@@ -128,6 +136,10 @@ def test_headline_cost_and_reasons_are_the_run_s(page: str, table: RunTable) -> 
     assert dict(summary.dropped(table)) == {"outranked": 55, "bad_record": 1}
     assert "it could not be read" in words
     assert "All full texts are in this file." in words
+
+
+def test_a_second_call_makes_the_same_bytes(page: str, folder: Path) -> None:
+    assert report(folder, "main", texts(60)) == page
 
 
 def test_a_small_page_says_how_many_texts_it_holds(folder: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +159,13 @@ def test_a_small_page_says_how_many_texts_it_holds(folder: Path, page: str, monk
 def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
     run = write_run(tmp_path / "run")
-    rows = [{"selector": "top", "mean": 1.23456, "difference": {"low": -1.5, "high": None}}, {"selector": "<i>x"}]
+    rows = [
+        {"selector": "top", "good": True, "mean": 1.23456, "difference": {"low": -1.5, "high": None}},
+        {"selector": "<i>x"},
+    ]
     (run / "comparison.json").write_text(json.dumps({"rows": rows}))
     words = Elements(report(run, "main", texts(60))).words
-    assert {"Comparison", "selector", "difference low", "1.2346", "-1.5000", "<i>x"} <= set(words)
+    assert {"Comparison", "selector", "difference low", "1.2346", "-1.5000", "yes", "<i>x"} <= set(words)
     assert "difference high" not in words
 
 

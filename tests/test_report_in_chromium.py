@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import screenshots
 from browser import CHROMIUM, Browser
 from report_run import HOSTILE, texts, write_run
 
+from curate.report.diff import diff, diff_html
+from curate.report.preview import Preview, PreviewToken, preview_html
 from curate.report.report import report
 from curate.report.run_table import RunTable, read_run
 from curate.report.visible import visible
@@ -188,3 +192,31 @@ def test_a_phone_in_the_dark_needs_no_sideways_scrolling(path: Path) -> None:
         assert phone.run("document.documentElement.scrollWidth") <= 375
         assert phone.run("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
         assert phone.log == []
+
+
+def test_preview_and_diff_complain_of_nothing_and_show_text_as_text(folder: Path) -> None:
+    tokens = tuple(PreviewToken(i, text, i % 2 == 0, False) for i, text in enumerate(HOSTILE))
+    pages = {
+        "preview.html": preview_html([Preview(0, "id", "scored", "plain", tokens)]),
+        "diff.html": diff_html(diff(folder, "main", "other", texts(60))),
+    }
+    with Browser(width=375) as phone:
+        for name, html in pages.items():
+            (folder / name).write_text(html, encoding="utf-8")
+            phone.open(folder / name)
+            assert phone.run("document.documentElement.scrollWidth") <= 375, name
+        assert phone.log == []
+        assert phone.requests == [(folder / name).as_uri() for name in pages]
+        phone.open(folder / "preview.html")
+        assert phone.run("document.querySelector('.tokens').textContent") == visible("".join(HOSTILE))
+
+
+def test_pictures_are_taken_in_light_dark_and_as_on_a_phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "preview.html"
+    page.write_text(preview_html([]), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["screenshots.py", str(tmp_path / "pictures"), str(page)])
+    screenshots.main()
+    pictures = {path.name: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
+    assert set(pictures) == {"preview-light.png", "preview-dark.png", "preview-phone.png"}
+    assert all(data.startswith(b"\x89PNG") for data in pictures.values())
+    assert pictures["preview-light.png"] != pictures["preview-dark.png"]

@@ -17,7 +17,6 @@ KEPT, OTHERS = "kept", "not kept"
 LEVELS = ("easy", "middle", "hard")
 _BINS = 40
 _MAX_LABELS = 14
-_LABEL_HEIGHT = 0.07  # of the map's height
 
 
 def histogram(score: FloatArray, kept: npt.NDArray[np.bool_]) -> Rows:
@@ -70,7 +69,7 @@ def map_labels(centres: Mapping[int, tuple[float, float, int]], names: Mapping[i
     clusters = sorted(centres, key=lambda cluster: (-centres[cluster][2], cluster))
     xy = np.array([centres[cluster][:2] for cluster in clusters]).reshape(-1, 2)
     places = (xy / np.maximum(np.ptp(xy, axis=0), 1e-9)).tolist() if len(xy) else []
-    labels, narrow = _with_room(places, width=0.3), _with_room(places, width=0.9)
+    labels, narrow = _with_room(places, width=0.3, height=0.07), _with_room(places, width=0.9, height=0.11)
     rows = []
     for i, cluster in enumerate(clusters):
         x, y, records = centres[cluster]
@@ -80,11 +79,11 @@ def map_labels(centres: Mapping[int, tuple[float, float, int]], names: Mapping[i
     return rows
 
 
-def _with_room(places: list[list[float]], *, width: float) -> set[int]:
+def _with_room(places: list[list[float]], *, width: float, height: float) -> set[int]:
     """Which labels can stand at these places (in units of the map) without touching an earlier one."""
     taken: list[int] = []
     for i, (x, y) in enumerate(places):
-        free = all(abs(x - places[j][0]) > width or abs(y - places[j][1]) > _LABEL_HEIGHT for j in taken)
+        free = all(abs(x - places[j][0]) > width or abs(y - places[j][1]) > height for j in taken)
         if free and len(taken) < _MAX_LABELS:
             taken.append(i)
     return set(taken)

@@ -101,8 +101,9 @@ def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]
             projection.rows.tolist(), projection.points.round(3).tolist(), clusters.tolist(), strict=True
         )
     ]
+    sizes = np.bincount(table.cluster[table.cluster >= 0]).tolist()
     centres = {
-        c: (*projection.points[clusters == c].mean(axis=0).round(3).tolist(), int(np.count_nonzero(table.cluster == c)))
+        c: (*projection.points[clusters == c].mean(axis=0).round(3).tolist(), sizes[c])
         for c in np.unique(clusters[clusters >= 0]).tolist()
     }
     x, y = (

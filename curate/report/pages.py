@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +72,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "visible": visible, "duration": duration}
+    environment.filters |= {"number": number, "visible": visible, "duration": duration, "compact": compact}
     return environment
 
 
@@ -97,3 +98,16 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def compact(value: float) -> str:
+    """Return a number of any size for people: small ones with four digits after the point, large ones with fewer.
+
+    >>> compact(1.23456), compact(9229.0), compact(1234.5), compact(3), compact(float("nan"))
+    ('1.2346', '9,229', '1,234.5', '3', '–')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,6 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     return {
         "table": table,
         "score_name": table.by.replace("_", " "),
-        "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "model": Path(str(manifest.get("model", {}).get("name", ""))).name,
         "versions": manifest.get("versions", {}),
         "kept": int(table.kept.sum()),
@@ -91,7 +89,7 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
         "stages": stages,
         "seconds": sum(stage[3] for stage in stages),
         "tokens": manifest["stages"].get("tokens", {}).get("tokens"),
-        "settings": summary.settings_lines(_recipe(folder)),
+        "settings": summary.settings_lines(_recipe(folder, table)),
         "clusters": summary.parts(table, table.cluster, names, has_quota="cluster" in strata),
         "groups": summary.parts(table, table.group.codes, group_names, has_quota="group" in strata),
         "comparison": _comparison(folder),
@@ -163,13 +161,13 @@ def _sample(table: RunTable) -> IntArray:
     return np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_POINTS])
 
 
-def _recipe(folder: Path) -> dict[str, Any]:
+def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
+    """The recipe of the run, with the settings of this selection: the file's may be those of a later one."""
     try:
-        text = (folder / "recipe.yaml").read_text(encoding="utf-8")
+        recipe = parse((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml") or {}
     except FileNotFoundError:
-        return {}
-    recipe: dict[str, Any] = parse(text, "recipe.yaml") or {}
-    return recipe
+        recipe = {}
+    return {**recipe, "select": {"name": table.selection, **table.settings}}
 
 
 def _comparison(folder: Path) -> tuple[list[str], list[list[Any]]] | None:

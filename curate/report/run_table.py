@@ -90,7 +90,8 @@ def read_run(folder: Path, selection: str) -> RunTable:
     if num_rows != (got := open_table(chosen, "select").metadata.num_rows):
         raise CurateError(f"selection {selection} has {got} rows, scores.parquet {num_rows}: run curate select again")
     stage = RunFolder(folder).stage(f"selections/{selection}") or {}
-    settings = {name.removeprefix("select."): value for name, value in stage.get("key", {}).items()}
+    key = stage.get("key", {})
+    settings = {name.removeprefix("select."): value for name, value in key.items() if name.startswith("select.")}
     by, columns = _scores(scores, settings)
     exits = tuple(stored_exits(schema))
     return RunTable(

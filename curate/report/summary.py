@@ -108,12 +108,12 @@ def settings_lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
 def comparison_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     """Return header and lines of the rows of a comparison: every key that has a value somewhere, in order.
 
-    A value that is a mapping becomes a column for each of its keys.
+    A value that is a mapping becomes a column for each of its keys, and true and false become words.
 
     >>> comparison_table([{"selector": "top", "mean": 1.5, "difference": {"low": -1.0}}, {"selector": "random"}])
     (['selector', 'mean', 'difference low'], [['top', 1.5, -1.0], ['random', None, None]])
     """
-    flat = [_flat(row) for row in rows]
+    flat = [{key: _word(value) for key, value in _flat(row).items()} for row in rows]
     header = list(dict.fromkeys(key for row in flat for key, value in row.items() if value is not None))
     return header, [[row.get(key) for key in header] for row in flat]
 
@@ -127,6 +127,10 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         else:
             out[name] = value
     return out
+
+
+def _word(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def _shown(value: Any) -> str:
