@@ -132,7 +132,9 @@ def test_headline_cost_and_reasons_are_the_run_s(page: str, table: RunTable) -> 
     words = " ".join(" ".join(Elements(page).words).split())
     assert "4 of 60 records kept" in words
     assert "12,345" in words
-    assert "2 s" in words  # 1.5 and twice 0.5, rounded half to even
+    assert "2 s" in words  # 1.5 of the tokens and 0.5 of this selection; the other's are not its cost
+    assert "selections/main" in words
+    assert "selections/other" not in words
     assert dict(summary.dropped(table)) == {"outranked": 55, "bad_record": 1}
     assert "it could not be read" in words
     assert "All full texts are in this file." in words

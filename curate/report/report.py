@@ -77,7 +77,7 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     bins = {name: chart_data.histogram(table.scores[name], table.kept) for name in shown}
     projection = _projection(folder, table)
     charts = _figures(table, projection, names, bins, levels)
-    stages = summary.costs(manifest)
+    stages = summary.costs(manifest, table.selection)
     return {
         "table": table,
         "score_name": table.by.replace("_", " "),

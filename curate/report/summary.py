@@ -83,12 +83,17 @@ def dropped(table: RunTable) -> list[tuple[str, int]]:
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
 
-def costs(manifest: Mapping[str, Any]) -> list[tuple[str, int, int, float]]:
-    """Return name, records in, records out and seconds of every finished stage, in the order of the manifest."""
+def costs(manifest: Mapping[str, Any], selection: str) -> list[tuple[str, int, int, float]]:
+    """Return name, records in, records out and seconds of every finished stage, in the order of the manifest.
+
+    Stages of other selections are left out.
+    """
+    mine = f"selections/{selection}"
     return [
         (name, int(stage["in"]), int(stage["out"]), float(stage["seconds"]))
         for name, stage in manifest["stages"].items()
         if {"in", "out", "seconds"} <= stage.keys()
+        and (not name.startswith("selections/") or f"{name}/".startswith(f"{mine}/"))
     ]
 
 
