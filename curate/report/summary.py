@@ -1,0 +1,155 @@
+"""The tables of a report: headline, cost, settings, and what became of every cluster and group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.report.run_table import RunTable
+from curate.types import IntArray
+
+_SCORING_SECTIONS = ("data", "prompt", "model", "score", "embed", "cluster", "select", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One cluster, one group, or all records.
+
+    records   input records in it
+    eligible  of these, how many the selection could have kept
+    quota     how many it was to keep; None where the quotas were not given to such parts
+    kept      how many it kept
+    score     median of the selection's score over its records that have one, and over the kept ones; None without
+    """
+
+    name: str
+    number: int
+    records: int
+    eligible: int
+    quota: int | None
+    kept: int
+    score: float | None
+    kept_score: float | None
+
+
+def parts(table: RunTable, codes: npt.NDArray[np.int32], names: Mapping[int, str], *, has_quota: bool) -> list[Part]:
+    """Return one Part for every code from 0 that occurs, in the order of the codes.
+
+    A selection fills its quotas exactly or is refused, so where the parts have quotas the quota is what was kept.
+    """
+    order = np.argsort(codes, kind="stable")
+    found = []
+    # One sort and slices: a mask per cluster would read all rows a thousand times.
+    starts = np.searchsorted(codes[order], np.arange(codes.max(initial=-1) + 2))
+    for code, (start, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        if start < end:
+            found.append(_part(table, order[start:end], names.get(code, str(code)), code, has_quota=has_quota))
+    return found
+
+
+def _part(table: RunTable, rows: IntArray, name: str, code: int, *, has_quota: bool) -> Part:
+    kept = rows[table.kept[rows]]
+    return Part(
+        name,
+        code,
+        len(rows),
+        int(np.count_nonzero(table.rank[rows] >= 0)),
+        len(kept) if has_quota else None,
+        len(kept),
+        _median(table.score[rows]),
+        _median(table.score[kept]),
+    )
+
+
+def strata_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the quotas were divided by: cluster, group, both or nothing.
+
+    >>> strata_of({"method": "clusters"}), strata_of({"method": "top"})
+    (('cluster',), ())
+    """
+    by_cluster = ("cluster",) if settings.get("method", "clusters") == "clusters" else ()
+    return (*by_cluster, *(("group",) if settings.get("groups") else ()))
+
+
+def dropped(table: RunTable) -> list[tuple[str, int]]:
+    """Return how many records were not kept, by reason, the most frequent first."""
+    counts = np.bincount(table.reason.codes[~table.kept], minlength=len(table.reason.names)).tolist()
+    pairs = [(name, count) for name, count in zip(table.reason.names, counts, strict=True) if count]
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+
+
+def costs(manifest: Mapping[str, Any], selection: str) -> list[tuple[str, int, int, float]]:
+    """Return name, records in, records out and seconds of every finished stage, in the order of the manifest.
+
+    Stages of other selections are left out.
+    """
+    mine = f"selections/{selection}"
+    return [
+        (name, int(stage["in"]), int(stage["out"]), float(stage["seconds"]))
+        for name, stage in manifest["stages"].items()
+        if {"in", "out", "seconds"} <= stage.keys()
+        and (not name.startswith("selections/") or f"{name}/".startswith(f"{mine}/"))
+    ]
+
+
+def settings_lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings that decide what is kept as pairs `section.key`, value; those that are unset are left out.
+
+    A report is handed on, so a path becomes its last part.
+    """
+    lines = []
+    for section in _SCORING_SECTIONS:
+        for key, value in (recipe.get(section) or {}).items():
+            if value is not None and value != {} and value != []:
+                lines.append((f"{section}.{key}", _shown(value)))
+    return lines
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Return header and lines of the rows of a comparison: every key that has a value somewhere, in order.
+
+    A value that is a mapping becomes a column for each of its keys, and true and false become words.
+
+    >>> comparison_table([{"selector": "top", "mean": 1.5, "difference": {"low": -1.0}}, {"selector": "random"}])
+    (['selector', 'mean', 'difference low'], [['top', 1.5, -1.0], ['random', None, None]])
+    """
+    flat = [{key: _word(value) for key, value in _flat(row).items()} for row in rows]
+    header = list(dict.fromkeys(key for row in flat for key, value in row.items() if value is not None))
+    return header, [[row.get(key) for key in header] for row in flat]
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in row.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            out |= {f"{name} {inner.replace('_', ' ')}": inner_value for inner, inner_value in value.items()}
+        else:
+            out[name] = value
+    return out
+
+
+def _word(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return PurePath(value).name
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_shown, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_shown(inner)}" for key, inner in value.items())
+    return str(value)
+
+
+def _median(values: npt.NDArray[Any]) -> float | None:
+    there = values[np.isfinite(values)]
+    return float(np.median(there)) if len(there) else None
