@@ -64,6 +64,7 @@ LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or 
     "curate.config.recipe",
     "curate.config.recipe_file",
     "curate.config.reference",
+    "curate.config.shipped",
     "curate.config.words",
     "curate.config.stages",
     "curate.config.strict_yaml",
