@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scoring": {"types"},
     "diversity": {"types", "models"},
     "selection": {"types"},
-    "publish": {"types", "config", "read", "tokens"},
+    "publish": {"types", "config", "models", "read", "tokens"},
     "training": {"types", "config", "models"},
     "evaluation": {"types", "scoring", "tokens"},
     "compare": {"types", "evaluation"},

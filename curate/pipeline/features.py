@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -19,8 +20,10 @@ from curate.read.examples import read_examples
 from curate.tokens.prompts import resolve_template
 from curate.tokens.store import stored_tokens
 from curate.tokens.tokenize import own_max_length, tokenize, training_labels
-from curate.training.lora import Feature
-from curate.types import CurateError, IntArray, Tokens
+from curate.types import CurateError, IntArray, Status, Tokens
+
+if TYPE_CHECKING:
+    from curate.training.lora import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +48,17 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
     Raises:
         CurateError: that model can be trained on none of them.
     """
-    model = trained_model(job.recipe)
-    end = job.loaded.tokenizer(model.name, model.revision).eos_token_id
-    limit = _length_limit(job, model)
     features: list[Feature] = []
     dropped: Counter[str] = Counter()
-    for record in _tokens_to_train_on(job, rows, model):
-        if record.status == "scored":
-            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
-            features.append((ids, labels))
+    for status, feature in training_features(job, rows):
+        if feature is not None:
+            features.append(feature)
         else:
-            dropped[record.status] += 1
+            dropped[status] += 1
         job.launch.advance("training examples", len(features), len(rows), "records")
     if not features:
-        raise CurateError(f"{model.name} can be trained on none of the kept records ({dict(dropped)})")
+        name = trained_model(job.recipe).name
+        raise CurateError(f"{name} can be trained on none of the kept records ({dict(dropped)})")
     np.savez(
         path,
         lengths=np.array([len(ids) for ids, _ in features]),
@@ -66,6 +66,19 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
         labels=np.concatenate([labels for _, labels in features]),
         dropped=np.frombuffer(json.dumps(dropped).encode(), np.uint8),
     )
+
+
+def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Feature | None]]:
+    """Give the status of each of `rows`, in their order, with its input ids and labels if it can be trained on."""
+    model = trained_model(job.recipe)
+    end = job.loaded.tokenizer(model.name, model.revision).eos_token_id
+    limit = _length_limit(job, model)
+    for record in _tokens_to_train_on(job, rows, model):
+        feature: Feature | None = None
+        if record.status == "scored":
+            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
+            feature = (ids, labels)
+        yield record.status, feature
 
 
 def _tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
