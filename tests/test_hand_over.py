@@ -69,6 +69,18 @@ def test_a_selection_does_without_them_where_the_model_to_train_is_not_there(
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "kept.json", "selection.parquet"]
     select("select.name=lone")
     assert (folder / "trl.yaml").is_file()
+    select("train.model=gone/away", "select.name=lone")  # what was there told of another model
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "kept.json", "selection.parquet"]
+
+
+def test_what_others_put_there_stays_and_no_old_file_of_ours_does() -> None:
+    (MAIN / "notes.txt").write_text("mine")
+    select("select.replace=true", "select.keep=5", "prompt.system=null")
+    assert (MAIN / "notes.txt").read_text() == "mine"
+    assert len(list(read_token_set(MAIN / "train.tokens"))) == 5
+    (MAIN / "train.messages.jsonl").write_text("of others")
+    select("train.rank=3")
+    assert (MAIN / "train.messages.jsonl").read_text() == "of others"
 
 
 def test_they_are_made_again_where_they_were_removed() -> None:

@@ -20,6 +20,7 @@ from curate.publish.token_set import Feature, read_token_set, write_token_set
 from curate.publish.trainers import write_trainers
 from curate.read.examples import read_examples
 from curate.read.files import open_source
+from curate.tokens.saved import save_tokenizer
 from curate.tokens.tokenize import tokenize, training_labels
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -75,7 +76,8 @@ def handed_over(folder: Path, records: list[dict[str, Any]], model: Path, *words
     recipe, tokenizer = settled(folder, records, model, *words), AutoTokenizer.from_pretrained(model)
     kept = described(folder, records, recipe)
     out = kept.path.parent
-    write_trainers(kept, recipe, out, features=trained_on(recipe, tokenizer), tokenizer=tokenizer)
+    saved = save_tokenizer(tokenizer, folder / "tokenizer", length_limit=100)
+    write_trainers(kept, recipe, out, features=trained_on(recipe, tokenizer), tokenizer=saved)
     for path in out.rglob("*"):
         if path.is_file() and path != kept.path:
             assert str(folder).encode() not in path.read_bytes(), "no place on this machine"

@@ -15,11 +15,13 @@ from pydantic import TypeAdapter
 
 from curate.config import Recipe
 from curate.pipeline.job import Job
-from curate.pipeline.tokens import tokens
+from curate.pipeline.tokens import TOKENIZER, tokens
 from curate.read.examples import read_examples
+from curate.run.atomic import replacing
 from curate.tokens.prompts import resolve_template
+from curate.tokens.saved import SavedTokenizer, open_tokenizer, save_tokenizer
 from curate.tokens.store import stored_tokens
-from curate.tokens.tokenize import own_max_length, tokenize, training_labels
+from curate.tokens.tokenize import length_limit, tokenize, training_labels
 from curate.types import CurateError, IntArray, Status, Tokens
 
 if TYPE_CHECKING:
@@ -71,9 +73,10 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
 def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Feature | None]]:
     """Give the status of each of `rows`, in their order, with its input ids and labels if it can be trained on."""
     model = trained_model(job.recipe)
-    end = job.loaded.tokenizer(model.name, model.revision).eos_token_id
-    limit = _length_limit(job, model)
-    for record in _tokens_to_train_on(job, rows, model):
+    records = _tokens_to_train_on(job, rows, model)
+    tokenizer = saved_tokenizer(job, model)
+    end, limit = tokenizer.end_id, tokenizer.length_limit
+    for record in records:
         feature: Feature | None = None
         if record.status == "scored":
             ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
@@ -88,7 +91,7 @@ def _tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[To
     if model.is_scoring_model:
         yield from stored_tokens(tokens(job), rows)
         return
-    tokenizer = job.loaded.tokenizer(model.name, model.revision)
+    tokenizer, config = job.loaded.tokenizer(model.name, model.revision), job.loaded.config(model.name, model.revision)
     chosen = np.zeros(int(rows.max(initial=-1)) + 1, bool)
     chosen[rows] = True
     examples = compress(read_examples(recipe.data, job.settled.source), chosen)
@@ -97,16 +100,30 @@ def _tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[To
         tokenizer,
         template=resolve_template(recipe.prompt.template, tokenizer),
         system=recipe.prompt.system,
-        max_length=min(recipe.prompt.max_length, _length_limit(job, model)),
+        max_length=min(recipe.prompt.max_length, length_limit(tokenizer, config)),
         too_long=recipe.prompt.too_long,
         allow_tokens=recipe.model.allow_tokens,
     )
 
 
-def _length_limit(job: Job, model: Trained) -> int:
-    """Tokens that the model to train can take."""
-    tokenizer = job.loaded.tokenizer(model.name, model.revision)
-    return int(min(own_max_length(tokenizer, job.loaded.config(model.name, model.revision)), 1 << 31))
+def saved_tokenizer(job: Job, model: Trained) -> SavedTokenizer:
+    """Return the tokenizer of the model to train: the one that made the tokens, or else a copy of the model's own.
+
+    Selecting asks for it, and loads neither transformers nor torch for the one that made the tokens.
+
+    Raises:
+        CurateError: the model cannot be read, or does not know the template that was scored.
+    """
+    if model.is_scoring_model and (made := open_tokenizer(job.folder.work / "tokens" / TOKENIZER)):
+        return made
+    tokenizer, config = job.loaded.tokenizer(model.name, model.revision), job.loaded.config(model.name, model.revision)
+    resolve_template(job.recipe.prompt.template, tokenizer)
+    folder = job.folder.work / "trained-tokenizer"
+    with replacing(folder) as part:
+        save_tokenizer(tokenizer, part, length_limit=length_limit(tokenizer, config))
+    saved = open_tokenizer(folder)
+    assert saved is not None, "just written"
+    return saved
 
 
 def read_features(path: Path) -> list[Feature]:

@@ -39,38 +39,41 @@ def hand_over(job: Job, selection_stage: str) -> None:
     stage = Stage(job.folder, f"{selection_stage}/trainers", _key(job, selection), (folder / "trl.yaml",))
     if stage.holds():
         return
+    old = (job.folder.stage(stage.name) or {}).get("files", [])
     job.folder.forget(stage.name)
     scratch = job.folder.work / f"trainers-{name}"
     remove(scratch)
     scratch.mkdir(parents=True)
-    try:
-        _write(job, scratch, folder / selection["file"])
-    except CurateError as error:
-        logger.warning("no files for other training programs are written: %s", error)
-        remove(scratch)
+    problem = _write(job, scratch, folder / selection["file"])
+    files = [] if problem else sorted(path.name for path in scratch.iterdir())
+    for file in {*files, *old}:  # an old one would tell of other settings
+        remove(folder / file)
+    for file in files:
+        os.replace(scratch / file, folder / file)
+    remove(scratch)
+    if problem:
+        logger.warning("no files for other training programs are written: %s", problem)
         return
-    for path in sorted(scratch.iterdir()):
-        remove(folder / path.name)
-        os.replace(path, folder / path.name)
-    scratch.rmdir()
     seconds = round(time.monotonic() - stage.started, 3)
-    facts = {"in": selection["out"], "out": selection["out"], "dropped": {}, "seconds": seconds}
+    facts = {"in": selection["out"], "out": selection["out"], "dropped": {}, "seconds": seconds, "files": files}
     job.folder.record(stage.name, stage.key, **facts)
 
 
-def _write(job: Job, scratch: Path, kept: Path) -> None:
-    from curate.pipeline.features import trained_model, training_features
+def _write(job: Job, folder: Path, kept: Path) -> str | None:
+    """Write the files into `folder`, or say why the model to train cannot be read."""
+    from curate.pipeline.features import saved_tokenizer, trained_model, training_features
     from curate.publish.trainers import write_trainers
-    from curate.tokens.prompts import resolve_template
 
     recipe = job.recipe
-    model = trained_model(recipe)
-    tokenizer = job.loaded.tokenizer(model.name, model.revision)
-    resolve_template(recipe.prompt.template, tokenizer)  # refused here rather than in the midst of it
+    try:
+        tokenizer = saved_tokenizer(job, trained_model(recipe))
+    except CurateError as error:
+        return str(error)
     rows = np.flatnonzero(read_kept(kept.parent / "selection.parquet"))
     features = (feature for _, feature in training_features(job, rows) if feature is not None)
     records = describe_kept(kept, job.settled.source, recipe.data)
-    write_trainers(records, recipe, scratch, features=features, tokenizer=tokenizer)
+    write_trainers(records, recipe, folder, features=features, tokenizer=tokenizer)
+    return None
 
 
 def _key(job: Job, selection: Mapping[str, Any]) -> Key:

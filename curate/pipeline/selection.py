@@ -91,8 +91,9 @@ def _kept_along(job: Job, target: Path) -> list[Path]:
             f"{target} holds {trained[0].name}, made with the selection that is there: choose another select.name, or "
             "remove it with select.replace=true"
         )
-    record = job.folder.stage(selection_stage(chosen.name))
-    ours = set(record.get("files", [])) if record else set()
+    stage = selection_stage(chosen.name)
+    records = [record for name in (stage, f"{stage}/trainers") if (record := job.folder.stage(name))]
+    ours = {file for record in records for file in record.get("files", [])}
     others = [path for path in sorted(target.iterdir()) if path.name not in ours | set(TRAINED)]
     return others + (trained if job.launch.verb == "run" and not chosen.replace else [])
 

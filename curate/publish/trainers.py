@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from curate.config import Recipe
 from curate.publish.agreement import messages_agree, texts_agree
@@ -19,9 +19,7 @@ from curate.publish.copies import MESSAGES, TEXTS, write_messages, write_texts
 from curate.publish.records import LLAMA_FACTORY, KeptRecords
 from curate.publish.texts import environment
 from curate.publish.token_set import TABLE, TOKENS, Feature, write_token_set
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from curate.tokens.saved import SavedTokenizer
 
 Kind = Literal["alpaca", "messages", "sharegpt", "texts", "tokens"]
 
@@ -45,7 +43,7 @@ def write_trainers(
     folder: Path,
     *,
     features: Iterable[Feature],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: SavedTokenizer,
 ) -> None:
     """Write dataset_info.json, llamafactory.yaml, axolotl.yaml and trl.yaml into `folder`.
 
@@ -100,9 +98,7 @@ def _readable_file(records: KeptRecords, recipe: Recipe, folder: Path, *, for_tr
     return TrainingFile(TOKENS, "tokens")  # several responses, and no chat template that could render them
 
 
-def _exact_file(
-    file: TrainingFile, records: KeptRecords, folder: Path, tokenizer: PreTrainedTokenizerBase
-) -> TrainingFile:
+def _exact_file(file: TrainingFile, records: KeptRecords, folder: Path, tokenizer: SavedTokenizer) -> TrainingFile:
     """The readable file if TRL makes the very ids and labels of it, else those."""
     checks = {"messages": messages_agree, "texts": texts_agree}
     path = records.path if file.name == records.path.name else folder / file.name
