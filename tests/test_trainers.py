@@ -168,6 +168,17 @@ def test_what_they_train_lands_outside_of_what_is_replaced(tmp_path: Path, llama
 PROGRAMS = ("trl", "llamafactory", "axolotl")
 
 
+def test_the_end_token_that_training_adds_is_not_cut_off(tmp_path: Path, llama: Path) -> None:
+    lengths = {}
+    for words in range(1, 40):
+        (folder := tmp_path / str(words)).mkdir()
+        files = handed_over(folder, [ALPACA | {"output": "é" * words}], llama, "prompt.template=alpaca")
+        [(ids, _)] = read_token_set(folder / "run/selections/main/train.tokens")
+        lengths[len(ids)] = {files["trl.yaml"]["max_length"], files["llamafactory.yaml"]["cutoff_len"]}
+        assert files["axolotl.yaml"]["sequence_len"] in lengths[len(ids)]
+    assert (lengths[100], lengths[101]) == ({100}, {101})
+
+
 # Which file each program reads
 
 
@@ -319,7 +330,7 @@ def test_the_token_set_is_what_datasets_reads(tmp_path: Path, monkeypatch: pytes
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, 2**31 - 1, rng.integers(1, 9)) for _ in range(2500)]
     features = [(ids, np.where(rng.random(len(ids)) < 0.5, -100, ids)) for ids in rows]
-    assert write_token_set(features, tmp_path / "set") == 2500
+    assert write_token_set(features, tmp_path / "set") == max(map(len, rows)) == 8
     expected = [(ids.tolist(), labels.tolist()) for ids, labels in features]
     assert list(read_token_set(tmp_path / "set")) == expected
     by_folder = datasets.load_from_disk(str(tmp_path / "set"))

@@ -27,7 +27,7 @@ Feature = tuple[Ids, Ids]
 
 
 def write_token_set(features: Iterable[Feature], folder: Path) -> int:
-    """Write input ids and labels of each record; returns the number of records.
+    """Write input ids and labels of each record; returns the length of the longest, 0 if there is none.
 
     `datasets.load_from_disk(folder)` reads them, and so does `load_dataset("arrow", data_files=...)`.
 
@@ -42,14 +42,14 @@ def write_token_set(features: Iterable[Feature], folder: Path) -> int:
     }
     schema = pa.schema([(name, pa.list_(pa.type_for_alias(dtype))) for name, dtype in _COLUMNS.items()])
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": types}})})
-    count, rows = 0, iter(features)
+    longest, rows = 0, iter(features)
     with pa.OSFile(str(folder / TABLE), "wb") as sink, pa.ipc.new_stream(sink, schema) as out:
         while chunk := list(islice(rows, _ROWS)):
             ids, labels = zip(*chunk, strict=True)
             columns = zip([ids, [np.ones(len(row), np.int8) for row in ids], labels], schema.types, strict=True)
             arrays = [pa.array(values, type) for values, type in columns]
             out.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-            count += len(chunk)
+            longest = max(longest, *map(len, ids))
     with (folder / TABLE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     state: dict[str, Any] = {
@@ -63,7 +63,7 @@ def write_token_set(features: Iterable[Feature], folder: Path) -> int:
     }
     for name, facts in {"state.json": state, "dataset_info.json": {"features": types}}.items():
         (folder / name).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return count
+    return longest
 
 
 def read_token_set(folder: Path) -> Iterator[tuple[list[int], list[int]]]:

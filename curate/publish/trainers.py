@@ -60,16 +60,19 @@ def write_trainers(
         features: input ids and labels of each kept record, in order, as `curate train` trains on them.
         tokenizer: of the model to train.
     """
-    write_token_set(features, folder / TOKENS)
+    longest = write_token_set(features, folder / TOKENS)
     files = {
         "axolotl": _readable_file(records, recipe, folder),
         "trl": _exact_file(_readable_file(records, recipe, folder, for_trl=True), records, folder, tokenizer),
     }
     texts = environment()
+    assert recipe.prompt.max_length is not None, "settled before anything was tokenised"
     settings = _settings(recipe, records.path.parent) | {
         "files": files,
         "records": records,
         "table": f"{TOKENS}/{TABLE}",
+        # The end token that training adds may be one more than prompt.max_length; no program is to cut it off.
+        "max_length": max(recipe.prompt.max_length, longest),
     }
     for program in ("axolotl", "trl", "llamafactory"):
         text = texts.get_template(f"{program}.yaml.jinja").render(settings)
@@ -116,7 +119,6 @@ def _settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "revision": recipe.model.revision if own else train.revision,
         "dtype": recipe.model.dtype,
         "template": recipe.prompt.template,
-        "max_length": recipe.prompt.max_length,
         "train": train,
         "targets": None if train.target_modules == "all-linear" else train.target_modules,
         "accumulation": train.accumulation(),
