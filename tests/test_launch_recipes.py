@@ -13,11 +13,12 @@ from conftest import alpaca_records, write_json_array
 from processes import free_port
 
 from curate.config import load_recipe
+from curate.config.shipped import recipes_folder
 from curate.pipeline import perform
 from curate.run.processes import join_launch
 from curate.types import CurateError
 
-FOLDER = Path(__file__).parents[1] / "curate" / "recipes" / "accelerate"
+FOLDER = recipes_folder() / "accelerate"
 TYPES = {
     "one_gpu": DistributedType.NO,
     "multi_gpu": DistributedType.MULTI_GPU,

@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from curate.config import Train
 from curate.models.load import load_model
+from curate.models.names import published_name
 from curate.training.lora import Feature, TrainResult, _tidy, merge_adapter, train_adapter
 from curate.training.resume import _seal, last_complete_checkpoint
 from curate.types import CurateError
@@ -148,12 +149,11 @@ def test_the_adapter_reloads_to_the_same_logits_and_is_fit_to_publish(base: Path
     assert torch.equal(logits(reloaded, ids), logits(trained[0], ids))
     assert not torch.equal(logits(reloaded, ids), logits(load_model(str(base), device=CPU), ids))
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == [
-        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "train_log.jsonl",
     ]
-    for file in ("README.md", "adapter_config.json", "train_log.jsonl"):
+    for file in ("adapter_config.json", "train_log.jsonl"):
         assert str(base.parent) not in (tmp_path / "a" / file).read_text()
     # rank 8 beside each of the seven projections of two layers
     assert result.trainable_parameters == 2 * 8 * (4 * (64 + 64) + 3 * (64 + 128))
@@ -164,14 +164,18 @@ def test_a_model_from_the_hub_is_named_with_its_commit(base: Path, tmp_path: Pat
     _tidy(tmp_path / "adapter", "meta/Llama", "abc123")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("meta/Llama", "abc123")
-    assert "base_model: meta/Llama" in (tmp_path / "adapter" / "README.md").read_text()
 
 
-def test_a_relative_folder_stays_as_written(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(base.parent)
-    train(Path(base.name), tmp_path, max_steps=1)
+@pytest.mark.parametrize("above", [1, 2])
+def test_a_local_base_has_a_name_that_no_hub_model_has(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: int
+) -> None:
+    monkeypatch.chdir(base.parents[above - 1])
+    train(base, tmp_path, max_steps=1)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == base.name
+    assert config["base_model_name_or_path"] == f"./{base.relative_to(base.parents[above - 1])}"
+    monkeypatch.chdir(tmp_path)
+    assert published_name(str(base)) == f"./{base.name}"
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(base: Path, tmp_path: Path) -> None:

@@ -97,9 +97,15 @@ def test_the_files_of_a_run_are_those_of_the_contract() -> None:
         "selections/main/dataset_info.json",
         "selections/main/axolotl.yaml",
         "selections/main/trl.yaml",
+        "selections/main/llamafactory.yaml",
+        "selections/main/train.tokens/data-00000-of-00001.arrow",
+        "selections/main/train.tokens/dataset_info.json",
+        "selections/main/train.tokens/state.json",
         "selections/main/train.prompt_completion.jsonl",
         "selections/main/README.md",
         "selections/main/adapter/README.md",
+        "selections/main/adapter/tokenizer.json",
+        "selections/main/adapter/tokenizer_config.json",
         "selections/main/adapter/adapter_config.json",
         "selections/main/adapter/adapter_model.safetensors",
         "selections/main/adapter/train_log.jsonl",
@@ -204,10 +210,11 @@ def test_every_score_equals_that_of_separate_shallow_models_that_see_each_record
 
 def test_no_stage_loses_a_row() -> None:
     stages = manifest()["stages"]
-    assert list(stages) == ["tokens", "scores", "embeddings", "clusters", "selections/main", "selections/main/adapter"]
+    first = ["tokens", "scores", "embeddings", "clusters"]
+    assert list(stages) == [*first, "selections/main", "selections/main/trainers", "selections/main/adapter"]
     for name, stage in stages.items():
         assert stage["in"] == stage["out"] + sum(stage["dropped"].values()), name
-        assert stage["in"] == (8 if name.endswith("adapter") else 80)
+        assert stage["in"] == (8 if name.endswith(("adapter", "trainers")) else 80)
         assert stage["seconds"] >= 0
         assert stage["fingerprint"] == fingerprint(stage["key"])
     assert stages["scores"]["dropped"] == {"empty_response": 1, "too_long": 1}
@@ -409,7 +416,7 @@ def test_another_model_is_trained_and_merged() -> None:
 
     do("train", "train.model=chat", "train.merge=true", "train.max_steps=1")
     config = json.loads((MAIN / "adapter" / "adapter_config.json").read_text())
-    assert (config["base_model_name_or_path"], config["r"]) == ("chat", 2)
+    assert (config["base_model_name_or_path"], config["r"]) == ("./chat", 2)
     (merged,) = (MAIN / "merged").glob("*.safetensors")
     with safe_open(merged, "pt") as weights:
         kinds = {str(weights.get_slice(name).get_dtype()) for name in weights.keys()}  # noqa: SIM118 - no mapping

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from real import real
 from curate.config import Data
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
+from curate.publish.licence import licence_of
+from curate.publish.records import describe_kept
 from curate.read.files import open_source, read_records
 from curate.types import CurateError
 
@@ -190,116 +193,11 @@ def test_a_hub_data_set_becomes_parquet_with_its_schema(tmp_path: Path, monkeypa
     kept = write_kept(source, data, chosen, tmp_path)
     assert pq.read_table(kept).to_pylist() == rows[::100]
     assert pq.read_schema(kept).equals(dataset.features.arrow_schema, check_metadata=True)
-    write_card(kept, source, data, name="main", model="owner/model")
+    write_card(describe_kept(kept, source, data), source, name="main", template="plain")
     assert "license: mit" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
-# The card and the settings for other programs -----------------------------------------------------------------------
-
-CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-TOOLS = [{"name": "f", "parameters": {"x": {"type": "int"}}}]
-SHAREGPT = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}
-
-
-def card(folder: Path, records: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
-    """What is written beside these records: {file name: its content, parsed}."""
-    path = write(folder / "in", "x.jsonl", "\n".join(map(json.dumps, records)).encode())
-    data = Data(path=str(path), **settings)
-    out = folder / "out"
-    kept = keep(path, [True] * len(records), out, **settings)
-    write_card(kept, open_source(data), data, name="best", model=str(folder / "models" / "Base-1B"), about="By hand.")
-    for file in out.iterdir():
-        if file != kept:
-            assert str(folder) not in file.read_text(encoding="utf-8"), "no place on this machine"
-    return dict(_parsed(out))
-
-
-def _parsed(folder: Path) -> Iterator[tuple[str, Any]]:
-    for path in sorted(folder.iterdir()):
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            yield path.name, [json.loads(line) for line in text.splitlines()]
-        elif path.suffix == ".json":
-            yield path.name, json.loads(text)
-        else:
-            yield path.name, yaml.safe_load(text.split("---\n")[1]) if path.suffix == ".md" else yaml.safe_load(text)
-
-
-def test_alpaca_records_get_settings_for_each_program(tmp_path: Path) -> None:
-    files = card(tmp_path, [ALPACA, {"instruction": "Hi", "output": "Ho"}])
-    assert files["dataset_info.json"] == {
-        "curate_best": {
-            "file_name": "kept.jsonl",
-            "formatting": "alpaca",
-            "columns": {"prompt": "instruction", "query": "input", "response": "output"},
-        }
-    }
-    assert files["axolotl.yaml"]["datasets"] == [{"path": "kept.jsonl", "ds_type": "json", "type": "alpaca"}]
-    assert files["axolotl.yaml"]["base_model"] == files["trl.yaml"]["model_name_or_path"] == "Base-1B"
-    assert files["trl.yaml"]["datasets"][0]["data_files"] == "train.prompt_completion.jsonl"
-    assert files["trl.yaml"]["learning_rate"] == 2e-4
-    assert "assistant_only_loss" not in files["trl.yaml"]
-    copy = files["train.prompt_completion.jsonl"]
-    assert copy[0]["prompt"] == (
-        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-        "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n"
-        "### Response:\n"
-    )
-    assert copy[1] == {
-        "prompt": "Below is an instruction that describes a task. Write a response that appropriately completes the "
-        "request.\n\n### Instruction:\nHi\n\n### Response:\n",
-        "completion": "Ho",
-    }
-
-
-@pytest.mark.parametrize(
-    ("record", "columns", "axolotl", "trl", "llama_factory"),
-    [
-        ({"messages": CHAT}, {}, "kept.jsonl", "kept.jsonl", "kept.jsonl"),
-        ({"prompt": "a", "completion": "b"}, {}, "kept.jsonl", "kept.jsonl", "kept.jsonl"),
-        (SHAREGPT, {}, "kept.jsonl", "train.messages.jsonl", "kept.jsonl"),
-        (SHAREGPT | {"system": "s"}, {}, "train.messages.jsonl", "train.messages.jsonl", "kept.jsonl"),
-        (
-            {"messages": [{"role": m["role"], "content": [{"type": "text", "text": m["content"]}]} for m in CHAT]},
-            {},
-            *["train.messages.jsonl"] * 3,
-        ),
-        (
-            {"instruction": "a", "context": "c", "answer": "b"},
-            {"input": "context", "output": "answer"},
-            "train.prompt_completion.jsonl",
-            "train.prompt_completion.jsonl",
-            "kept.jsonl",
-        ),
-        (
-            {"q": "a", "a": "b"},
-            {"prompt": "q", "completion": "a"},
-            "train.prompt_completion.jsonl",
-            "train.prompt_completion.jsonl",
-            "kept.jsonl",
-        ),
-        (ALPACA | {"history": [["a", "b"]]}, {}, "train.messages.jsonl", "train.messages.jsonl", "kept.jsonl"),
-    ],
-)
-def test_each_program_gets_a_file_that_it_can_read(
-    tmp_path: Path, record: dict[str, Any], columns: dict[str, str], axolotl: str, trl: str, llama_factory: str
-) -> None:
-    files = card(tmp_path, [record], columns=columns)
-    assert files["axolotl.yaml"]["datasets"][0]["path"] == axolotl
-    assert files["trl.yaml"]["datasets"][0]["data_files"] == trl
-    assert files["dataset_info.json"]["curate_best"]["file_name"] == llama_factory
-    assert set(files["dataset_info.json"]["curate_best"]["columns"].values()) <= files[llama_factory][0].keys()
-    assert {name for name in files if name.startswith("train.")} == {axolotl, trl, llama_factory} - {"kept.jsonl"}
-    assert files["trl.yaml"].get("assistant_only_loss", False) == ("messages" in files[trl][0])
-
-
-def test_copies_hold_the_whole_conversation(tmp_path: Path) -> None:
-    files = card(tmp_path, [SHAREGPT | {"tools": TOOLS}, SHAREGPT | {"system": "s"}])
-    assert files["train.messages.jsonl"] == [
-        {"messages": CHAT, "tools": json.dumps(TOOLS)},
-        {"messages": [{"role": "system", "content": "s"}, *CHAT]},
-    ]
-    assert files["dataset_info.json"]["curate_best"]["tags"]["user_tag"] == "human"
+# The data card ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("extension", ["json", "jsonl", "csv", "parquet"])
@@ -322,29 +220,97 @@ def test_load_dataset_gives_the_kept_records(tmp_path: Path, extension: str, mon
     data = Data(path=str(path))
     out = tmp_path / "out"
     kept = keep(path, [i % 2 == 0 for i in range(20)], out)
-    write_card(kept, open_source(data), data, name="main", model="owner/model")
+    source = open_source(data)
+    write_card(describe_kept(kept, source, data), source, name="main", template="chat")
     pq.write_table(pa.table({"row": [0, 1]}), out / "selection.parquet")  # what else stands in a selection's folder
     loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     assert list(loaded) == ["train"]
     assert loaded["train"].to_list() == rows[::2]
 
 
+def stated(folder: Path, readme: str | bytes | None) -> dict[str, Any]:
+    """The front matter of the card that is written for a source folder with this README.md."""
+    write(folder / "in", "x.jsonl", json.dumps(ALPACA).encode())
+    if readme is not None:
+        write(folder / "in", "README.md", readme if isinstance(readme, bytes) else readme.encode())
+    data = Data(path=str(folder / "in"))
+    kept, source = keep(folder / "in", [True], folder / "out"), open_source(data)
+    write_card(describe_kept(kept, source, data), source, name="main", template="alpaca", about="By hand.")
+    text = (folder / "out" / "README.md").read_text(encoding="utf-8")
+    assert "By hand." in text
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert isinstance(head, dict)
+    assert head["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": kept.name}]}]
+    return head
+
+
 @pytest.mark.parametrize(
     ("readme", "licence"),
     [
-        ("---\nlicense: cc-by-4.0\n---\nText\n", "cc-by-4.0"),
-        ("---\ntags: [x]\n---\n", "unknown"),
-        ("license: mit\n", "unknown"),
-        ("---\n{broken\n---\n", "unknown"),
-        (None, "unknown"),
+        ("---\nlicense: cc-by-4.0\n---\nText\n", {"license": "cc-by-4.0"}),
+        ("\ufeff---\r\nlicense: mit\r\n---\r\n", {"license": "mit"}),
+        ("---\nlicense: [mit, apache-2.0]\n---\n", {"license": ["mit", "apache-2.0"]}),
+        (
+            "---\nlicense: other\nlicense_name: my-own\nlicense_link: LICENSE\n---\n",
+            {"license": "other", "license_name": "my-own", "license_link": "LICENSE"},
+        ),
+        ("---\nwhen: 2024-02-30\nlicense: mit\n---\n", {"license": "mit"}),  # no such day
+        ("---\nlicense: 2024-02-30\n---\n", {"license": "2024-02-30"}),
+        ("---\nlicense: &mine mit\nother: *mine\n---\n", {"license": "mit"}),
+        ("---\nlicense: !!python/object/apply:os.system [ls]\n---\n", {"license": ["ls"]}),  # a list of one word
+        ("---\ntags: [x]\n---\n", {"license": "unknown"}),
+        ("---\nlicense:\n---\n", {"license": "unknown"}),
+        ("---\nlicense: {a: b}\n---\n", {"license": "unknown"}),
+        ("license: mit\n", {"license": "unknown"}),
+        ("---\n- license\n---\n", {"license": "unknown"}),
+        (None, {"license": "unknown"}),
     ],
 )
-def test_the_licence_of_a_source_folder_is_inherited(tmp_path: Path, readme: str | None, licence: str) -> None:
-    write(tmp_path / "in", "x.jsonl", json.dumps(ALPACA).encode())
-    if readme is not None:
-        write(tmp_path / "in", "README.md", readme.encode())
-    data = Data(path=str(tmp_path / "in"))
-    kept = keep(tmp_path / "in", [True], tmp_path / "out")
-    write_card(kept, open_source(data), data, name="main", model="owner/model")
-    head = yaml.safe_load((tmp_path / "out" / "README.md").read_text(encoding="utf-8").split("---\n")[1])
-    assert head["license"] == licence
+def test_the_licence_of_a_source_folder_is_inherited(
+    tmp_path: Path, readme: str | None, licence: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    head = stated(tmp_path, readme)
+    assert {key: value for key, value in head.items() if key.startswith("license")} == licence
+    assert not caplog.records
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in itertools.pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("readme", "reason"),
+    [
+        ("---\n{broken\n---\n", "flow mapping"),
+        (b"---\nlicense: mit\n\xff\n---\n", "utf-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "utf-8"),
+        ("---\nlicense: mit\nbell: \x07\n---\n", "unacceptable character"),
+        ("---\n" + "[" * 5000 + "\n---\n", "recursion"),
+        ("---\n" + "- x\n" * 10_000 + "---\n", "more than 20,000 characters"),
+        ("---\nlicense: *nobody\n---\n", "undefined alias"),
+    ],
+)
+def test_a_source_card_that_cannot_be_read_is_passed_over_with_a_warning(
+    tmp_path: Path, readme: str | bytes, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert stated(tmp_path, readme)["license"] == "unknown"
+    [warning] = caplog.records
+    assert "README.md names no licence that can be read" in warning.getMessage()
+    assert reason in warning.getMessage()
+
+
+def test_a_card_with_a_billion_references_is_read_in_no_time(tmp_path: Path) -> None:
+    started = time.process_time()
+    head = stated(tmp_path, f"---\n{BOMB}license: *i\n---\n")
+    assert head["license"] == "unknown"
+    assert stated(tmp_path, f"---\n{BOMB}license: mit\n---\n")["license"] == "mit"
+    assert time.process_time() - started < 5
+
+
+def test_only_the_beginning_of_a_source_card_is_read(tmp_path: Path) -> None:
+    write(tmp_path, "x.jsonl", json.dumps(ALPACA).encode())
+    with (tmp_path / "README.md").open("wb") as card:
+        card.write(b"---\nlicense: mit\n---\n")
+        card.truncate(10**10)  # a file with a hole: takes no space
+    assert licence_of(open_source(Data(path=str(tmp_path)))) == {"license": "mit"}

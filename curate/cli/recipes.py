@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.config import Recipe, load_recipe
+from curate.config.shipped import recipes_folder
 from curate.run.folder import RunFolder
 from curate.types import CurateError
 
@@ -78,8 +79,7 @@ def _first_there(value: str, bases: Sequence[Path]) -> str | None:
 
 def shipped_recipes() -> dict[str, str]:
     """Return the texts of the shipped recipes by name."""
-    folder = Path(__file__).parents[1] / "recipes"
-    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(recipes_folder().glob("*.yaml"))}
 
 
 def shipped_recipe(name: str) -> str:

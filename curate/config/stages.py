@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from curate.config.base import LocalPath, Section, parse_keep
 
+EFFECTIVE_BATCH = 16
+"""Records that a training step takes, unless train.gradient_accumulation says otherwise."""
+
 
 class SmallModel(Section):
     """The small model that scores IFD in place of the scoring model."""
@@ -173,3 +176,9 @@ class Train(Section):
     report_to: str = Field("none", description="none, tensorboard, wandb, ...")
     merge: bool = Field(False, description="also write a merged 16-bit model")
     seed: int | None = Field(None, ge=0, lt=2**31, description="default: run.seed")
+
+    def accumulation(self, num_processes: int = 1) -> int:
+        """Return the batches of a step: as set, else so many that a step takes 16 records over all processes."""
+        if self.gradient_accumulation is not None:
+            return self.gradient_accumulation
+        return max(1, round(EFFECTIVE_BATCH / (self.batch_size * num_processes)))

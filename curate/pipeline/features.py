@@ -8,19 +8,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from curate.config import Recipe
 from curate.pipeline.job import Job
-from curate.pipeline.tokens import tokens
+from curate.pipeline.tokens import TOKENIZER, tokens
 from curate.read.examples import read_examples
+from curate.run.atomic import replacing
 from curate.tokens.prompts import resolve_template
+from curate.tokens.saved import SavedTokenizer, open_tokenizer, save_tokenizer
 from curate.tokens.store import stored_tokens
-from curate.tokens.tokenize import own_max_length, tokenize, training_labels
-from curate.training.lora import Feature
-from curate.types import CurateError, IntArray, Tokens
+from curate.tokens.tokenize import length_limit, tokenize, training_labels
+from curate.types import CurateError, IntArray, Status, Tokens
+
+if TYPE_CHECKING:
+    from curate.training.lora import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +52,17 @@ def features_of(job: Job, rows: IntArray) -> tuple[list[Feature], dict[str, int]
     Raises:
         CurateError: that model can be trained on none of them.
     """
-    model = trained_model(job.recipe)
-    end = job.loaded.tokenizer(model.name, model.revision).eos_token_id
-    limit = _length_limit(job, model)
     features: list[Feature] = []
     dropped: Counter[str] = Counter()
-    for record in tokens_to_train_on(job, rows, model):
-        if record.status == "scored":
-            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
-            features.append((ids, labels))
+    for status, feature in training_features(job, rows):
+        if feature is not None:
+            features.append(feature)
         else:
-            dropped[record.status] += 1
+            dropped[status] += 1
         job.launch.advance("training examples", len(features), len(rows), "records")
     if not features:
-        raise CurateError(f"{model.name} can be trained on none of the kept records ({dict(dropped)})")
+        name = trained_model(job.recipe).name
+        raise CurateError(f"{name} can be trained on none of the kept records ({dict(dropped)})")
     return features, dict(dropped)
 
 
@@ -76,6 +78,20 @@ def write_features(job: Job, rows: IntArray, path: Path) -> None:
     )
 
 
+def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Feature | None]]:
+    """Give the status of each of `rows`, in their order, with its input ids and labels if it can be trained on."""
+    model = trained_model(job.recipe)
+    records = tokens_to_train_on(job, rows, model)
+    tokenizer = saved_tokenizer(job, model)
+    end, limit = tokenizer.end_id, tokenizer.length_limit
+    for record in records:
+        feature: Feature | None = None
+        if record.status == "scored":
+            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
+            feature = (ids, labels)
+        yield record.status, feature
+
+
 def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
     """Yield the tokens of `rows`: as they were scored where the model is the same, else made anew from the records."""
     recipe = job.recipe
@@ -83,7 +99,7 @@ def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tok
     if model.is_scoring_model:
         yield from stored_tokens(tokens(job), rows)
         return
-    tokenizer = job.loaded.tokenizer(model.name, model.revision)
+    tokenizer, config = job.loaded.tokenizer(model.name, model.revision), job.loaded.config(model.name, model.revision)
     chosen = np.zeros(int(rows.max(initial=-1)) + 1, bool)
     chosen[rows] = True
     examples = compress(read_examples(recipe.data, job.settled.source), chosen)
@@ -92,16 +108,30 @@ def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tok
         tokenizer,
         template=resolve_template(recipe.prompt.template, tokenizer),
         system=recipe.prompt.system,
-        max_length=min(recipe.prompt.max_length, _length_limit(job, model)),
+        max_length=min(recipe.prompt.max_length, length_limit(tokenizer, config)),
         too_long=recipe.prompt.too_long,
         allow_tokens=recipe.model.allow_tokens,
     )
 
 
-def _length_limit(job: Job, model: Trained) -> int:
-    """Tokens that the model to train can take."""
-    tokenizer = job.loaded.tokenizer(model.name, model.revision)
-    return int(min(own_max_length(tokenizer, job.loaded.config(model.name, model.revision)), 1 << 31))
+def saved_tokenizer(job: Job, model: Trained) -> SavedTokenizer:
+    """Return the tokenizer of the model to train: the one that made the tokens, or else a copy of the model's own.
+
+    Selecting asks for it, and loads neither transformers nor torch for the one that made the tokens.
+
+    Raises:
+        CurateError: the model cannot be read, or does not know the template that was scored.
+    """
+    if model.is_scoring_model and (made := open_tokenizer(job.folder.work / "tokens" / TOKENIZER)):
+        return made
+    tokenizer, config = job.loaded.tokenizer(model.name, model.revision), job.loaded.config(model.name, model.revision)
+    resolve_template(job.recipe.prompt.template, tokenizer)
+    folder = job.folder.work / "trained-tokenizer"
+    with replacing(folder) as part:
+        save_tokenizer(tokenizer, part, length_limit=length_limit(tokenizer, config))
+    saved = open_tokenizer(folder)
+    assert saved is not None, "just written"
+    return saved
 
 
 def read_features(path: Path) -> list[Feature]:

@@ -8,11 +8,13 @@ from typing import Any
 from curate.config import Recipe, Select
 from curate.pipeline.candidates import candidates, count_statuses
 from curate.pipeline.clusters import cluster
+from curate.pipeline.hand_over import hand_over
 from curate.pipeline.job import Job
 from curate.pipeline.needed import needs_embeddings, score_stages
 from curate.pipeline.rows import ensure_rows
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
+from curate.publish.records import describe_kept
 from curate.run.atomic import carry_over
 from curate.run.folder import Key, fingerprint
 from curate.run.stage import Outcome, Stage
@@ -51,6 +53,7 @@ def _select(job: Job) -> bool:
             products.append(target / record["file"])
         stage = Stage(folder, name, _key(job), tuple(products))
         if stage.is_finished():
+            hand_over(job, name)
             return False
         table = candidates(job, recipe.select)
         selection = choose(table, selection_rule(recipe.select, seed=selection_seed(recipe)))
@@ -65,6 +68,8 @@ def _select(job: Job) -> bool:
     rows_out = dropped.pop("kept", 0)
     note = str(target / kept.name)
     stage.finish(Outcome(len(selection.kept), rows_out, dropped, {"file": kept.name, "files": written}, note))
+    with job.launch.heartbeat.kept_up():
+        hand_over(job, name)
     return True
 
 
@@ -86,8 +91,9 @@ def _kept_along(job: Job, target: Path) -> list[Path]:
             f"{target} holds {trained[0].name}, made with the selection that is there: choose another select.name, or "
             "remove it with select.replace=true"
         )
-    record = job.folder.stage(selection_stage(chosen.name))
-    ours = set(record.get("files", [])) if record else set()
+    stage = selection_stage(chosen.name)
+    records = [record for name in (stage, f"{stage}/trainers") if (record := job.folder.stage(name))]
+    ours = {file for record in records for file in record.get("files", [])}
     others = [path for path in sorted(target.iterdir()) if path.name not in ours | set(TRAINED)]
     return others + (trained if job.launch.verb == "run" and not chosen.replace else [])
 
@@ -99,13 +105,11 @@ def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) ->
     scores_path = job.folder.path / "scores.parquet"
     write_selection(folder / "selection.parquet", selection, table, scores_path=scores_path)
     kept = write_kept(source, recipe.data, selection.kept, folder)
+    about = _about(job, int(selection.kept.sum()), len(selection.kept))
+    template = recipe.prompt.template
+    assert template != "auto", "settled before anything was tokenised"
     write_card(
-        kept,
-        source,
-        recipe.data,
-        name=recipe.select.name,
-        model=recipe.train.model or recipe.model.name,
-        about=_about(job, int(selection.kept.sum()), len(selection.kept)),
+        describe_kept(kept, source, recipe.data), source, name=recipe.select.name, template=template, about=about
     )
     return kept
 

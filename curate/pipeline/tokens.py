@@ -14,11 +14,14 @@ from curate.read.examples import read_examples
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
+from curate.tokens.saved import save_tokenizer
 from curate.tokens.store import holds, open_tokens, write_tokens
-from curate.tokens.tokenize import own_max_length, tokenize
+from curate.tokens.tokenize import length_limit, own_max_length, tokenize
 from curate.types import STATUSES, TokenStore
 
 logger = logging.getLogger(__name__)
+
+TOKENIZER = "tokenizer"  # in the folder of the tokens: what made them
 
 
 def tokens(job: Job) -> TokenStore:
@@ -37,12 +40,12 @@ def tokens(job: Job) -> TokenStore:
         return open_tokens(folder)
     recipe = job.recipe
     assert recipe.prompt.max_length is not None
-    texts = job.folder.work / "texts"
+    named, texts = (recipe.model.name, recipe.model.revision), job.folder.work / "texts"
     with replacing(texts) as texts_part, replacing(folder) as part:
         examples = recording(read_examples(recipe.data, job.settled.source), texts_part, recipe.embed.text)
         tokenized = tokenize(
             examples,
-            job.loaded.tokenizer(recipe.model.name, recipe.model.revision),
+            job.loaded.tokenizer(*named),
             template=recipe.prompt.template,
             system=recipe.prompt.system,
             max_length=recipe.prompt.max_length,
@@ -51,6 +54,8 @@ def tokens(job: Job) -> TokenStore:
         )
         for count in write_tokens(tokenized, part):
             job.launch.advance("tokens", count, None, "records")
+        tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
+        save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
         write_json(part / "key.json", key)
         write_json(texts_part / "key.json", _texts_key(job))
     store = open_tokens(folder)

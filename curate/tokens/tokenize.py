@@ -229,3 +229,8 @@ def _fit(prompt: _Prompt, ids: IntArray, marks: npt.NDArray[np.uint8], max_lengt
 def _unscored(prompt: _Prompt, status: Status, *, truncated: bool = False) -> Tokens:
     nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
     return Tokens(prompt.example.row, prompt.example.id, status, truncated, *nothing, prompt.control_hits)
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """Return `own_max_length` as a whole number that an array of token ids can have."""
+    return int(min(own_max_length(tokenizer, config), 1 << 31))

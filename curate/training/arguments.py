@@ -11,12 +11,11 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from curate.config import Train
+from curate.config.stages import EFFECTIVE_BATCH
 from curate.models.load import sharded_by_launcher
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
-
-_EFFECTIVE_BATCH = 16
 
 
 def num_processes() -> int:
@@ -26,17 +25,14 @@ def num_processes() -> int:
 
 def accumulation_steps(settings: Train) -> int:
     """Batches per step: as set, else so many that a step takes 16 records over all processes."""
-    if settings.gradient_accumulation is not None:
-        return settings.gradient_accumulation
-    at_once = settings.batch_size * num_processes()
-    accumulation = max(1, round(_EFFECTIVE_BATCH / at_once))
-    if accumulation * at_once != _EFFECTIVE_BATCH:
+    accumulation, at_once = settings.accumulation(num_processes()), settings.batch_size * num_processes()
+    if settings.gradient_accumulation is None and accumulation * at_once != EFFECTIVE_BATCH:
         logger.warning(
             "%d processes with train.batch_size=%d take %d records a step, not %d",
             num_processes(),
             settings.batch_size,
             accumulation * at_once,
-            _EFFECTIVE_BATCH,
+            EFFECTIVE_BATCH,
         )
     return accumulation
 

@@ -26,6 +26,7 @@ from transformers import (
 
 from curate.config import Train
 from curate.models.load import load_model, quiet_library, text_config
+from curate.models.names import published_name
 from curate.training.arguments import accumulation_steps, num_processes, training_arguments
 from curate.training.callbacks import Journal
 from curate.training.resume import SealCheckpoints, last_complete_checkpoint
@@ -82,7 +83,8 @@ def train_adapter(
         settings: `train.*`, except `merge`: see `merge_adapter`.
         seed: of the adapter's first weights, the order of records, and dropout.
         checkpoint_dir: kept between interrupted calls; holds the Trainer's own files, pickles among them.
-        output_dir: a folder for the adapter; nothing in it is a pickle or holds an absolute path.
+        output_dir: a folder for the adapter; nothing in it is a pickle or holds an absolute path. `write_adapter_files`
+            adds tokenizer and README.md.
         on_log: called after each step in every process, with a line of the log and `total_steps`.
 
     Raises:
@@ -219,24 +221,14 @@ def _peft_behind_transformers() -> Iterator[None]:
 def _tidy(folder: Path, base_name: str, base_commit: str | None) -> None:
     """Make what the Trainer saved fit to publish: no pickle, no absolute path, the same bytes every time.
 
-    A base in a folder is named as the person wrote it, or by the folder's last part if that was an absolute path; a
-    base from the hub with the commit it was loaded from.
+    The base is named as `published_name` does, one from the hub with the commit it was loaded from. README.md goes:
+    PEFT's names the folder of the base.
     """
     (folder / "training_args.bin").unlink(missing_ok=True)
-    name = Path(base_name).name if Path(base_name).is_absolute() else base_name
+    (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"base_model_name_or_path": name, "revision": base_commit}
+    config |= {"base_model_name_or_path": published_name(base_name), "revision": base_commit}
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()  # PEFT keeps them in a set
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    on_hub = "" if Path(base_name).is_dir() else f"base_model: {name}\n"
-    (folder / "README.md").write_text(
-        f"---\nlibrary_name: peft\n{on_hub}pipeline_tag: text-generation\ntags:\n- lora\n---\n\n"
-        f"# LoRA adapter for {name}\n\n"
-        f"Rank {config['r']}, alpha {config['lora_alpha']}; the steps are in `train_log.jsonl`.\n\n"
-        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{name}")\n'
-        'model = PeftModel.from_pretrained(base, "this/folder")\n```\n',
-        encoding="utf-8",
-    )

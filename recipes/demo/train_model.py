@@ -1,6 +1,6 @@
 """The recipe that trained the shipped model: a byte-level tokenizer and a small Llama, on generated text only.
 
-    python -m curate.demo.train_model --out DIR
+    python -m recipes.demo.train_model --out DIR
 
 No text of others takes part. Tasks of the shipped data set and of the held-out set are left out of training.
 """
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from curate.demo.generate import SHIPPED_COUNT, SHIPPED_SEED, Planted, generate
 from curate.tokens.prompts import Rendered, alpaca
 from curate.types import Example, Turn
+from recipes.demo.generate import SHIPPED_COUNT, SHIPPED_SEED, Planted, generate
 
 TRAIN_COUNT, TRAIN_SEED = 80_000, 1
 HELD_OUT_COUNT, HELD_OUT_SEED = 1_000, 2

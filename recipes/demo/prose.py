@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
-from curate.demo import words
-from curate.demo.drafts import Draft, article, join, sentence
+from recipes.demo import words
+from recipes.demo.drafts import Draft, article, join, sentence
 
 _OPENINGS = (
     "Once upon a time {a_hero} called {name} lived in the {scene}.",

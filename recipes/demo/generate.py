@@ -2,7 +2,7 @@
 
 It checks that the street from records to selection works; what it says about a score is no evidence about real data.
 
-    python -m curate.demo.generate     writes data/instructions.json and data/truth.jsonl beside this file, as shipped
+    python -m recipes.demo.generate     at the top of the repository: writes the shipped data into curate/demo/data
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Literal, get_args
 
-from curate.demo import language, prose, reckoning
-from curate.demo.drafts import Draft
+from recipes.demo import language, prose, reckoning
+from recipes.demo.drafts import Draft
 
 Flaw = Literal["wrong", "shuffled", "truncated", "empty", "duplicate"]
 FLAWS: tuple[Flaw, ...] = get_args(Flaw)
@@ -37,7 +37,7 @@ SKILLS: dict[str, Callable[[Random], Draft]] = {
 SHIPPED_COUNT = 2000
 SHIPPED_SEED = 20240208
 FLAWED_FRACTION = 0.15
-DATA = Path(__file__).with_name("data")
+DATA = Path(__file__).parents[2] / "curate" / "demo" / "data"
 
 _NUMERIC = ("arithmetic", "counting", "units")
 _MIN_WORDS = 6  # a shorter response cannot be shuffled or cut so that one would notice

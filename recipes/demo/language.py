@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
-from curate.demo import words
-from curate.demo.drafts import Draft, article, join, sentence
+from recipes.demo import words
+from recipes.demo.drafts import Draft, article, join, sentence
 
 
 def geography(rng: Random) -> Draft:

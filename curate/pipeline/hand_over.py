@@ -1,0 +1,90 @@
+"""From a selection to the files with which other training programs go on from it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from curate.pipeline.job import Job
+from curate.publish.records import describe_kept
+from curate.run.atomic import remove
+from curate.run.folder import Key, fingerprint
+from curate.run.stage import Stage
+from curate.tables.selection import read_kept
+from curate.types import CurateError
+
+logger = logging.getLogger(__name__)
+
+
+def hand_over(job: Job, selection_stage: str) -> None:
+    """Write the files for other training programs into a finished selection, unless they are there already.
+
+    They follow the settings of `train` too, so a change of these writes them anew and leaves the records alone. Where
+    the model to train cannot be read, they are left out with a warning: the records are worth having without them.
+
+    Args:
+        job: its select.name names the selection.
+        selection_stage: the selection's name in the manifest.
+    """
+    selection = job.folder.stage(selection_stage)
+    assert selection is not None, "the caller has just finished it"
+    name = job.recipe.select.name
+    folder = job.folder.selection(name)
+    stage = Stage(job.folder, f"{selection_stage}/trainers", _key(job, selection), (folder / "trl.yaml",))
+    if stage.holds():
+        return
+    old = (job.folder.stage(stage.name) or {}).get("files", [])
+    job.folder.forget(stage.name)
+    scratch = job.folder.work / f"trainers-{name}"
+    remove(scratch)
+    scratch.mkdir(parents=True)
+    problem = _write(job, scratch, folder / selection["file"])
+    files = [] if problem else sorted(path.name for path in scratch.iterdir())
+    for file in {*files, *old}:  # an old one would tell of other settings
+        remove(folder / file)
+    for file in files:
+        os.replace(scratch / file, folder / file)
+    remove(scratch)
+    if problem:
+        logger.warning("no files for other training programs are written: %s", problem)
+        return
+    seconds = round(time.monotonic() - stage.started, 3)
+    facts = {"in": selection["out"], "out": selection["out"], "dropped": {}, "seconds": seconds, "files": files}
+    job.folder.record(stage.name, stage.key, **facts)
+
+
+def _write(job: Job, folder: Path, kept: Path) -> str | None:
+    """Write the files into `folder`, or say why the model to train cannot be read."""
+    from curate.pipeline.features import saved_tokenizer, trained_model, training_features
+    from curate.publish.trainers import write_trainers
+
+    recipe = job.recipe
+    try:
+        tokenizer = saved_tokenizer(job, trained_model(recipe))
+    except CurateError as error:
+        return str(error)
+    rows = np.flatnonzero(read_kept(kept.parent / "selection.parquet"))
+    features = (feature for _, feature in training_features(job, rows) if feature is not None)
+    records = describe_kept(kept, job.settled.source, recipe.data)
+    write_trainers(records, recipe, folder, features=features, tokenizer=tokenizer)
+    return None
+
+
+def _key(job: Job, selection: Mapping[str, Any]) -> Key:
+    recipe = job.recipe
+    settings = recipe.train.model_dump(mode="json", exclude={"merge", "seed", "model"})
+    return {
+        "selection": selection["fingerprint"],
+        "model.dtype": recipe.model.dtype,
+        "train.model": fingerprint({"name": recipe.train.model}),  # the manifest names no place on this machine
+        "seed": recipe.run.seed if recipe.train.seed is None else recipe.train.seed,
+        "prompt.max_length": recipe.prompt.max_length,
+        "prompt.template": recipe.prompt.template,
+        **{f"train.{key}": value for key, value in settings.items()},
+    }

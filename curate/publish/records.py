@@ -1,0 +1,119 @@
+"""What other programs have to know of a file of kept records before they can read it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.config import Data
+from curate.read.examples import input_format, key_of, to_example
+from curate.read.files import Source, open_source, read_records
+from curate.types import Example, Format, Record
+
+LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {  # its name of a column: ours, the first there is
+    "alpaca": {
+        "prompt": ("instruction",),
+        "query": ("input",),
+        "response": ("output", "response"),
+        "system": ("system",),
+        "history": ("history",),
+    },
+    "prompt_completion": {"prompt": ("prompt",), "response": ("completion", "response")},
+    "messages": {"messages": ("messages",), "tools": ("tools",)},
+    "sharegpt": {"messages": ("conversations",), "system": ("system",), "tools": ("tools",)},
+}
+_USUAL: dict[Format, set[str]] = {  # what other programs expect these to be called
+    "alpaca": {"instruction", "output"},
+    "prompt_completion": {"prompt", "completion"},
+    "messages": {"messages"},
+    "sharegpt": {"conversations"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRecords:
+    """A file of kept records as other programs see it.
+
+    path    the file
+    data    the settings that read it
+    format  how its records are laid out
+    keys    our name: the key that occurs in the records
+    roles   words for roles that occur, of conversations
+    words   what a message calls its role and its text, of conversations
+    usual   other programs read it as it is: the usual keys only, and every message is a role and a plain text
+    tools   tools are defined or called
+    count   how many records it has
+    """
+
+    path: Path
+    data: Data
+    format: Format
+    keys: Mapping[str, str]
+    roles: frozenset[str]
+    words: tuple[str, str]
+    usual: bool
+    tools: bool
+    count: int
+
+    @property
+    def is_chat(self) -> bool:
+        """Say whether a record is a list of messages."""
+        return self.format in ("messages", "sharegpt")
+
+    def examples(self) -> Iterator[Example]:
+        """Read the records again, as conversations."""
+        return (example for _, example in _read(self.path, self.format, self.data))
+
+
+def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
+    """Describe the file that `write_kept` wrote; reads it once.
+
+    Args:
+        kept: what `write_kept` returned.
+        source: the input it came from.
+        data: the settings the input was read with.
+    """
+    format = input_format(data, source)
+    keys: dict[str, str] = {}
+    roles: set[str] = set()
+    word = "from" if format == "sharegpt" else "role"
+    plain, tools, count = True, False, 0
+    for record, example in _read(kept, format, data):
+        fields = record.fields
+        assert fields is not None, "a bad record is never kept"
+        keys |= _keys(fields, format, data)
+        messages = _messages(fields, keys, format)
+        if messages and word not in messages[0]:
+            word = "role" if word == "from" else "from"
+        roles |= {message[word] for message in messages if isinstance(message.get(word), str)}
+        plain = plain and all(message.keys() <= {"role", "content"} or word == "from" for message in messages)
+        plain = plain and not any(isinstance(message.get("content"), list) for message in messages)
+        tools = tools or _uses_tools(example)
+        count += 1
+    renamed = not _USUAL[format] <= keys.keys() or any(name != key for name, key in keys.items())
+    usual = plain and not renamed and not keys.keys() & {"system", "history", "tools"}
+    words = (word, "value" if word == "from" else "content")
+    return KeptRecords(kept, data, format, keys, frozenset(roles), words, usual, tools, count)
+
+
+def _read(kept: Path, format: Format, data: Data) -> Iterator[tuple[Record, Example]]:
+    own = data.model_copy(update={"path": str(kept), "limit": None, "max_record_bytes": sys.maxsize})
+    for record in read_records(open_source(own), own):
+        yield record, to_example(record, format, data.columns)
+
+
+def _keys(fields: Mapping[str, Any], format: Format, data: Data) -> dict[str, str]:
+    names = (name for names in LLAMA_FACTORY[format].values() for name in names)
+    return {name: key for name in names if (key := key_of(name, fields, data.columns)) is not None}
+
+
+def _messages(fields: Mapping[str, Any], keys: Mapping[str, str], format: Format) -> list[Mapping[str, Any]]:
+    name = {"messages": "messages", "sharegpt": "conversations"}.get(format)
+    return [] if name is None else fields[keys[name]]
+
+
+def _uses_tools(example: Example) -> bool:
+    return bool(example.tools) or any(turn.role == "tool" or turn.extra.get("tool_calls") for turn in example.turns)
