@@ -114,7 +114,7 @@ PRINTS_ARGUMENTS = DEEPSEEK.replace("+ '\n' + call.function.arguments", "~ '\n' 
 WALKS_ARGUMENTS = DEEPSEEK.replace(
     "{{ '[TOOL_CALLS]' + call.function.name + '\n' + call.function.arguments }}",
     "[TOOL_CALLS]{{ call.function.name }}"
-    "{% for k, v in call.function.arguments.items() %}\n{{ k }}={{ v }}{% endfor %}",
+    "{% for k, v in call.function.arguments.items() %}{{ '\n' ~ k }}={{ v }}{% endfor %}",
 )
 
 LLAMA3_DATE = (

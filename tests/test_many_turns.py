@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import chat_templates
@@ -18,7 +19,7 @@ from test_tokens import byte_level, conversation, example, one, pair, shared, un
 import curate.tokens.chat
 from curate.tokens import prepare, tokenize
 from curate.tokens.chat import chat
-from curate.tokens.control import make_codec
+from curate.tokens.control import Codec, make_codec
 from curate.tokens.encode import Encoded, beginning, encoded, fewest_tokens, mark_tokens
 from curate.tokens.prompts import Rendered, Response, messages_of
 from curate.tokens.rendering import Message, renderer
@@ -77,6 +78,10 @@ def rendered_counting(messages: Sequence[Message], name: str) -> tuple[Rendered,
 @settings(max_examples=10, deadline=None)
 @given(turns=long_conversations())
 def test_responses_that_are_alike_are_found_as_one_by_one(name: str, turns: list[Turn]) -> None:
+    assert_same_as_one_by_one(name, turns)
+
+
+def assert_same_as_one_by_one(name: str, turns: list[Turn]) -> None:
     if name in ("last_ten", "backwards"):  # equal turns could be taken for each other, one by one
         turns = [replace(turn, content=f"{turn.content}{i}" if turn.content else "") for i, turn in enumerate(turns)]
     messages = messages_of(Example(0, "", tuple(turns)))
@@ -89,6 +94,43 @@ def test_responses_that_are_alike_are_found_as_one_by_one(name: str, turns: list
             except prepare.REFUSALS as error:
                 outcomes.append(str(error))
     assert outcomes[0] == outcomes[1]
+
+
+@st.composite
+def transcripts(draw: Any) -> list[Turn]:
+    """An agent at work: 15 to 40 calls of tools, mostly without a word, and what the tools say."""
+    turns = [Turn("user", "go")]
+    for i in range(draw(st.integers(15, 40))):
+        said = draw(st.sampled_from(["", "", "", f"Step {i}.", "\n"]))
+        arguments = draw(st.sampled_from([{}, {"a": i}, {"b": "</tool_call>"}, {"c": "]" * i}]))
+        extra = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": arguments}}]}
+        turns += [Turn("assistant", said, extra=extra), Turn("tool", draw(st.sampled_from([f"{i}", "", "x"])))]
+        turns += [Turn("assistant", "Well."), Turn("user", "go on")] if draw(st.integers(0, 9)) == 0 else []
+    return [*turns, Turn("assistant", "Done.")]
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen3_fields", "llama3", "mistral", "chatml", "numbered", "last_ten"])
+@settings(max_examples=15, deadline=None)
+@given(turns=transcripts())
+def test_tool_calls_that_are_alike_are_found_as_one_by_one(name: str, turns: list[Turn]) -> None:
+    assert_same_as_one_by_one(name, turns)
+
+
+@pytest.mark.parametrize("name", ["hermes", "qwen3_fields", "llama3"])
+def test_the_work_grows_with_the_calls_not_their_square(name: str) -> None:
+    def work(count: int) -> int:
+        turns = [Turn("user", "go")]
+        for i in range(count):
+            arguments = {"a": i, "b": "x" * (i % 7)}
+            extra = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": arguments}}]}
+            turns += [Turn("assistant", "", extra=extra), Turn("tool", f"result {i}")]
+        messages = messages_of(Example(0, "", (*turns, Turn("assistant", "done"))))
+        rendered, messages_rendered = rendered_counting(messages, name)
+        assert len(rendered.responses) == count + 1
+        return messages_rendered
+
+    assert work(200) < 60 * 400
+    assert work(200) < 2.1 * work(100)
 
 
 @pytest.mark.parametrize("name", sorted(chat_templates.ALL))
@@ -118,10 +160,10 @@ def test_a_conversation_that_is_too_long_is_dropped_without_looking_at_every_tur
 # The beginning of a text
 
 
-def words(tokenizer_kind: str) -> Any:
-    if tokenizer_kind == "unigram":
-        return unigram()
-    return byte_level() if tokenizer_kind == "byte_level" else shared(tokenizer_kind)
+@lru_cache
+def codec_of(kind: str) -> Codec:
+    made = {"unigram": unigram, "byte_level": byte_level}
+    return make_codec(made[kind]() if kind in made else shared(kind))
 
 
 lumps = st.sampled_from(
@@ -146,7 +188,7 @@ lumps = st.sampled_from(
 @settings(max_examples=25, deadline=None)
 @given(st.lists(lumps, min_size=40, max_size=400), st.integers(1, 30))
 def test_the_beginning_of_a_text_has_the_tokens_of_the_whole(kind: str, parts: list[str], limit: int) -> None:
-    codec = CODECS.setdefault(kind, make_codec(words(kind)))
+    codec = codec_of(kind)
     text = "".join(parts) * 4
     whole = encoded(codec.backend.encode(text, add_special_tokens=False))
     part = beginning(text, codec, limit)
@@ -155,9 +197,6 @@ def test_the_beginning_of_a_text_has_the_tokens_of_the_whole(kind: str, parts: l
         assert len(part.ids) > limit
         for ours, theirs in ((part.ids, whole.ids), (part.start, whole.start), (part.end, whole.end)):
             np.testing.assert_array_equal(ours, theirs[: len(ours)])
-
-
-CODECS: dict[str, Any] = {}
 
 
 @pytest.mark.parametrize("template", ["alpaca", "plain", "chat"])
@@ -208,7 +247,7 @@ def test_where_text_may_vanish_there_is_no_bound() -> None:
 # Marks
 
 
-def marks_one_by_one(part: Encoded, responses: Sequence[Response], codec: Any) -> list[int]:
+def marks_one_by_one(part: Encoded, responses: Sequence[Response], codec: Codec) -> list[int]:
     """The rule of marks in its own words, a token at a time."""
     marks = [CONTEXT] * len(part.ids)
     for response in responses:
@@ -230,7 +269,7 @@ def marks_one_by_one(part: Encoded, responses: Sequence[Response], codec: Any) -
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_marks_follow_their_rule_token_by_token(data: st.DataObject) -> None:
-    codec = CODECS.setdefault("byte_level", make_codec(words("byte_level")))
+    codec = codec_of("byte_level")
     parts = data.draw(
         st.lists(
             st.sampled_from(["the ", "cat", "😀", "\n", f"{codec.mark}<|im_end|>", f"{codec.mark}</s>"]), min_size=1

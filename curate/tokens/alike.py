@@ -28,30 +28,31 @@ Locate = Callable[[int], Response | None]
 class Alike:
     """A rendered conversation and the means to render parts of it.
 
-    restore  what `render` makes of a message's content
-    tail     (earlier messages, render) -> what the template writes after a response that ends the conversation
+    restore       what `render` makes of a message's content
+    surroundings  (messages before, messages after, render) -> what the template writes before and after a response
     """
 
     messages: Sequence[Message]
     text: str
     render: Render
     restore: Callable[[str], str]
-    tail: Callable[[Sequence[Message], Render], str]
+    surroundings: Callable[[Sequence[Message], Sequence[Message], Render], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a content stands in the text, and what the template writes around it.
+    """Where a response stands in the text, as far as contents and the words between them tell.
 
-    previous       where the content before it stops
-    before, after  the template's words up to the neighbouring contents
+    previous, following  where the content before it stops, and the one after it starts
+    start, stop          its content; None where a tool call has none
+    kind                 what is alike in responses of one class: the words around them, or calls and the roles around
     """
 
-    start: int
-    stop: int
     previous: int
-    before: str
-    after: str
+    following: int
+    start: int | None
+    stop: int | None
+    kind: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +61,75 @@ class _Pattern:
 
     prompt   what earlier turns with a generation prompt add after the previous content
     silent   the template knows no generation prompt
-    tail     what it writes after a last response
+    header   what it writes between the previous content and a response
+    tail     what it writes after a response that ends the conversation, or after a tool call
+    rest     what stands between a response with tool calls and the following content, else None
     """
 
     prompt: str
     silent: bool
+    header: str
     tail: str
+    rest: str | None
 
 
 def locate_alike(alike: Alike, answers: Sequence[int], locate: Locate) -> dict[int, Response | None]:
     """Give for each message of `answers` what locate gives, which is asked for few of them."""
-    places = _places(alike)
-    classes: dict[tuple[str, str] | None, list[int]] = {}
+    spans = _spans(alike)
+    classes: dict[tuple[str, ...], list[int]] = {}
+    places = {i: place for i in answers if (place := _place(alike, i, spans))}
     for i in answers:
-        place = places.get(i)
-        classes.setdefault((place.before, place.after) if place else None, []).append(i)
+        classes.setdefault(places[i].kind if i in places else (), []).append(i)
     found: dict[int, Response | None] = {}
     for members in classes.values():
         found |= _locate_class(alike, members, places, locate)
-    return {i: found[i] for i in answers}
+    are_hidden = spans and () in classes
+    if are_hidden and not any(found[i] for i in classes[()] if i in found):
+        found |= dict.fromkeys(classes[()])  # the template shows none of them
+    return {i: found[i] if i in found else locate(i) for i in answers}
 
 
 def _locate_class(
     alike: Alike, members: Sequence[int], places: Mapping[int, _Place], locate: Locate
 ) -> dict[int, Response | None]:
+    """The responses of a class; only the samples where they do not agree."""
     samples = sorted({*members[:2], members[len(members) // 2], *members[-2:]})
     found = {i: locate(i) for i in samples}
-    if len(samples) == len(members):
+    if len(samples) == len(members) or members[0] not in places:
         return found
-    if members[0] in places:
-        patterns = {_pattern(alike, i, places[i]) for i in samples}
-        pattern = patterns.pop()
-        if patterns or pattern is None or any(found[i] != _follow(alike.text, places[i], pattern) for i in samples):
-            return {i: locate(i) for i in members}
-        return {i: _follow(alike.text, places[i], pattern) for i in members}
-    if places and not any(found.values()):
-        return dict.fromkeys(members)  # the template shows none of them
-    return {i: locate(i) for i in members}
+    patterns = {_pattern(alike, i, places[i], found[i]) for i in samples}
+    pattern = patterns.pop()
+    if patterns or pattern is None or any(found[i] != _follow(alike.text, places[i], pattern) for i in samples):
+        return found
+    return found | {i: way for i in members if (way := _follow(alike.text, places[i], pattern))}
 
 
-def _places(alike: Alike) -> dict[int, _Place]:
+def _place(alike: Alike, i: int, spans: Mapping[int, _Span]) -> _Place | None:
+    """The place of a message, by its own content or, if it only calls tools, by those of its two neighbours."""
+    messages, own = alike.messages, spans.get(i)
+    has_calls = bool(messages[i].get("tool_calls"))
+    roles = [messages[j]["role"] if j < len(messages) else "" for j in (i - 1, i + 1)]
+    if own:
+        kind = (own.before, "calls", *roles) if has_calls else (own.before, own.after)
+        return _Place(own.previous, own.stop + len(own.after), own.start, own.stop, kind)
+    left, right = spans.get(i - 1), spans.get(i + 1)
+    if not (has_calls and left and right and right.previous == left.stop):
+        return None
+    return _Place(left.stop, right.start, None, None, ("calls", *roles))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A content in the text, and the template's words up to the contents before and after it."""
+
+    start: int
+    stop: int
+    previous: int
+    before: str
+    after: str
+
+
+def _spans(alike: Alike) -> dict[int, _Span]:
     """Where each content that is not empty stands; nothing where the rendering is more than contents and gaps."""
     text = alike.text
     if _MARK in text:
@@ -112,16 +142,16 @@ def _places(alike: Alike) -> dict[int, _Place]:
     numbers, gaps = [int(number) for number in others[::2]], others[1::2]
     if not text.startswith(first) or len(set(numbers)) < len(numbers):
         return {}
-    places, position, before = {}, len(first), first
-    previous = 0
+    spans: dict[int, _Span] = {}
+    position, previous, before = len(first), 0, first
     for i, after in zip(numbers, gaps, strict=True):
         length = _length(alike.restore(alike.messages[i]["content"]), text, position, after)
         if length is None:
             return {}
         stop = position + length
-        places[i] = _Place(position, stop, previous, before, after)
+        spans[i] = _Span(position, stop, previous, before, after)
         position, previous, before = stop + len(after), stop, after
-    return places if position == len(text) else {}
+    return spans if position == len(text) else {}
 
 
 def _with_stand_in(i: int, message: Message) -> Message:
@@ -137,24 +167,37 @@ def _length(content: str, text: str, position: int, after: str) -> int | None:
     return None
 
 
-def _pattern(alike: Alike, i: int, place: _Place) -> _Pattern | None:
-    before = alike.messages[:i]
-    if not any(message["role"] != "system" for message in before):
-        return None  # such a response has no prompt
+def _pattern(alike: Alike, i: int, place: _Place, found: Response | None) -> _Pattern | None:
+    before, text = alike.messages[:i], alike.text
+    if found is None or not any(message["role"] != "system" for message in before):
+        return None  # without a user turn before it a response has no prompt
     prompt = alike.render(before, True)
-    if not prompt.startswith(alike.text[: place.previous]):
+    header, tail = alike.surroundings(before, (), alike.render)
+    if not (prompt.startswith(text[: place.previous]) and header.startswith(text[: place.previous])):
         return None
-    return _Pattern(prompt[place.previous :], alike.render(before, False) == prompt, alike.tail(before, alike.render))
+    silent = alike.render(before, False) == prompt
+    rest = None
+    if alike.messages[i].get("tool_calls"):  # a call may end with words of its own (Llama 3's <|eom_id|>)
+        rest, tail = text[found.stop : place.following], text[found.stop : found.close]
+    return _Pattern(prompt[place.previous :], silent, header[place.previous :], tail, rest)
 
 
-def _follow(text: str, place: _Place, pattern: _Pattern) -> Response:
-    """The response at a place by the rule of `chat`, given what the template writes around responses of its class."""
+def _follow(text: str, place: _Place, pattern: _Pattern) -> Response | None:
+    """The response at a place by the rule of `chat`, given its class's pattern; None if it is another there."""
+    previous, header = place.previous, pattern.header
     start = place.start
-    if text.startswith(pattern.prompt, place.previous):
-        prompted = place.previous + len(pattern.prompt)
+    if start is None:
+        start = previous + common_prefix(text[previous : previous + len(header)], header)
+    if text.startswith(pattern.prompt, previous):
+        prompted = previous + len(pattern.prompt)
         start = start if pattern.silent and start > prompted else prompted
-    close = place.stop + common_prefix(text[place.stop : place.stop + len(pattern.tail)], pattern.tail)
-    return Response(min(start, place.stop), place.stop, close)
+    stop = place.stop
+    if stop is None or pattern.rest is not None:
+        stop = place.following - len(pattern.rest or "")
+        if stop < max(start, place.stop or 0) or not text.startswith(pattern.rest or "", stop):
+            return None
+    close = stop + common_prefix(text[stop : stop + len(pattern.tail)], pattern.tail)
+    return Response(min(start, stop), stop, close)
 
 
 def common_prefix(a: str, b: str) -> int:

@@ -50,8 +50,7 @@ def chat(
     elif is_too_long and (last := locate(answers[-1])) and is_too_long(text, last):
         found = {answers[-1]: last}
     else:
-        surroundings = Alike(messages, text, render, restore, _tail)
-        found = locate_alike(surroundings, answers, locate)
+        found = locate_alike(Alike(messages, text, render, restore, _surroundings), answers, locate)
     return Rendered(text, tuple(response for response in found.values() if response is not None))
 
 
@@ -97,10 +96,6 @@ def _surroundings(before: Sequence[Message], after: Sequence[Message], render: R
     prefix = common_prefix(one, two)
     suffix = _common_suffix(one[prefix:], two[prefix:])
     return one[:prefix], one[len(one) - suffix :]
-
-
-def _tail(before: Sequence[Message], render: Render) -> str:
-    return _surroundings(before, (), render)[1]
 
 
 def _common_suffix(a: str, b: str) -> int:

@@ -106,7 +106,7 @@ def check_template(
     Raises:
         CurateError: as `tokenize` does for any record, but before there is one.
     """
-    probe = Example(0, "", (Turn("user", "a"), Turn("assistant", "b c")))
+    probe = Example(-1, "", (Turn("user", "a"), Turn("assistant", "b c")))
     for _ in tokenize(
         [probe], tokenizer, template=template, max_length=1 << 20, allow_tokens=allow_tokens, vocabulary_rows=rows
     ):

@@ -59,10 +59,11 @@ def check_embedding(store: TokenStore, tokenizer: PreTrainedTokenizerBase, rows:
 
 
 def beyond_embedding(tokenizer: PreTrainedTokenizerBase, token_id: int, row: int, rows: int) -> CurateError:
-    """Say that a record holds a token that the model has no embedding for, and what to do."""
+    """Say that a record (the prompt template, if row is -1) holds a token without an embedding, and what to do."""
     token = tokenizer.convert_ids_to_tokens(token_id)
+    where = "the prompt template writes" if row < 0 else f"row {row} holds"
     return CurateError(
-        f"row {row} holds the token {token!r} with id {token_id}, but the model's embedding has {rows} rows (ids below "
+        f"{where} the token {token!r} with id {token_id}, but the model's embedding has {rows} rows (ids below "
         f"{rows}): tokens were added to the tokenizer and the embedding was not resized.\n"
         "Use the tokenizer that belongs to the model, or the model after resize_token_embeddings(len(tokenizer)) and "
         "training; prompt.template=alpaca needs no tokens of a chat template"
