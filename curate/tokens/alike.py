@@ -21,6 +21,7 @@ from curate.tokens.rendering import REFUSALS, Message, Render
 
 _MARK = "\ufdd1"
 _STAND_IN = re.compile(rf"{_MARK}(\d+){_MARK}")
+_HIDDEN = ()
 Locate = Callable[[int], Response | None]
 
 
@@ -79,13 +80,14 @@ def locate_alike(alike: Alike, answers: Sequence[int], locate: Locate) -> dict[i
     classes: dict[tuple[str, ...], list[int]] = {}
     places = {i: place for i in answers if (place := _place(alike, i, spans))}
     for i in answers:
-        classes.setdefault(places[i].kind if i in places else (), []).append(i)
+        kind = ("calls",) if alike.messages[i].get("tool_calls") else _HIDDEN
+        classes.setdefault(places[i].kind if i in places else kind, []).append(i)
     found: dict[int, Response | None] = {}
     for members in classes.values():
         found |= _locate_class(alike, members, places, locate)
-    are_hidden = spans and () in classes
-    if are_hidden and not any(found[i] for i in classes[()] if i in found):
-        found |= dict.fromkeys(classes[()])  # the template shows none of them
+    hidden = classes.get(_HIDDEN, [])
+    if spans and not any(found[i] for i in hidden if i in found):
+        found |= dict.fromkeys(hidden)  # the template shows none of them
     return {i: found[i] if i in found else locate(i) for i in answers}
 
 
@@ -105,17 +107,17 @@ def _locate_class(
 
 
 def _place(alike: Alike, i: int, spans: Mapping[int, _Span]) -> _Place | None:
-    """The place of a message, by its own content or, if it only calls tools, by those of its two neighbours."""
+    """The place of a message: by its own content and, if it calls tools, by that of the next and the previous one."""
     messages, own = alike.messages, spans.get(i)
-    has_calls = bool(messages[i].get("tool_calls"))
-    roles = [messages[j]["role"] if j < len(messages) else "" for j in (i - 1, i + 1)]
+    if own and not messages[i].get("tool_calls"):
+        return _Place(own.previous, own.stop + len(own.after), own.start, own.stop, (own.before, own.after))
+    left, right = own or spans.get(i - 1), spans.get(i + 1)
+    if not (left and right and right.previous == left.stop):
+        return None  # something else may stand between the call and the following content
+    kind = (own.before if own else "", "calls", messages[i - 1]["role"], messages[i + 1]["role"])
     if own:
-        kind = (own.before, "calls", *roles) if has_calls else (own.before, own.after)
-        return _Place(own.previous, own.stop + len(own.after), own.start, own.stop, kind)
-    left, right = spans.get(i - 1), spans.get(i + 1)
-    if not (has_calls and left and right and right.previous == left.stop):
-        return None
-    return _Place(left.stop, right.start, None, None, ("calls", *roles))
+        return _Place(own.previous, right.start, own.start, own.stop, kind)
+    return _Place(left.stop, right.start, None, None, kind)
 
 
 @dataclass(frozen=True, slots=True)

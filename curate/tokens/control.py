@@ -78,7 +78,8 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
     markup = {token["content"] for token in spec["added_tokens"] if not token["special"]}.intersection(tokens)
     _rename(spec, {token: mark + token for token in tokens})
     backend = Tokenizer.from_str(json.dumps(spec))
-    ids = np.arange(1 + max(backend.get_vocab(with_added_tokens=True).values()))
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    ids = np.arange(1 + max(vocabulary.values()))
     for token in spec["added_tokens"]:  # where the vocabulary lacks them, ids follow from their order
         ids[backend.token_to_id(token["content"])] = token["id"]
     is_name = np.zeros(len(ids), dtype=np.bool_)
@@ -99,7 +100,7 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
         re.compile(rf"{control}|(?:{_any_of(openings)})\Z"),
         mark,
         frozenset(markup),
-        longest_token(backend, mark),
+        longest_token(spec, vocabulary, mark),
     )
 
 

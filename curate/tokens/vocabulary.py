@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import pre_tokenizers
 
 from curate.types import CurateError, TokenStore
 
@@ -17,17 +18,15 @@ if TYPE_CHECKING:
 _SPACES = re.compile("[ĠĊĉčċČ▁]")  # white space as byte-level and SentencePiece vocabularies write it
 
 
-def longest_token(backend: Tokenizer, mark: str) -> int | None:
+def longest_token(spec: Mapping[str, Any], vocabulary: Mapping[str, int], mark: str) -> int | None:
     """Give the most bytes (UTF-8, without white space) that one token stands for; names that begin with `mark` apart.
 
     None where no bound holds: only a BPE model with a token for every byte drops no character, and joins no run of
-    characters that it does not know.
+    characters that it does not know. `spec` is the tokenizer.json; `vocabulary` includes added tokens.
     """
-    spec = json.loads(backend.to_str())
     cuts = json.dumps(spec["pre_tokenizer"])
     if spec["model"]["type"] != "BPE" or "Removed" in cuts or "CharDelimiterSplit" in cuts:
         return None
-    vocabulary = backend.get_vocab(with_added_tokens=True)
     single = pre_tokenizers.ByteLevel.alphabet() if '"ByteLevel"' in cuts else []
     if spec["model"].get("byte_fallback"):
         single = [f"<0x{byte:02X}>" for byte in range(256)]
