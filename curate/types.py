@@ -57,7 +57,7 @@ class Turn:
     """One message of a conversation.
 
     input  Alpaca's optional input, shown in a section of its own; only on user turns
-    extra  further keys of a message that a chat template may read (tool_calls, name, tool_call_id)
+    extra  further keys of a message that a chat template may read (tool_calls, reasoning_content, name, ...)
     """
 
     role: Role
@@ -95,6 +95,8 @@ class Tokens:
                   token the chat template wrote after a response: trained on, not scored)
     control_hits  how many control tokens stood in the record's own text (all treated as ordinary text,
                   unless allowed)
+    reason        why it is not scored, in words that many records share; "" if it is scored
+    notes         what a person should know about a record that is read nevertheless, as shared as `reason`
     """
 
     row: int
@@ -104,6 +106,8 @@ class Tokens:
     input_ids: npt.NDArray[np.int32]
     marks: npt.NDArray[np.uint8]
     control_hits: int = 0
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 ROW = np.dtype(

@@ -82,6 +82,47 @@ MISTRAL = (
     "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 
+# Thoughts come in a field of their own, or inside the content; calls take arguments as an object or as a text.
+QWEN3_FIELDS = (
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ 'user' if m.role == 'tool' else m.role }}\n"
+    "{% if m.role == 'assistant' %}{% set content = m.content %}{% set thought = '' %}"
+    "{% if m.reasoning_content is string %}{% set thought = m.reasoning_content %}"
+    "{% elif '</think>' in m.content %}{% set thought = m.content.split('</think>')[0].split('<think>')[-1] %}"
+    "{% set content = m.content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{% if loop.index0 > ns.last and (loop.last or thought) %}"
+    "<think>\n{{ thought.strip('\n') }}\n</think>\n\n{% endif %}{{ content }}"
+    '{% for call in m.tool_calls or [] %}\n<tool_call>\n{"name": "{{ call.function.name }}", "arguments": '
+    "{{ call.function.arguments if call.function.arguments is string else call.function.arguments | tojson }}}\n"
+    "</tool_call>{% endfor %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+# Thoughts of every turn are cut off; a call's arguments are joined to text, so an object is an error.
+DEEPSEEK = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST]' + m.content + '[/INST]' }}"
+    "{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS]' + m.content + '[/TOOL_RESULTS]' }}{% else %}"
+    "{{ m.content.split('</think>')[-1] }}{% for call in m.tool_calls or [] %}"
+    "{{ '[TOOL_CALLS]' + call.function.name + '\n' + call.function.arguments }}{% endfor %}{{ eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+
+# The same, but an object is printed as Python prints it.
+PRINTS_ARGUMENTS = DEEPSEEK.replace("+ '\n' + call.function.arguments", "~ '\n' ~ call.function.arguments")
+
+# Objects only: each argument is a block of its own.
+WALKS_ARGUMENTS = DEEPSEEK.replace(
+    "{{ '[TOOL_CALLS]' + call.function.name + '\n' + call.function.arguments }}",
+    "[TOOL_CALLS]{{ call.function.name }}"
+    "{% for k, v in call.function.arguments.items() %}{{ '\n' ~ k }}={{ v }}{% endfor %}",
+)
+
+LLAMA3_DATE = (
+    "{{ bos_token }}{% set date = strftime_now('%d %b %Y') if strftime_now is defined else '26 Jul 2024' %}"
+    "<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ date }}\n<|eot_id|>"
+    + LLAMA3.removeprefix("{{ bos_token }}")
+)
+
 # Nothing between the turns: two texts can meet.
 BARE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
@@ -97,6 +138,9 @@ ALL = {
     "no_system": NO_SYSTEM,
     "hermes": HERMES,
     "mistral": MISTRAL,
+    "qwen3_fields": QWEN3_FIELDS,
+    "deepseek": DEEPSEEK,
+    "llama3_date": LLAMA3_DATE,
 }
 
 SPECIAL = (

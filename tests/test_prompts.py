@@ -10,7 +10,8 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from curate.tokens.prompts import Rendered, alpaca, chat, has_response, messages_of, plain, resolve_template
+from curate.tokens.chat import chat
+from curate.tokens.prompts import Rendered, alpaca, has_empty_turn, has_response, messages_of, plain, resolve_template
 from curate.types import CurateError, Example, Turn
 
 CALL = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]}
@@ -119,7 +120,7 @@ def test_tools_need_a_chat_template(write, used):
 def test_responses_stand_where_alpaca_and_plain_say(exchanges, system):
     turns = [turn for a, b, c in exchanges for turn in (user(a, b), assistant(c))]
     for write in alpaca, plain:
-        assert responses(write(example(*turns), system=system)) == [c for _, _, c in exchanges]
+        assert responses(write(example(*turns), system=system)) == [c for _, _, c in exchanges if c.strip()]
 
 
 def test_messages_carry_input_and_extra_keys():
@@ -179,6 +180,9 @@ TWO = user("q1"), assistant("a1"), user("q2"), assistant("a2")
         ("no_system", ["a1", "a2"], ["<|im_end|>\n"] * 2),
         ("hermes", ["a1", "a2"], ["<|im_end|>\n"] * 2),
         ("mistral", ["a1", "a2"], ["</s>"] * 2),
+        ("qwen3_fields", ["a1", "<think>\n\n</think>\n\na2"], ["<|im_end|>\n"] * 2),
+        ("deepseek", ["a1", "a2"], ["</s>"] * 2),
+        ("llama3_date", ["a1", "a2"], ["<|eot_id|>"] * 2),
     ],
 )
 def test_both_responses_of_a_chat_are_found(name, found, after):
@@ -188,7 +192,7 @@ def test_both_responses_of_a_chat_are_found(name, found, after):
 
 
 def test_the_templates_above_are_all_of_them():
-    assert len(chat_templates.ALL) == 11
+    assert len(chat_templates.ALL) == 14
 
 
 def test_history_without_its_thoughts_is_scored_as_it_stands():
@@ -214,7 +218,7 @@ def test_white_space_belongs_to_a_response_where_the_template_keeps_it(name, res
 
 
 @pytest.mark.parametrize("name", ["chatml", "hermes", "no_generation_prompt", "no_end_token"])
-@pytest.mark.parametrize("text", ["x", "Q", "xQ", "<|im_end|>\n", "\n", "Assistant: x", "</s>\n</s>\n", "assistant\n"])
+@pytest.mark.parametrize("text", ["x", "Q", "xQ", "<|im_end|>\n", "Assistant: x", "</s>\n</s>\n", "assistant\n"])
 def test_a_response_that_looks_like_its_surroundings_is_found_whole(name, text):
     rendered = render_chat(chat_templates.ALL[name], user(text), assistant(text), user(text), assistant(text))
     assert responses(rendered) == [text, text]
@@ -256,6 +260,16 @@ def test_a_turn_that_the_template_hides_is_not_scored():
         [],
         ["", ""],
     )
+
+
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_an_empty_turn_among_others_is_no_response(blank):
+    turns = user("q1"), assistant(blank), user("q2"), assistant("a2")
+    assert has_empty_turn(example(*turns))
+    assert not has_empty_turn(example(*turns[2:]))
+    assert not has_empty_turn(example(user("q"), assistant("", **CALL)))
+    for rendered in alpaca(example(*turns)), plain(example(*turns)), render_chat(chat_templates.CHATML, *turns):
+        assert responses(rendered) == ["a2"]
 
 
 def test_the_refusal_of_a_template_comes_through():

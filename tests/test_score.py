@@ -20,8 +20,8 @@ from curate.scoring.batches import plan_batches
 from curate.scoring.parts import find_parts
 from curate.scoring.score import ScoringModel, collate, exit_log_probs, join_scores, score_batch
 from curate.scoring.selftest import confirm
+from curate.tokens.lengths import fixed_rotary_length
 from curate.tokens.store import open_tokens, write_tokens
-from curate.tokens.tokenize import fixed_rotary_length
 from curate.types import CONTEXT, END, SCORED, STATUSES, BatchScores, Status, Tokens, TokenStore
 
 LAYERS = (1, 2, 4)

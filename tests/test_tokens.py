@@ -14,7 +14,9 @@ from real import real
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
-from curate.tokens.tokenize import default_max_length, fixed_rotary_length, tokenize, training_labels
+from curate.tokens.labels import training_labels
+from curate.tokens.lengths import default_max_length, fixed_rotary_length
+from curate.tokens.tokenize import tokenize
 from curate.types import CONTEXT, END, SCORED, CurateError, Example, Tokens, Turn
 
 TEXT = [

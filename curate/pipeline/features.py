@@ -18,10 +18,12 @@ from curate.pipeline.job import Job
 from curate.pipeline.tokens import TOKENIZER, tokens
 from curate.read.examples import read_examples
 from curate.run.atomic import replacing
+from curate.tokens.labels import training_labels
+from curate.tokens.lengths import length_limit
 from curate.tokens.prompts import resolve_template
 from curate.tokens.saved import SavedTokenizer, open_tokenizer, save_tokenizer
 from curate.tokens.store import stored_tokens
-from curate.tokens.tokenize import length_limit, tokenize, training_labels
+from curate.tokens.tokenize import tokenize
 from curate.types import CurateError, IntArray, Status, Tokens
 
 if TYPE_CHECKING:

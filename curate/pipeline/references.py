@@ -20,9 +20,10 @@ from curate.read.files import open_source, source_sha256
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.tables.score_columns import read_rows
+from curate.tokens.lengths import own_max_length
 from curate.tokens.prompts import resolve_template
 from curate.tokens.store import open_tokens, write_tokens
-from curate.tokens.tokenize import own_max_length, tokenize
+from curate.tokens.tokenize import tokenize
 from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
 
 HOLDOUT = "holdout"

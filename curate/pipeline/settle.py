@@ -126,8 +126,8 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
     from curate.models.load import resolve_device, resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch
     from curate.scoring.exits import exit_layers
+    from curate.tokens.lengths import default_max_length, fixed_rotary_length
     from curate.tokens.prompts import resolve_template
-    from curate.tokens.tokenize import default_max_length, fixed_rotary_length
 
     model, prompt, score = recipe.model, recipe.prompt, recipe.score
     if not model.name:

@@ -14,9 +14,10 @@ from curate.read.examples import read_examples
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
+from curate.tokens.lengths import length_limit, own_max_length
 from curate.tokens.saved import save_tokenizer
 from curate.tokens.store import holds, open_tokens, write_tokens
-from curate.tokens.tokenize import length_limit, own_max_length, tokenize
+from curate.tokens.tokenize import tokenize
 from curate.types import STATUSES, TokenStore
 
 logger = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from curate.tokens.vocabulary import longest_token
 from curate.types import CurateError, IntArray
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Codec:
     control  any control token, longest first
     openers  the same, or the beginning of one at the end of a text, which the next text could complete
     mark     what a private name begins with
+    markup   control tokens that are not special (`<think>`, `<tool_call>`): answers may well hold them on purpose
+    longest  bytes (UTF-8, without white space) that one ordinary token stands for at most; None where text may vanish
     """
 
     backend: Tokenizer
@@ -54,6 +57,8 @@ class Codec:
     control: re.Pattern[str]
     openers: re.Pattern[str]
     mark: str
+    markup: frozenset[str]
+    longest: int | None
 
 
 def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str] = ()) -> Codec:
@@ -70,9 +75,11 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens = _control_tokens(spec, tokenizer.chat_template, allow_tokens)
     mark = f"\ufdd0{secrets.token_hex(8)}"  # random, so that no text can hold it; no result depends on it
+    markup = {token["content"] for token in spec["added_tokens"] if not token["special"]}.intersection(tokens)
     _rename(spec, {token: mark + token for token in tokens})
     backend = Tokenizer.from_str(json.dumps(spec))
-    ids = np.arange(1 + max(backend.get_vocab(with_added_tokens=True).values()))
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    ids = np.arange(1 + max(vocabulary.values()))
     for token in spec["added_tokens"]:  # where the vocabulary lacks them, ids follow from their order
         ids[backend.token_to_id(token["content"])] = token["id"]
     is_name = np.zeros(len(ids), dtype=np.bool_)
@@ -92,6 +99,8 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
         re.compile(control),
         re.compile(rf"{control}|(?:{_any_of(openings)})\Z"),
         mark,
+        frozenset(markup),
+        longest_token(spec, vocabulary, mark),
     )
 
 
@@ -113,9 +122,22 @@ def disarm(chat: Mapping[str, Any], codec: Codec) -> tuple[dict[str, Any], dict[
 
 
 def write_names(rendering: str, codec: Codec, originals: Mapping[int, str]) -> str:
-    """A rendering with private names for the template's control tokens and the data's own text for its stand-ins."""
+    """A rendering with private names for the template's control tokens and the data's own text for its stand-ins.
+
+    A template that writes JSON in ASCII has written a stand-in as an escape.
+    """
     named = codec.control.sub(rf"{codec.mark}\g<0>", rendering)
-    return named.translate(originals) if originals else named
+    if not originals:
+        return named
+    for code, text in originals.items():
+        named = named.replace(json.dumps(chr(code))[1:-1], json.dumps(text)[1:-1])
+    return named.translate(originals)
+
+
+def markup_in_answers(messages: Iterable[Mapping[str, Any]], codec: Codec) -> list[str]:
+    """The control tokens in assistant turns that may well be meant as such (`Codec.markup`), sorted."""
+    strings = (text for message in messages if message["role"] == "assistant" for text in _strings(message))
+    return sorted({token for text in strings for token in codec.control.findall(text)} & codec.markup)
 
 
 def _control_tokens(
@@ -169,7 +191,7 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from value
+        yield from (key for key in value if isinstance(key, str))
         for item in value.values():
             yield from _strings(item)
     elif isinstance(value, Sequence):
@@ -182,7 +204,12 @@ def _replace(value: Any, codec: Codec, stand_ins: Mapping[str, str]) -> Any:
         return codec.openers.sub(lambda match: stand_ins[match[0]], value)
     if isinstance(value, Mapping):
         word = partial(codec.control.sub, lambda match: stand_ins[match[0]])  # keys and roles are compared, not joined
-        return {word(k): word(v) if k == "role" else _replace(v, codec, stand_ins) for k, v in value.items()}
+        return {
+            (word(k) if isinstance(k, str) else k): (
+                word(v) if k == "role" and isinstance(v, str) else _replace(v, codec, stand_ins)
+            )
+            for k, v in value.items()
+        }
     if isinstance(value, Sequence):
         return [_replace(item, codec, stand_ins) for item in value]
     return value

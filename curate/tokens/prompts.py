@@ -1,12 +1,12 @@
 """How a conversation becomes text, and where in that text the responses stand. Text only: no token is seen here.
 
-`alpaca` and `plain` are written out below. `chat` asks the tokenizer's own template, which is a program: what it wrote
-around a response is found by rendering other responses in its place, never by knowing the template.
+`alpaca` and `plain` are written out below; for the tokenizer's own chat template see curate.tokens.chat. An assistant
+turn that says nothing is no response: a model that is trained on it learns to answer nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Template = Literal["chat", "alpaca", "plain"]
-Message = Mapping[str, Any]
-Render = Callable[[Sequence[Message], bool], str]
-"""(messages, add_generation_prompt) -> text; raises what the template raises."""
 
 _REQUEST = "Write a response that appropriately completes the request."
 PREAMBLE = f"Below is an instruction that describes a task. {_REQUEST}"
@@ -66,8 +63,13 @@ def resolve_template(template: str, tokenizer: PreTrainedTokenizerBase) -> Templ
 
 
 def has_response(example: Example) -> bool:
-    """Whether any assistant turn has a character that is not white space, or a tool call."""
-    return any(t.role == "assistant" and (t.content.strip() or t.extra.get("tool_calls")) for t in example.turns)
+    """Tell whether any assistant turn has a character that is not white space, or a tool call."""
+    return any(turn.role == "assistant" and not _is_empty(turn) for turn in example.turns)
+
+
+def has_empty_turn(example: Example) -> bool:
+    """Tell whether any assistant turn says nothing; no token of it is scored, and its end token is not trained on."""
+    return any(turn.role == "assistant" and _is_empty(turn) for turn in example.turns)
 
 
 def alpaca(example: Example, *, system: str | None = None) -> Rendered | None:
@@ -84,7 +86,7 @@ def alpaca(example: Example, *, system: str | None = None) -> Rendered | None:
     pieces = [(opening, False)]
     for turn in turns:
         if turn.role == "assistant":
-            pieces += [("\n\n### Response:\n", False), (turn.content, True)]
+            pieces += [("\n\n### Response:\n", False), (turn.content, not _is_empty(turn))]
         else:
             given = f"\n\n### Input:\n{turn.input}" if turn.input else ""
             pieces.append((f"\n\n### Instruction:\n{turn.content}{given}", False))
@@ -99,7 +101,8 @@ def plain(example: Example, *, system: str | None = None) -> Rendered | None:
     if _uses_tools(example):
         return None
     text, turns = _split_system(example, system)
-    return _join([(text or "", False), *((_content(turn), turn.role == "assistant") for turn in turns)])
+    answers = ((_content(turn), turn.role == "assistant" and not _is_empty(turn)) for turn in turns)
+    return _join([(text or "", False), *answers])
 
 
 def messages_of(example: Example, *, system: str | None = None) -> list[dict[str, Any]]:
@@ -110,73 +113,8 @@ def messages_of(example: Example, *, system: str | None = None) -> list[dict[str
     return [{"role": "system", "content": system}, *messages]
 
 
-def chat(messages: Sequence[Message], render: Render) -> Rendered:
-    """The whole conversation as the template renders it, with every assistant turn that can be seen in it.
-
-    A response starts where the earlier turns with a generation prompt end; it stops before what the template writes
-    after it. Where the rendering has no such prompt (the template knows none, or writes something else there), it
-    starts where the rendering begins to depend on the response.
-
-    Templates that rewrite history (drop earlier thoughts, move the system text to the last turn) are followed: the
-    text is what the model reads when it writes the last turn, and an earlier response is taken as it stands there.
-
-    Raises:
-        jinja2.TemplateError: the template refuses the conversation (whatever `render` raises comes through).
-    """
-    text = render(messages, False)
-    found = (_response(messages, i, text, render) for i, m in enumerate(messages) if m["role"] == "assistant")
-    return Rendered(text, tuple(response for response in found if response is not None))
-
-
-def _response(messages: Sequence[Message], i: int, text: str, render: Render) -> Response | None:
-    before, after = messages[:i], messages[i + 1 :]
-    whole = render(messages[: i + 1], False) if after else text
-    header, tail = _surroundings(before, (), render)
-    if text.startswith(whole):
-        close = len(whole)
-        stop = close - _common_suffix(whole, tail)
-    else:
-        header, rest = _surroundings(before, after, render)
-        if len(header) + len(rest) == len(text) and header + rest == text:
-            return None  # the template shows nothing of this turn
-        stop = len(text) - _common_suffix(text, rest)
-        close = stop + _common_prefix(text[stop:], tail)
-    return Response(min(_start(before, text, header, render), stop), stop, close)
-
-
-def _start(before: Sequence[Message], text: str, header: str, render: Render) -> int:
-    header_length = _common_prefix(text, header)
-    if not any(message["role"] != "system" for message in before):
-        return header_length  # many templates refuse a conversation without a user
-    prompt = render(before, True)
-    if not text.startswith(prompt):
-        return header_length
-    if header_length > len(prompt) and render(before, False) == prompt:
-        return header_length  # the template knows no generation prompt: its header is no part of the response
-    return len(prompt)
-
-
-def _surroundings(before: Sequence[Message], after: Sequence[Message], render: Render) -> tuple[str, str]:
-    """What the template writes before and after a response, whatever the response is.
-
-    The stand-ins share no character, so exactly the surroundings are common to both renderings.
-    """
-    one, two = (render([*before, {"role": "assistant", "content": c}, *after], False) for c in ("x", "Q"))
-    prefix = _common_prefix(one, two)
-    suffix = _common_suffix(one[prefix:], two[prefix:])
-    return one[:prefix], one[len(one) - suffix :]
-
-
-def _common_prefix(a: str, b: str) -> int:
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[:middle] == b[:middle] else (low, middle - 1)
-    return low
-
-
-def _common_suffix(a: str, b: str) -> int:
-    return _common_prefix(a[::-1], b[::-1])
+def _is_empty(turn: Turn) -> bool:
+    return not turn.content.strip() and not turn.extra.get("tool_calls")
 
 
 def _uses_tools(example: Example) -> bool:

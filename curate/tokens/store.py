@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from curate.tokens.labels import training_labels
 from curate.types import ROW, SCORED, STATUSES, IntArray, Tokens, TokenStore
 
 _FILES = ("input_ids.i4", "marks.u1", "rows.bin")
@@ -71,3 +72,14 @@ def stored_tokens(store: TokenStore, rows: IntArray) -> Iterator[Tokens]:
             np.asarray(store.marks[span]),
             int(about["control_hits"]),
         )
+
+
+def training_examples(
+    store: TokenStore, rows: IntArray, eos_token_id: int | None
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Give (input_ids, labels) of `rows`, which were scored: the same as from the records, without reading them.
+
+    See `training_labels`. They hold for a model with the same tokenizer and prompt settings only.
+    """
+    for record in stored_tokens(store, rows):
+        yield training_labels(record, eos_token_id)

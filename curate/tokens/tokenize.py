@@ -1,62 +1,53 @@
 """From examples to token ids and the only response mask of this project: scoring and training both read it.
 
-Two facts decide a mask: where the response stands in the rendered text (curate.tokens.prompts), and which characters a
-token covers. A token is scored when its last character lies in a response, so tokens that merge across the start of a
-response count, and those that merge across its end do not.
+Two facts decide a mask: where the response stands in the rendered text (curate.tokens.prompts, curate.tokens.chat), and
+which characters a token covers (curate.tokens.encode). A token is scored when its last character lies in a response, so
+tokens that merge across the start of a response count, and those that merge across its end do not.
 
 Text of a record never acts as markup: see curate.tokens.control.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
-from jinja2 import TemplateError
-from tokenizers import Encoding
 
-from curate.tokens.control import Codec, disarm, make_codec, write_names
-from curate.tokens.prompts import (
-    Message,
-    Rendered,
-    Template,
-    alpaca,
-    chat,
-    has_response,
-    messages_of,
-    plain,
-    resolve_template,
-)
-from curate.types import CONTEXT, END, SCORED, CurateError, Example, IntArray, Status, Tokens
+from curate.tokens.control import Codec, make_codec
+from curate.tokens.encode import Encoded, encoded, mark_tokens, needed_beginning
+from curate.tokens.prepare import Prompt, Wording, prepare, too_long_reason, unscored
+from curate.tokens.prompts import resolve_template
+from curate.tokens.rendering import renderer
+from curate.tokens.vocabulary import beyond_embedding
+from curate.types import CONTEXT, SCORED, CurateError, Example, IntArray, Tokens, Turn
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
-
-DEFAULT_MAX_LENGTH = 2048
-IGNORED = -100
-"""The label that PyTorch's cross entropy leaves out."""
+    from transformers import PreTrainedTokenizerBase
 
 _BATCH = 256
-_REFUSALS = (TemplateError, TypeError, ValueError, LookupError)  # a template is a program run on the record
+_BATCH_CHARACTERS = 4_000_000
+UNREADABLE = "the tokenizer does not read a control token that its chat template writes"
+NOTHING_LEFT = "no token of a response is left to score"
+ONLY_PROMPT = "the prompt alone fills prompt.max_length"
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
-    """An example as text; `rendered` is None unless status is "scored"."""
+class _Plan:
+    """What every record of a run is encoded with.
 
-    example: Example
-    status: Status
-    rendered: Rendered | None = None
-    control_hits: int = 0
+    opening  ids before every text (BOS)
+    rows     rows of the model's embedding, if ids are checked against them
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    codec: Codec
+    opening: IntArray
+    max_length: int
+    trim: bool
+    rows: int | None
 
 
 def tokenize(
@@ -68,8 +59,10 @@ def tokenize(
     max_length: int,
     too_long: Literal["drop", "trim"] = "drop",
     allow_tokens: Sequence[str] = (),
+    now: datetime | None = None,
+    vocabulary_rows: int | None = None,
 ) -> Iterator[Tokens]:
-    """One Tokens per example, in order; what an example becomes does not depend on its neighbours.
+    """Give one Tokens per example, in order; what an example becomes does not depend on its neighbours.
 
     plain, alpaca  the text is encoded once, with what the tokenizer itself writes before a text (BOS) and nothing
                    after it
@@ -77,160 +70,98 @@ def tokenize(
                    response is marked END
 
     The first token of a sequence has no prediction and is never scored. max_length bounds the sequence up to its last
-    response or end token; a longer one is dropped (too_long), or loses its end (trim sets `truncated`).
+    response or end token; a longer one is dropped (too_long), or loses its end (trim sets `truncated`). Of an empty
+    assistant turn among others nothing is scored, nor its end token trained on.
 
-    Statuses other than scored: bad_record (the example has a problem); empty_response (no response has a character
-    that is not white space, nor a tool call); unscorable (the chat template refuses the conversation, tools are used
-    without a chat template, or no scored token is left, as when trim leaves only the prompt); too_long.
-    control_hits counts the control tokens that were made ordinary text; allowed ones are no hits.
+    now              what a chat template reads as date and time (default: the moment of this call)
+    vocabulary_rows  rows of the model's embedding: no token of a scored record may lie beyond
+
+    Statuses other than scored, each with its `reason`: bad_record (the example has a problem); empty_response (no
+    response has a character that is not white space, nor a tool call); unscorable (the chat template refuses the
+    conversation, tools are used without a chat template, or no scored token is left, as when trim leaves only the
+    prompt); too_long. control_hits counts the control tokens that were made ordinary text; allowed ones are no hits.
 
     Raises:
-        CurateError: an option is unknown, chat is asked for without a chat template, the tokenizer has no offsets,
-            or allow_tokens names what the tokenizer does not have.
+        CurateError: an option is unknown, chat is asked for without a chat template or with one that is no valid
+            Jinja, the tokenizer has no offsets, allow_tokens names what the tokenizer does not have, or a token lies
+            beyond vocabulary_rows.
     """
     resolved = resolve_template(template, tokenizer)
     if too_long not in ("drop", "trim"):
         raise CurateError(f"prompt.too_long is drop or trim, got {too_long!r}")
     codec = make_codec(tokenizer, allow_tokens)
-    prepare = partial(_prepare, codec=codec, tokenizer=tokenizer, template=resolved, system=system)
-    return _tokenize(map(prepare, examples), codec, resolved, max_length, trim=too_long == "trim")
+    opening = codec.opening[: 0 if resolved == "chat" else None]
+    trim = too_long == "trim"
+    limit = None if trim else max_length - len(opening)
+    wording = Wording(codec, resolved, system, renderer(tokenizer, now or datetime.now()), limit)
+    plan = _Plan(tokenizer, codec, opening, max_length, trim, vocabulary_rows)
+    return _tokenize((prepare(example, wording, max_length) for example in examples), plan)
 
 
-def training_labels(tokens: Tokens, eos_token_id: int | None) -> tuple[list[int], list[int]]:
-    """(input_ids, labels) to train on: the scored tokens and their end tokens; -100 elsewhere.
+def check_template(
+    tokenizer: PreTrainedTokenizerBase, rows: int, *, template: str, allow_tokens: Sequence[str] = ()
+) -> None:
+    """Refuse a tokenizer whose template writes tokens that the model's embedding of so many rows does not have.
 
-    Where the template writes no end token, eos_token_id is added with a label (one token beyond max_length is
-    possible), unless the response was truncated: its end is not known.
+    Raises:
+        CurateError: as `tokenize` does for any record, but before there is one.
     """
-    assert tokens.status == "scored"
-    ids = tokens.input_ids.tolist()
-    labels = np.where(tokens.marks == CONTEXT, IGNORED, tokens.input_ids).tolist()
-    if eos_token_id is not None and not tokens.truncated and not np.any(tokens.marks == END):
-        ids.append(eos_token_id)
-        labels.append(eos_token_id)
-    return ids, labels
+    probe = Example(-1, "", (Turn("user", "a"), Turn("assistant", "b c")))
+    for _ in tokenize(
+        [probe], tokenizer, template=template, max_length=1 << 20, allow_tokens=allow_tokens, vocabulary_rows=rows
+    ):
+        pass
 
 
-def default_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """The smaller of 2048 and what the model and its tokenizer say they can take, in tokens."""
-    return int(min(DEFAULT_MAX_LENGTH, own_max_length(tokenizer, config), fixed_rotary_length(config)))
-
-
-def fixed_rotary_length(config: PretrainedConfig) -> float:
-    """Up to how many tokens a position is encoded the same whatever stands beside it in a batch; mostly infinite.
-
-    Rotary embeddings of the types dynamic and longrope (Phi-3's for 128k tokens) change for a whole batch once one of
-    its records is longer than what the model was first trained on.
-    """
-    text_config = config.get_text_config()
-    rotary = getattr(text_config, "rope_parameters", None) or {}
-    by_layer = [rotary] if "rope_type" in rotary else [part for part in rotary.values() if isinstance(part, dict)]
-    trained = {
-        "dynamic": lambda part: text_config.max_position_embeddings,
-        "longrope": lambda part: part["original_max_position_embeddings"],
-    }
-    return min(
-        (trained[kind](part) for part in by_layer if (kind := part.get("rope_type")) in trained), default=math.inf
-    )
-
-
-def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:
-    """What the model and its tokenizer say they can take, in tokens; infinite where neither says."""
-    text_config = config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-    limits = [getattr(text_config, name, None) for name in names] + [tokenizer.model_max_length]
-    return min([limit for limit in limits if limit is not None and limit > 1], default=math.inf)
-
-
-def _prepare(
-    example: Example, *, codec: Codec, tokenizer: PreTrainedTokenizerBase, template: Template, system: str | None
-) -> _Prompt:
-    if example.problem is not None:
-        return _Prompt(example, "bad_record")
-    if not has_response(example):
-        return _Prompt(example, "empty_response")
-    if template == "chat":
-        return _prepare_chat(example, codec, tokenizer, system)
-    rendered = (alpaca if template == "alpaca" else plain)(example, system=system)
-    if rendered is None:
-        return _Prompt(example, "unscorable")
-    return _Prompt(example, "scored", rendered, control_hits=len(codec.control.findall(rendered.text)))
-
-
-def _prepare_chat(example: Example, codec: Codec, tokenizer: PreTrainedTokenizerBase, system: str | None) -> _Prompt:
-    tools = list(example.tools) if example.tools else None
-    data, originals, hits = disarm({"messages": messages_of(example, system=system), "tools": tools}, codec)
-
-    def render(messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        rendering = tokenizer.apply_chat_template(
-            list(messages), tools=data["tools"], tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-        return write_names(rendering, codec, originals)
-
-    try:
-        return _Prompt(example, "scored", chat(data["messages"], render), hits)
-    except _REFUSALS as error:
-        logger.info("row %d: the chat template refuses the conversation: %s", example.row, error)
-        return _Prompt(example, "unscorable", control_hits=hits)
-
-
-def _tokenize(
-    prompts: Iterator[_Prompt], codec: Codec, template: Template, max_length: int, *, trim: bool
-) -> Iterator[Tokens]:
-    opening = codec.opening[: 0 if template == "chat" else None]
-    while batch := list(islice(prompts, _BATCH)):
-        texts = [prompt.rendered.text for prompt in batch if prompt.rendered]
-        encodings = iter(codec.backend.encode_batch(texts, add_special_tokens=False))
+def _tokenize(prompts: Iterator[Prompt | Tokens], plan: _Plan) -> Iterator[Tokens]:
+    for batch in _batches(_begin_long(prompts, plan)):
+        texts = [prompt.rendered.text for prompt in batch if isinstance(prompt, Prompt)]
+        encodings = iter(plan.codec.backend.encode_batch(texts, add_special_tokens=False))
         for prompt in batch:
-            if prompt.rendered is None:
-                yield _unscored(prompt, prompt.status)
-                continue
-            ids, marks, num_names = _mark(next(encodings), prompt.rendered, codec)
-            if num_names != prompt.rendered.text.count(codec.mark):
-                yield _unscored(prompt, "unscorable")  # the tokenizer does not read what its template wrote
-                continue
-            context = np.full(len(opening), CONTEXT, dtype=np.uint8)
-            yield _fit(prompt, np.concatenate([opening, ids]), np.concatenate([context, marks]), max_length, trim)
+            yield prompt if isinstance(prompt, Tokens) else _finish(prompt, encoded(next(encodings)), plan, whole=True)
 
 
-def _mark(encoding: Encoding, rendered: Rendered, codec: Codec) -> tuple[IntArray, npt.NDArray[np.uint8], int]:
-    """Ids and marks of a text, and how many control tokens are in it.
-
-    Several tokens may share one character (bytes of an emoji): all end where it ends. A control token that begins
-    before a response may reach into it by swallowing white space, and stays context.
-    """
-    ids = np.array(encoding.ids, dtype=np.int64)
-    starts, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
-    is_control = codec.is_name[ids]
-    marks = np.full(len(ids), CONTEXT, dtype=np.uint8)
-    for response in rendered.responses:
-        inside = (ends > response.start) & (ends <= response.stop) & ~(is_control & (starts < response.start))
-        marks[inside] = SCORED
-        closing = np.flatnonzero(is_control & (ends > response.stop) & (ends <= response.close))
-        marks[closing[:1]] = END
-    return codec.ids[ids], marks, int(is_control.sum())
+def _begin_long(prompts: Iterator[Prompt | Tokens], plan: _Plan) -> Iterator[Prompt | Tokens]:
+    """Encode the beginning of a very long text that is trimmed at once, and let go of the text."""
+    for prompt in prompts:
+        part = None
+        if plan.trim and isinstance(prompt, Prompt):
+            part = needed_beginning(prompt.rendered.text, prompt.rendered.responses, plan.codec, plan.max_length)
+        yield _finish(prompt, part, plan, whole=False) if part and isinstance(prompt, Prompt) else prompt
 
 
-def _fit(prompt: _Prompt, ids: IntArray, marks: npt.NDArray[np.uint8], max_length: int, trim: bool) -> Tokens:
+def _batches(prompts: Iterator[Prompt | Tokens]) -> Iterator[list[Prompt | Tokens]]:
+    """Up to 256 records, fewer where they are long: their texts and encodings are held at a time."""
+    batch: list[Prompt | Tokens] = []
+    characters = 0
+    for prompt in prompts:
+        batch.append(prompt)
+        characters += len(prompt.rendered.text) if isinstance(prompt, Prompt) else 0
+        if len(batch) == _BATCH or characters >= _BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    yield batch
+
+
+def _finish(prompt: Prompt, part: Encoded, plan: _Plan, *, whole: bool) -> Tokens:
+    """The Tokens of a text. Of a part of it we know that it holds more tokens than max_length, and that more follow."""
+    example, hits = prompt.example, prompt.control_hits
+    codec, text = plan.codec, prompt.rendered.text
+    names = text.count(codec.mark, 0, None if whole else int(part.end[-1]))
+    if names != int(codec.is_name[part.ids].sum()):
+        return unscored(example, "unscorable", UNREADABLE, control_hits=hits)
+    ids = np.concatenate([plan.opening, codec.ids[part.ids]])
+    context = np.full(len(plan.opening), CONTEXT, dtype=np.uint8)
+    marks = np.concatenate([context, mark_tokens(part, prompt.rendered.responses, codec)])
     marks[:1] = CONTEXT
     needed = int(np.flatnonzero(marks)[-1]) + 1 if marks.any() else 0
-    truncated = needed > max_length
-    if truncated and not trim:
-        return _unscored(prompt, "too_long")
-    ids, marks = ids[:max_length], marks[:max_length]
+    truncated = not whole or needed > plan.max_length
+    if truncated and not plan.trim:
+        return unscored(example, "too_long", too_long_reason(plan.max_length), control_hits=hits)
+    ids, marks = ids[: plan.max_length], marks[: plan.max_length]
     if not np.any(marks == SCORED):
-        return _unscored(prompt, "unscorable", truncated=truncated)
-    example = prompt.example
-    return Tokens(
-        example.row, example.id, "scored", truncated, ids.astype(np.int32), marks, control_hits=prompt.control_hits
-    )
-
-
-def _unscored(prompt: _Prompt, status: Status, *, truncated: bool = False) -> Tokens:
-    nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
-    return Tokens(prompt.example.row, prompt.example.id, status, truncated, *nothing, prompt.control_hits)
-
-
-def length_limit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """Return `own_max_length` as a whole number that an array of token ids can have."""
-    return int(min(own_max_length(tokenizer, config), 1 << 31))
+        reason = f"{ONLY_PROMPT} ({plan.max_length})" if truncated else NOTHING_LEFT
+        return unscored(example, "unscorable", reason, truncated=truncated, control_hits=hits)
+    if plan.rows is not None and ids.max() >= plan.rows:
+        raise beyond_embedding(plan.tokenizer, int(ids[ids >= plan.rows][0]), example.row, plan.rows)
+    return Tokens(example.row, example.id, "scored", truncated, ids.astype(np.int32), marks, hits, notes=prompt.notes)

@@ -1,0 +1,78 @@
+"""How many tokens a model can take: what it says itself, and where it cannot go further."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from curate.types import CurateError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+DEFAULT_MAX_LENGTH = 2048
+
+
+def default_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """The smaller of 2048 and what the model and its tokenizer say they can take, in tokens."""
+    return int(min(DEFAULT_MAX_LENGTH, own_max_length(tokenizer, config), fixed_rotary_length(config)))
+
+
+def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:
+    """What the model and its tokenizer say they can take, in tokens; infinite where neither says."""
+    text_config = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+    limits = [getattr(text_config, name, None) for name in names] + [tokenizer.model_max_length]
+    return min([limit for limit in limits if limit is not None and limit > 1], default=math.inf)
+
+
+def fixed_rotary_length(config: PretrainedConfig) -> float:
+    """Up to how many tokens a position is encoded the same whatever stands beside it in a batch; mostly infinite.
+
+    Rotary embeddings of the types dynamic and longrope (Phi-3's for 128k tokens) change for a whole batch once one of
+    its records is longer than what the model was first trained on.
+    """
+    text_config = config.get_text_config()
+    rotary = getattr(text_config, "rope_parameters", None) or {}
+    by_layer = [rotary] if "rope_type" in rotary else [part for part in rotary.values() if isinstance(part, dict)]
+    trained = {
+        "dynamic": lambda part: text_config.max_position_embeddings,
+        "longrope": lambda part: part["original_max_position_embeddings"],
+    }
+    return min(
+        (trained[kind](part) for part in by_layer if (kind := part.get("rope_type")) in trained), default=math.inf
+    )
+
+
+def learned_positions(config: PretrainedConfig) -> float:
+    """How many positions a table of the model holds, learned or computed once; infinite where there is no table.
+
+    A rotary embedding works beyond the length it was trained on, and layers that pass on a state (Mamba, RWKV, linear
+    attention) need no positions. Every other model that states a number of positions looks them up in a table (GPT-2,
+    OPT, GPT-J): one token more is an index error.
+    """
+    text_config = config.get_text_config()
+    signs = ("mamba", "ssm", "conv", "linear", "layer_types", "block_type", "attention_hidden_size")
+    has_state = any(sign in name for name in vars(text_config) for sign in signs)
+    if getattr(text_config, "rope_parameters", None) or has_state:
+        return math.inf
+    stated = (getattr(text_config, name, None) for name in ("n_positions", "max_position_embeddings"))
+    return min((number for number in stated if isinstance(number, int) and number > 1), default=math.inf)
+
+
+def check_max_length(max_length: int, config: PretrainedConfig, name: str) -> None:
+    """Refuse a prompt.max_length that the position table of model `name` cannot serve.
+
+    Raises:
+        CurateError: with the largest value that works.
+    """
+    if max_length > (limit := learned_positions(config)):
+        raise CurateError(
+            f"prompt.max_length: expected at most {limit:.0f}, the positions that {name} has, got {max_length}; "
+            f"give prompt.max_length={limit:.0f}"
+        )
+
+
+def length_limit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
+    """Give `own_max_length` as a whole number that an array of token ids can have."""
+    return int(min(own_max_length(tokenizer, config), 1 << 31))

@@ -1,0 +1,137 @@
+"""From an example to its text, or to the reason why it has none that can be scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from curate.tokens.chat import chat
+from curate.tokens.control import Codec, disarm, markup_in_answers, write_names
+from curate.tokens.encode import surely_exceeds
+from curate.tokens.prompts import (
+    Rendered,
+    Response,
+    Template,
+    alpaca,
+    has_empty_turn,
+    has_response,
+    messages_of,
+    plain,
+)
+from curate.tokens.rendering import REFUSALS, Message, RenderWithTools, refusal
+from curate.tokens.tool_calls import has_arguments, prints_python, with_json_arguments
+from curate.types import Example, Status, Tokens
+
+EMPTY_TURN = "an assistant turn among others is empty: nothing of it is scored or trained on"
+NO_ANSWER = "no assistant turn says anything"
+NEEDS_CHAT = "tools are used, and only a chat template has a place for them"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How examples are written.
+
+    render   the chat template
+    limit    tokens that a text may have, where a longer one is dropped; None where it is trimmed
+    """
+
+    codec: Codec
+    template: Template
+    system: str | None
+    render: RenderWithTools
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """An example as text, to be encoded."""
+
+    example: Example
+    rendered: Rendered
+    control_hits: int
+    notes: tuple[str, ...]
+
+
+def too_long_reason(max_length: int) -> str:
+    """Say that a record is too long."""
+    return f"longer than {max_length} tokens (prompt.max_length)"
+
+
+def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tokens:
+    """Write an example as text; an example that cannot be scored comes back as Tokens, with the reason."""
+    if example.problem is not None:
+        return unscored(example, "bad_record", example.problem)
+    if not has_response(example):
+        return unscored(example, "empty_response", NO_ANSWER)
+    notes = [EMPTY_TURN] if has_empty_turn(example) else []
+    if wording.template == "chat":
+        try:
+            rendered, hits, markup = _write_chat(example, wording)
+        except REFUSALS as error:
+            return unscored(example, "unscorable", f"the chat template refuses it: {refusal(error)}")
+        notes += [_markup_note(markup)] if markup else []
+    else:
+        written = (alpaca if wording.template == "alpaca" else plain)(example, system=wording.system)
+        if written is None:
+            return unscored(example, "unscorable", NEEDS_CHAT)
+        rendered, hits = written, len(wording.codec.control.findall(written.text))
+    if wording.limit is not None and surely_exceeds(rendered.text, rendered.responses, wording.codec, wording.limit):
+        return unscored(example, "too_long", too_long_reason(max_length), control_hits=hits)
+    return Prompt(example, rendered, hits, tuple(notes))
+
+
+def unscored(
+    example: Example, status: Status, reason: str, *, truncated: bool = False, control_hits: int = 0
+) -> Tokens:
+    """Give the Tokens of an example that is not scored."""
+    nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
+    return Tokens(example.row, example.id, status, truncated, *nothing, control_hits, reason)
+
+
+def _write_chat(example: Example, wording: Wording) -> tuple[Rendered, int, list[str]]:
+    """The rendering, how many control tokens were made ordinary text, and those that may be meant as markup."""
+    codec = wording.codec
+    own = messages_of(example, system=wording.system)
+    data, originals, hits = disarm({"messages": own, "tools": list(example.tools) if example.tools else None}, codec)
+
+    def render(messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        return write_names(wording.render(messages, data["tools"], add_generation_prompt), codec, originals)
+
+    def restore(content: str) -> str:
+        return content.translate(originals)
+
+    def is_too_long(text: str, last: Response) -> bool:
+        return wording.limit is not None and surely_exceeds(text, (last,), codec, wording.limit)
+
+    def write(messages: Sequence[Message]) -> Rendered:
+        return chat(messages, render, restore=restore, is_too_long=is_too_long)
+
+    rendered = _write_either(data["messages"], write)
+    return rendered, hits, markup_in_answers(own, codec) if hits else []
+
+
+def _write_either(messages: Sequence[Message], write: Callable[[Sequence[Message]], Rendered]) -> Rendered:
+    """The rendering with arguments of tool calls as objects, or as JSON text where the template cannot write objects.
+
+    Which one is seen from the renderings alone: objects are refused, or come out as Python prints them.
+    """
+    if not has_arguments(messages):
+        return write(messages)
+    try:
+        rendered = write(messages)
+    except REFUSALS as error:
+        try:
+            return write(with_json_arguments(messages))
+        except REFUSALS:
+            raise error from None  # neither form helps, so the form is not what it refuses
+    return write(with_json_arguments(messages)) if prints_python(messages, rendered.text) else rendered
+
+
+def _markup_note(markup: Sequence[str]) -> str:
+    setting = f"model.allow_tokens={json.dumps(markup, ensure_ascii=False)}"
+    return (
+        f"answers hold {', '.join(markup)} as ordinary text, not as control tokens; to let them act, give '{setting}'"
+    )
