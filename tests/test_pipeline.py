@@ -693,7 +693,7 @@ def test_progress_is_told_by_stage_with_units() -> None:
 
 
 def test_an_unknown_verb_is_refused() -> None:
-    with pytest.raises(CurateError, match="expected a verb among run, score, embed, select, train, evaluate, compare, got 'fly'"):
+    with pytest.raises(CurateError, match=r"expected a verb among run, score, .*, compare, got 'fly'"):
         perform("fly", load_recipe(None, WORDS))  # type: ignore[arg-type]
 
 

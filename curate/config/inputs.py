@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -60,6 +61,16 @@ class Prompt(Section):
     now: str | None = Field(
         None, description="date and time that a chat template is told (ISO 8601); default: when the run began"
     )
+
+    @field_validator("now")
+    @classmethod
+    def _now(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"expected a date such as 2026-05-01 or 2026-05-01T09:30:00, got {value!r}") from None
+        return value
 
 
 class Model(Section):

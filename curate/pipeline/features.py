@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import TypeAdapter
 
-from curate.config import Recipe
+from curate.config import Model, Recipe
 from curate.pipeline.job import Job
-from curate.pipeline.tokens import TOKENIZER, tokens
+from curate.pipeline.tokens import TOKENIZER, tokenize_as_settled, tokens
 from curate.read.examples import read_examples
 from curate.run.atomic import replacing
 from curate.tokens.labels import training_labels
@@ -23,7 +23,6 @@ from curate.tokens.lengths import length_limit
 from curate.tokens.prompts import resolve_template
 from curate.tokens.saved import SavedTokenizer, open_tokenizer, save_tokenizer
 from curate.tokens.store import stored_tokens
-from curate.tokens.tokenize import tokenize
 from curate.types import CurateError, IntArray, Status, Tokens
 
 if TYPE_CHECKING:
@@ -96,23 +95,16 @@ def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Featur
 
 def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
     """Yield the tokens of `rows`: as they were scored where the model is the same, else made anew from the records."""
-    recipe = job.recipe
-    assert recipe.prompt.max_length is not None, "settled when the records were tokenised"
     if model.is_scoring_model:
         yield from stored_tokens(tokens(job), rows)
         return
-    tokenizer, config = job.loaded.tokenizer(model.name, model.revision), job.loaded.config(model.name, model.revision)
     chosen = np.zeros(int(rows.max(initial=-1)) + 1, bool)
     chosen[rows] = True
-    examples = compress(read_examples(recipe.data, job.settled.source), chosen)
-    yield from tokenize(
+    examples = compress(read_examples(job.recipe.data, job.settled.source), chosen)
+    yield from tokenize_as_settled(
+        job,
         (replace(example, row=i) for i, example in enumerate(examples)),
-        tokenizer,
-        template=resolve_template(recipe.prompt.template, tokenizer),
-        system=recipe.prompt.system,
-        max_length=min(recipe.prompt.max_length, length_limit(tokenizer, config)),
-        too_long=recipe.prompt.too_long,
-        allow_tokens=recipe.model.allow_tokens,
+        Model(name=model.name, revision=model.revision),
     )
 
 

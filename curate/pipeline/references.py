@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from curate.config import Data, EvaluationSet
+from curate.config import Data, EvaluationSet, Model
 from curate.models.fingerprint import tokenizer_fingerprint
 from curate.pipeline.candidates import held_out
-from curate.pipeline.features import Trained, tokens_to_train_on, trained_model
+from curate.pipeline.features import tokens_to_train_on, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
+from curate.pipeline.tokens import tokenize_as_settled
 from curate.read.examples import read_examples
 from curate.read.files import open_source, source_sha256
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.tables.score_columns import read_rows
-from curate.tokens.lengths import own_max_length
-from curate.tokens.prompts import resolve_template
 from curate.tokens.store import open_tokens, write_tokens
-from curate.tokens.tokenize import tokenize
 from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
 
 HOLDOUT = "holdout"
@@ -118,24 +116,9 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
         **settings,
         "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
     }
-    tokens = _tokens(job, data, model)
+    named = Model(name=model.name, revision=model.revision)
+    tokens = tokenize_as_settled(job, read_examples(data, source), named)
     return References(wanted.name, key, _made(job, wanted.name, key, tokens), data)
-
-
-def _tokens(job: Job, data: Data, model: Trained) -> Iterator[Tokens]:
-    """The records of a set as the model to train sees them, under the template of the run."""
-    prompt, tokenizer = job.recipe.prompt, job.loaded.tokenizer(model.name, model.revision)
-    assert prompt.max_length is not None, "settled when the records were tokenised"
-    limit = own_max_length(tokenizer, job.loaded.config(model.name, model.revision))
-    yield from tokenize(
-        read_examples(data, open_source(data)),
-        tokenizer,
-        template=resolve_template(prompt.template, tokenizer),
-        system=prompt.system,
-        max_length=int(min(prompt.max_length, limit)),
-        too_long=prompt.too_long,
-        allow_tokens=job.recipe.model.allow_tokens,
-    )
 
 
 def _made(job: Job, name: str, key: Key, tokens: Iterator[Tokens]) -> Path:

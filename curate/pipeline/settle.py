@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def adopt(recipe: Recipe, known: Mapping[str, Any]) -> Recipe:
         data = data.model_copy(update={"format": known["data.format"]})
     if prompt.template == "auto" and "prompt.template" in known:
         prompt = prompt.model_copy(update={"template": known["prompt.template"]})
+    if prompt.now is None and known.get("prompt.now"):
+        prompt = prompt.model_copy(update={"now": known["prompt.now"]})
     if prompt.max_length is None and "prompt.max_length" in known:
         prompt = prompt.model_copy(update={"max_length": known["prompt.max_length"]})
     if model.dtype == "auto" and "model.dtype" in known:
@@ -106,6 +109,7 @@ def token_settings(recipe: Recipe) -> dict[str, Any]:
         "prompt.system": prompt.system,
         "prompt.max_length": prompt.max_length,
         "prompt.too_long": prompt.too_long,
+        "prompt.now": prompt.now,
         "model.allow_tokens": sorted(recipe.model.allow_tokens),
     }
 
@@ -126,8 +130,9 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
     from curate.models.load import resolve_device, resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch
     from curate.scoring.exits import exit_layers
-    from curate.tokens.lengths import default_max_length, fixed_rotary_length
+    from curate.tokens.lengths import check_max_length, default_max_length, fixed_rotary_length
     from curate.tokens.prompts import resolve_template
+    from curate.tokens.rendering import writes_date
 
     model, prompt, score = recipe.model, recipe.prompt, recipe.score
     if not model.name:
@@ -143,6 +148,11 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
             f"prompt.max_length: expected at most {limit} for {model.name}, got {max_length}: beyond that its rotary "
             "embedding changes with the longest record of a batch, and scores would depend on the batch"
         )
+    check_max_length(max_length, config, model.name)
+    now = prompt.now
+    if now is None and template == "chat" and writes_date(tokenizer):
+        # Else resuming, training and replaying on another day would read other text than was scored.
+        now = datetime.now().isoformat(timespec="seconds")
     device = resolve_device()
     if score.tokens_per_batch == "auto":
         score = score.model_copy(update={"tokens_per_batch": auto_tokens_per_batch(device_type=device.type)})
@@ -150,7 +160,7 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
     recipe = recipe.model_copy(
         update={
             "data": data,
-            "prompt": prompt.model_copy(update={"template": template, "max_length": max_length}),
+            "prompt": prompt.model_copy(update={"template": template, "max_length": max_length, "now": now}),
             "model": model.model_copy(update={"dtype": dtype}),
             "score": score,
         }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +18,15 @@ from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
 from curate.tokens.lengths import length_limit, own_max_length
+from curate.tokens.remarks import Remark, count_remarks
 from curate.tokens.saved import save_tokenizer
 from curate.tokens.store import holds, open_tokens, write_tokens
 from curate.tokens.tokenize import tokenize
-from curate.types import STATUSES, TokenStore
+from curate.types import STATUSES, CurateError, Example, Tokens, TokenStore
 
 logger = logging.getLogger(__name__)
 
+_LEAST_SCORED = 0.02
 TOKENIZER = "tokenizer"  # in the folder of the tokens: what made them
 
 
@@ -39,31 +44,63 @@ def tokens(job: Job) -> TokenStore:
     known = read_key(folder) == key and record is not None
     if known and record and holds(folder, records=record["in"], tokens=record["tokens"]):
         return open_tokens(folder)
-    recipe = job.recipe
-    assert recipe.prompt.max_length is not None
+    recipe, remarks = job.recipe, dict[str, Remark]()
     named, texts = (recipe.model.name, recipe.model.revision), job.folder.work / "texts"
     with replacing(texts) as texts_part, replacing(folder) as part:
         examples = recording(read_examples(recipe.data, job.settled.source), texts_part, recipe.embed.text)
-        tokenized = tokenize(
-            examples,
-            job.loaded.tokenizer(*named),
-            template=recipe.prompt.template,
-            system=recipe.prompt.system,
-            max_length=recipe.prompt.max_length,
-            too_long=recipe.prompt.too_long,
-            allow_tokens=recipe.model.allow_tokens,
-        )
-        for count in write_tokens(tokenized, part):
+        tokenized = tokenize_as_settled(job, examples, Model(name=recipe.model.name, revision=recipe.model.revision))
+        for count in write_tokens(count_remarks(tokenized, remarks), part):
             job.launch.advance("tokens", count, None, "records")
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
         save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
         write_json(part / "key.json", key)
         write_json(texts_part / "key.json", _texts_key(job))
     store = open_tokens(folder)
-    stage.finish(_outcome(store))
+    stage.finish(_outcome(store, remarks))
+    for text, remark in remarks.items():
+        level = logging.WARNING if remark.status == "scored" else logging.INFO  # a note may change what is learnt
+        logger.log(level, "  %d %s: %s (first: row %d)", remark.count, remark.status, text, remark.row)
+    _refuse_nothing_to_score(store, remarks)
     if hits := int(np.count_nonzero(store.rows["control_hits"])):
         logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
     return store
+
+
+def tokenize_as_settled(job: Job, examples: Iterable[Example], model: Model) -> Iterator[Tokens]:
+    """Tokenise under the settled prompt, as a model's tokenizer does and no longer than it can take.
+
+    The template is that of the run where the tokenizer has it, else its own. Date and time are those of the run.
+    """
+    prompt, tokenizer = job.recipe.prompt, job.loaded.tokenizer(model.name, model.revision)
+    limit = own_max_length(tokenizer, job.loaded.config(model.name, model.revision))
+    assert prompt.max_length is not None, "settled when the job began"
+    return tokenize(
+        examples,
+        tokenizer,
+        template="auto" if prompt.template == "chat" and not tokenizer.chat_template else prompt.template,
+        system=prompt.system,
+        max_length=int(min(prompt.max_length, limit)),
+        too_long=prompt.too_long,
+        allow_tokens=job.recipe.model.allow_tokens,
+        now=datetime.fromisoformat(prompt.now) if prompt.now else None,
+    )
+
+
+def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -> None:
+    """Refuse an input of which nearly nothing can be scored: that is hardly what a person meant.
+
+    Raises:
+        CurateError: with the most frequent reason.
+    """
+    scored = int(np.count_nonzero(store.rows["status"] == STATUSES.index("scored")))
+    if scored > _LEAST_SCORED * len(store):
+        return
+    reasons = [(remark.count, text) for text, remark in remarks.items() if remark.status != "scored"]
+    why = f": {max(reasons)[1]}" if reasons else ""
+    raise CurateError(
+        f"{scored} of {len(store)} records can be scored{why}.\n"
+        "Look at them with curate preview; prompt.template=alpaca writes any record without a chat template"
+    )
 
 
 def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
@@ -72,19 +109,7 @@ def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
     The template is that of the run where the other tokenizer has it, else its own.
     """
     if not folder.exists():
-        prompt, tokenizer = job.recipe.prompt, job.loaded.tokenizer(model.name, model.revision)
-        limit = own_max_length(tokenizer, job.loaded.config(model.name, model.revision))
-        template = "auto" if prompt.template == "chat" and not tokenizer.chat_template else prompt.template
-        assert prompt.max_length is not None
-        tokenized = tokenize(
-            read_examples(job.recipe.data, job.settled.source),
-            tokenizer,
-            template=template,
-            system=prompt.system,
-            max_length=int(min(prompt.max_length, limit)),
-            too_long=prompt.too_long,
-            allow_tokens=job.recipe.model.allow_tokens,
-        )
+        tokenized = tokenize_as_settled(job, read_examples(job.recipe.data, job.settled.source), model)
         with replacing(folder) as part:
             for count in write_tokens(tokenized, part):
                 job.launch.advance("tokens of the small model", count, None, "records")
@@ -107,7 +132,7 @@ def _texts_key(job: Job) -> Key:
     return {"tokens": fingerprint(job.settled.tokens_key), "embed.text": job.recipe.embed.text}
 
 
-def _outcome(store: TokenStore) -> Outcome:
+def _outcome(store: TokenStore, remarks: Mapping[str, Remark]) -> Outcome:
     statuses = np.bincount(store.rows["status"], minlength=len(STATUSES))
     dropped: dict[str, int] = {
         name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"
@@ -116,5 +141,6 @@ def _outcome(store: TokenStore) -> Outcome:
         "truncated": int(store.rows["truncated"].sum()),
         "records_with_control_tokens": int(np.count_nonzero(store.rows["control_hits"])),
         "tokens": len(store.input_ids),
+        "remarks": {text: asdict(remark) for text, remark in remarks.items()},
     }
     return Outcome(len(store), int(statuses[STATUSES.index("scored")]), dropped, details)
