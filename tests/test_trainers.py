@@ -20,8 +20,9 @@ from curate.publish.token_set import Feature, read_token_set, write_token_set
 from curate.publish.trainers import write_trainers
 from curate.read.examples import read_examples
 from curate.read.files import open_source
+from curate.tokens.labels import training_labels
 from curate.tokens.saved import save_tokenizer
-from curate.tokens.tokenize import tokenize, training_labels
+from curate.tokens.tokenize import tokenize
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
