@@ -36,6 +36,8 @@ READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb re
     "train": ("run", "data", "prompt", "model", "select", "train"),
     "evaluate": ("run", "data", "prompt", "model", "select", "train", "evaluate"),
     "compare": (*_INPUT, "score", "embed", "cluster", "select", "train", "evaluate", "compare"),
+    "report": ("run", "data", "select"),
+    "preview": ("data", "prompt", "model"),
     "doctor": ("model", "score"),
 }
 
@@ -101,6 +103,49 @@ def compare(words: _Words = None) -> None:
         from curate.cli.tables import show_comparison
 
         show_comparison(Path(recipe.run.dir))
+
+
+@app.command(epilog=_epilog("report"))
+def report(words: _Words = None) -> None:
+    """Write a page about a run that opens from disk: report.html."""
+    recipe = _recipe(words)
+    with terminal.outcome():
+        from curate.pipeline import open_job
+        from curate.pipeline.pages import write_report
+
+        with open_job("report", recipe, begin=False) as job:
+            say(f"report: {write_report(job)}")
+
+
+@app.command(epilog=_epilog("preview"))
+def preview(
+    words: _Words = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Records to show.")] = 3,
+    row: Annotated[list[int] | None, typer.Option("--row", min=0, help="A row to show instead; may repeat.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+) -> None:
+    """Show exactly which tokens are scored, before anything is paid."""
+    recipe = _recipe(words)
+    with terminal.outcome():
+        from curate.cli.pages import show_preview
+
+        show_preview(recipe, count=n, rows=row or [], as_json=as_json, html=html)
+
+
+@app.command()
+def diff(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
+    name_a: Annotated[str, typer.Argument(metavar="A", help="A selection.")],
+    name_b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+) -> None:
+    """Show how two selections of a run differ, with texts."""
+    recipe = _recipe([f"run.dir={run_dir}"])
+    with terminal.outcome():
+        from curate.cli.pages import show_diff
+
+        show_diff(recipe, name_a, name_b, html=html)
 
 
 @app.command()

@@ -11,7 +11,8 @@ A verb loads only what it needs: `select` neither torch nor a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,6 +31,18 @@ BEGINS: tuple[Verb, ...] = ("run", "score", "embed", "compare")
 """The verbs that may begin a run; the others go on with one."""
 
 
+@contextmanager
+def open_job(verb: str, recipe: Recipe, *, begin: bool, progress: Progress | None = None) -> Iterator[Job]:
+    """Hold the run folder of a recipe, and settle a job in it.
+
+    Raises:
+        CurateError: the folder is not that of a run, or the recipe does not go with what is in it.
+    """
+    folder, hang_timeout = RunFolder(Path(recipe.run.dir)), recipe.run.hang_timeout
+    with open_launch(folder, verb, begin=begin, progress=progress or _silent, hang_timeout=hang_timeout) as launch:
+        yield _settled_job(launch, recipe, verb)
+
+
 def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> RunFolder:
     """Do a verb in the recipe's run folder; returns the folder.
 
@@ -44,11 +57,7 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
     """
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
-    folder = RunFolder(Path(recipe.run.dir))
-    hang_timeout = recipe.run.hang_timeout
-    begin, show = verb in BEGINS, progress or _silent
-    with open_launch(folder, verb, begin=begin, progress=show, hang_timeout=hang_timeout) as launch:
-        job = _settled_job(launch, recipe, verb)
+    with open_job(verb, recipe, begin=verb in BEGINS, progress=progress) as job:
         if verb == "run" and job.is_main:
             _check_ahead(job)
         if verb in ("run", "score"):
@@ -72,7 +81,7 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
             evaluate(job)
         if verb == "compare":
             _compare(job)
-    return folder
+    return RunFolder(Path(recipe.run.dir))
 
 
 def _has_references(recipe: Recipe) -> bool:
@@ -109,7 +118,7 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
     return job
 
 
-def _settled_job(launch: Launch, recipe: Recipe, verb: Verb) -> Job:
+def _settled_job(launch: Launch, recipe: Recipe, verb: str) -> Job:
     trust = recipe.model.trust_remote_code
     loaded = Loaded(trust_remote_code=trust, offload_folder=launch.folder.work / "offload")
 

@@ -102,7 +102,8 @@ def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tok
     chosen[rows] = True
     examples = compress(read_examples(job.recipe.data, job.settled.source), chosen)
     yield from tokenize_as_settled(
-        job,
+        job.recipe,
+        job.loaded,
         (replace(example, row=i) for i, example in enumerate(examples)),
         Model(name=model.name, revision=model.revision),
     )

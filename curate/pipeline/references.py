@@ -117,7 +117,7 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
         "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
     }
     named = Model(name=model.name, revision=model.revision)
-    tokens = tokenize_as_settled(job, read_examples(data, source), named)
+    tokens = tokenize_as_settled(job.recipe, job.loaded, read_examples(data, source), named)
     return References(wanted.name, key, _made(job, wanted.name, key, tokens), data)
 
 

@@ -124,48 +124,53 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
         write_text(path, text)
 
 
+def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> Recipe:
+    """Settle what the data, the tokenizer and the model's configuration decide: format, template, length, clock.
+
+    Raises:
+        CurateError: no model named, or a setting that it does not allow.
+    """
+    from curate.tokens.lengths import check_max_length, default_max_length, fixed_rotary_length
+    from curate.tokens.prompts import resolve_template
+    from curate.tokens.rendering import writes_date
+
+    model, prompt = recipe.model, recipe.prompt
+    if not model.name:
+        raise CurateError("expected model.name, a hub id or a local folder; give it as model.name=...")
+    tokenizer, config = loaded.tokenizer(model.name, model.revision), loaded.config(model.name, model.revision)
+    data = recipe.data.model_copy(update={"format": input_format(recipe.data, source)})
+    template: Any = prompt.template
+    if template != known.get("prompt.template"):  # of another model it need not be valid; that is refused by name
+        template = resolve_template(template, tokenizer)
+    max_length = prompt.max_length or default_max_length(tokenizer, config)
+    if max_length != known.get("prompt.max_length"):
+        check_max_length(max_length, config, model.name)
+        if max_length > (limit := fixed_rotary_length(config)):
+            raise CurateError(
+                f"prompt.max_length: expected at most {limit} for {model.name}, got {max_length}: beyond that its "
+                "rotary embedding changes with the longest record of a batch, and scores would depend on the batch"
+            )
+    now = prompt.now
+    if now is None and template == "chat" and writes_date(tokenizer):
+        # Else resuming, training and replaying on another day would read other text than was scored.
+        now = datetime.now().isoformat(timespec="seconds")
+    prompt = prompt.model_copy(update={"template": template, "max_length": max_length, "now": now})
+    return recipe.model_copy(update={"data": data, "prompt": prompt})
+
+
 def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Recipe, dict[str, Any], int]:
     """Ask data, model and machine: the recipe without `auto`, what scores depend on, and the number of layers."""
     from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
     from curate.models.load import resolve_device, resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch
     from curate.scoring.exits import exit_layers
-    from curate.tokens.lengths import check_max_length, default_max_length, fixed_rotary_length
-    from curate.tokens.prompts import resolve_template
-    from curate.tokens.rendering import writes_date
 
-    model, prompt, score = recipe.model, recipe.prompt, recipe.score
-    if not model.name:
-        raise CurateError("expected model.name, a hub id or a local folder; give it as model.name=...")
-    data = recipe.data.model_copy(update={"format": input_format(recipe.data, source)})
-    tokenizer, config = loaded.tokenizer(model.name, model.revision), loaded.config(model.name, model.revision)
-    template: Any = prompt.template
-    if template != known.get("prompt.template"):  # of another model it need not be valid; that is refused by name
-        template = resolve_template(template, tokenizer)
-    max_length = prompt.max_length or default_max_length(tokenizer, config)
-    if max_length > (limit := fixed_rotary_length(config)) and max_length != known.get("prompt.max_length"):
-        raise CurateError(
-            f"prompt.max_length: expected at most {limit} for {model.name}, got {max_length}: beyond that its rotary "
-            "embedding changes with the longest record of a batch, and scores would depend on the batch"
-        )
-    check_max_length(max_length, config, model.name)
-    now = prompt.now
-    if now is None and template == "chat" and writes_date(tokenizer):
-        # Else resuming, training and replaying on another day would read other text than was scored.
-        now = datetime.now().isoformat(timespec="seconds")
-    device = resolve_device()
+    recipe = settle_prompt(recipe, source, loaded, known)
+    model, score, device = recipe.model, recipe.score, resolve_device()
     if score.tokens_per_batch == "auto":
         score = score.model_copy(update={"tokens_per_batch": auto_tokens_per_batch(device_type=device.type)})
     dtype = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
-    recipe = recipe.model_copy(
-        update={
-            "data": data,
-            "prompt": prompt.model_copy(update={"template": template, "max_length": max_length, "now": now}),
-            "model": model.model_copy(update={"dtype": dtype}),
-            "score": score,
-        }
-    )
-    num_layers = config.get_text_config().num_hidden_layers
+    num_layers = loaded.config(model.name, model.revision).get_text_config().num_hidden_layers
     key = {
         "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
         "model": weight_fingerprint(model.name, revision=model.revision),
@@ -175,4 +180,5 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
         "score.exits": list(exit_layers(score.exits, num_layers)),
         "score.tokens_per_batch": score.tokens_per_batch,
     }
-    return recipe, key, num_layers
+    settled = {"model": model.model_copy(update={"dtype": dtype}), "score": score}
+    return recipe.model_copy(update=settled), key, num_layers

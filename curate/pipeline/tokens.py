@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.config import Model
+from curate.config import Model, Recipe
 from curate.diversity.texts import Texts, open_texts, recording
 from curate.pipeline.job import Job
+from curate.pipeline.loaded import Loaded
 from curate.read.examples import read_examples
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
@@ -48,7 +49,7 @@ def tokens(job: Job) -> TokenStore:
     named, texts = (recipe.model.name, recipe.model.revision), job.folder.work / "texts"
     with replacing(texts) as texts_part, replacing(folder) as part:
         examples = recording(read_examples(recipe.data, job.settled.source), texts_part, recipe.embed.text)
-        tokenized = tokenize_as_settled(job, examples, Model(name=recipe.model.name, revision=recipe.model.revision))
+        tokenized = tokenize_as_settled(job.recipe, job.loaded, examples, recipe.model)
         for count in write_tokens(count_remarks(tokenized, remarks), part):
             job.launch.advance("tokens", count, None, "records")
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
@@ -66,13 +67,13 @@ def tokens(job: Job) -> TokenStore:
     return store
 
 
-def tokenize_as_settled(job: Job, examples: Iterable[Example], model: Model) -> Iterator[Tokens]:
+def tokenize_as_settled(recipe: Recipe, loaded: Loaded, examples: Iterable[Example], model: Model) -> Iterator[Tokens]:
     """Tokenise under the settled prompt, as a model's tokenizer does and no longer than it can take.
 
     The template is that of the run where the tokenizer has it, else its own. Date and time are those of the run.
     """
-    prompt, tokenizer = job.recipe.prompt, job.loaded.tokenizer(model.name, model.revision)
-    limit = own_max_length(tokenizer, job.loaded.config(model.name, model.revision))
+    prompt, tokenizer = recipe.prompt, loaded.tokenizer(model.name, model.revision)
+    limit = own_max_length(tokenizer, loaded.config(model.name, model.revision))
     assert prompt.max_length is not None, "settled when the job began"
     return tokenize(
         examples,
@@ -81,7 +82,7 @@ def tokenize_as_settled(job: Job, examples: Iterable[Example], model: Model) -> 
         system=prompt.system,
         max_length=int(min(prompt.max_length, limit)),
         too_long=prompt.too_long,
-        allow_tokens=job.recipe.model.allow_tokens,
+        allow_tokens=recipe.model.allow_tokens,
         now=datetime.fromisoformat(prompt.now) if prompt.now else None,
     )
 
@@ -109,7 +110,9 @@ def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
     The template is that of the run where the other tokenizer has it, else its own.
     """
     if not folder.exists():
-        tokenized = tokenize_as_settled(job, read_examples(job.recipe.data, job.settled.source), model)
+        tokenized = tokenize_as_settled(
+            job.recipe, job.loaded, read_examples(job.recipe.data, job.settled.source), model
+        )
         with replacing(folder) as part:
             for count in write_tokens(tokenized, part):
                 job.launch.advance("tokens of the small model", count, None, "records")

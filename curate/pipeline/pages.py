@@ -1,0 +1,46 @@
+"""Pages about a run: the report, and the difference of two selections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curate.pipeline.adapter import adapter_stage
+from curate.pipeline.job import Job
+from curate.pipeline.selection import selection_stage
+from curate.read.examples import read_examples
+from curate.report.diff import SelectionDiff, diff
+from curate.report.report import report
+from curate.run.atomic import write_text
+from curate.types import CurateError
+
+
+def write_report(job: Job) -> Path:
+    """Write report.html for select.name; returns its path.
+
+    Raises:
+        CurateError: no such selection, or an adapter of another selection stands beside it; the plotting library is
+            not installed.
+    """
+    name = job.recipe.select.name
+    selection = job.folder.stage(selection_stage(name))
+    if selection is None:
+        raise CurateError(f"{job.folder.path} holds no selection {name!r} yet: run curate select (or curate run)")
+    adapter = job.folder.stage(adapter_stage(name))
+    if adapter is not None and adapter["key"]["selection"] != selection["fingerprint"]:
+        raise CurateError(
+            f"{job.folder.selection(name)} holds an adapter of an earlier selection: run curate train, then the report"
+        )
+    path = job.folder.path / "report.html"
+    with job.launch.heartbeat.kept_up():
+        write_text(path, report(job.folder.path, name, read_examples(job.recipe.data, job.settled.source)))
+    return path
+
+
+def selection_diff(job: Job, name_a: str, name_b: str) -> SelectionDiff:
+    """Return how two selections of a run differ.
+
+    Raises:
+        CurateError: no such selection; twice the same one.
+    """
+    examples = read_examples(job.recipe.data, job.settled.source)
+    return diff(job.folder.path, name_a, name_b, examples)

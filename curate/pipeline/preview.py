@@ -1,0 +1,54 @@
+"""Which tokens would be scored: the first records of the input as the model sees them, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from curate.config import Recipe
+from curate.pipeline.loaded import Loaded
+from curate.pipeline.settle import adopt, known_key, settle_prompt
+from curate.pipeline.tokens import tokenize_as_settled
+from curate.read.examples import read_examples
+from curate.read.files import open_source
+from curate.report.preview import Preview, PreviewToken
+from curate.run.folder import RunFolder
+from curate.tokens.pieces import pieces
+
+
+def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Preview]:
+    """Return the first `count` records as tokens, or the given rows; the same tokens that `score` scores.
+
+    Settings that a run folder has settled hold here too. Nothing is written, and no weights are read.
+
+    Raises:
+        CurateError: data, tokenizer or settings cannot be read.
+    """
+    source, folder = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
+    loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder.work)
+    known = known_key(folder) if folder.is_ours() else {}
+    recipe = settle_prompt(adopt(recipe, known), source, loaded, known)
+    examples = read_examples(recipe.data, source)
+    if rows:
+        last = max(rows) + 1
+        chosen = [example for example in islice(examples, last) if example.row in set(rows)]
+    else:
+        chosen = list(islice(examples, count))
+    tokenizer = loaded.tokenizer(recipe.model.name, recipe.model.revision)
+    special = set(tokenizer.all_special_ids)
+    return [
+        Preview(
+            record.row,
+            record.id,
+            record.status,
+            recipe.prompt.template,
+            tuple(
+                PreviewToken(piece.id, piece.text, piece.scored, piece.end, piece.id in special)
+                for piece in pieces(record, tokenizer)
+            ),
+            "; ".join(filter(None, (record.reason, *record.notes))),
+            record.truncated,
+        )
+        for record in tokenize_as_settled(recipe, loaded, chosen, recipe.model)
+    ]
