@@ -1,0 +1,178 @@
+"""Evaluating and comparing: cells done once, the same table after any interruption, planted truths found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import WORDS, alpaca_records, write_json_array
+
+from curate.compare.selectors import BUILT_IN, settings_of
+from curate.config import load_recipe
+from curate.config.proof import SELECTORS
+from curate.pipeline import perform
+from curate.pipeline.plan_cells import planned_cells
+from curate.types import CurateError
+
+RUN = Path("run")
+COMPARE = (
+    "data.holdout=12",
+    "compare.selectors=[random, clusters, longest]",
+    "compare.seeds=2",
+    "compare.keep=[8]",
+    "run.dir=compared",
+)
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def compare(*words: str) -> dict[str, Any]:
+    perform("compare", load_recipe(None, [*WORDS, *COMPARE, *words]))
+    return json.loads(Path("compared/comparison.json").read_text())  # type: ignore[no-any-return]
+
+
+def cell_times() -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in Path("compared/comparison").glob("*/cell.json")}
+
+
+def without_seconds(comparison: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in comparison["rows"]]
+
+
+def test_every_named_selector_is_built_in_and_stands_for_settings_that_are_valid() -> None:
+    assert set(SELECTORS) == {*BUILT_IN, "last_exit"}
+    assert settings_of("last_exit", num_layers=4)["exits"] == (4,)
+    recipe = load_recipe(None, [f"compare.selectors=[{', '.join(SELECTORS)}]", "compare.seeds=[5, 7]"])
+    cells = planned_cells(recipe, num_layers=4)
+    assert len({cell.name for cell in cells}) == len(cells) == 2 * (len(SELECTORS) + 1)
+    assert [cell.cell.seed for cell in cells] == sorted(cell.cell.seed for cell in cells)
+
+
+def test_a_selector_with_a_bad_setting_is_named() -> None:
+    with pytest.raises(CurateError, match=r"compare\.selectors: mine: select\.method"):
+        compare("compare.selectors=[{name: mine, select: {method: best}}]")
+
+
+def test_a_comparison_has_a_row_for_every_selector_set_and_mean_and_is_done_once() -> None:
+    table = compare()
+    found = {(row["selector"], row["set"], row["metric"]) for row in table["rows"]}
+    selectors, metrics = ("random", "clusters", "longest", "untuned", "all"), ("loss_over_records", "loss_over_tokens")
+    assert found == {(s, "holdout", m) for s in selectors for m in metrics}
+    assert table["overlaps"]["8"]["count"][0][0] == 8
+    assert [r["steps"] for r in pq.read_table("compared/comparison.parquet").to_pylist()][:2] == [2, 2]
+    times = cell_times()
+    assert len(times) == 2 * 4
+    again = compare()
+    assert cell_times() == times
+    assert without_seconds(again) == without_seconds(table)
+
+
+def test_cells_are_added_later_without_doing_others_again() -> None:
+    compare("compare.seeds=1", "compare.selectors=[random]", "compare.baselines=[]")
+    times = cell_times()
+    compare("compare.seeds=2", "compare.selectors=[random, hard]", "compare.baselines=[]")
+    after = cell_times()
+    assert len(after) == 4
+    assert {name: after[name] for name in times} == times
+
+
+def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers() -> None:
+    first = compare("compare.baselines=[]")
+    cell = Path("compared/comparison/clusters-8-seed1")
+    before = pq.read_table(cell / "evaluation.parquet")
+    (cell / "cell.json").write_text("{")
+    assert without_seconds(compare("compare.baselines=[]")) == without_seconds(first)
+    assert pq.read_table(cell / "evaluation.parquet").equals(before)
+
+
+@pytest.mark.parametrize("budget", ["steps", "epochs", "tokens"])
+def test_a_budget_is_the_same_for_every_cell(budget: str) -> None:
+    compare(f"compare.budget={budget}", "compare.seeds=1", "train.max_steps=6", "train.epochs=1")
+    rows = pq.read_table("compared/comparison.parquet").to_pylist()
+    cells = {row["selector"]: row for row in rows if row["selector"] != "untuned"}
+    steps = {name: row["steps"] for name, row in cells.items()}
+    if budget == "steps":
+        assert set(steps.values()) == {6}
+    elif budget == "epochs":
+        assert steps["random"] == 1
+        assert steps["all"] > steps["random"]
+    else:
+        assert steps["longest"] < steps["random"]
+        seen = [row["seen_tokens"] for row in cells.values()]
+        assert max(seen) - min(seen) <= 16 * 16  # a step is 16 records of at most so many tokens
+
+
+def test_labels_are_held_against_every_score_with_length_beside() -> None:
+    records = [{**record, "good": len(record["output"]) > 30} for record in alpaca_records()]
+    write_json_array(Path("alpaca.json"), records)
+    table = compare("compare.labels=[good]", "compare.seeds=1", "compare.baselines=[]")
+    (agreement,) = table["agreements"]["response_tokens"]
+    assert agreement["auc"] < 0.2  # long answers are good here, and the shortest come first
+    assert agreement["length_auc"] == pytest.approx(1 - agreement["auc"], abs=0.05)
+
+
+def test_an_adapter_is_evaluated_beside_the_untuned_model() -> None:
+    words = [
+        *WORDS,
+        "data.holdout=10",
+        "run.dir=evaluated",
+        "evaluate.sets=[{name: same, path: alpaca.json, limit: 9}]",
+    ]
+    perform("run", load_recipe(None, words))
+    told = json.loads(Path("evaluated/selections/main/evaluation.json").read_text())
+    assert {name: set(of) for name, of in told["sets"].items()} == {
+        "holdout": {"untuned", "adapter"},
+        "same": {"untuned", "adapter"},
+    }
+    table = pq.read_table("evaluated/selections/main/evaluation.parquet").to_pandas()
+    scores = pq.read_table("evaluated/scores.parquet").to_pandas()
+    same = table[(table["set"] == "same") & (table["model"] == "untuned")].set_index("row")
+    for row in range(9):  # the loss of the untuned model is the last exit's log-probability, as it was scored
+        if scores["status"][row] == "scored":
+            assert -same["loss"][row] == pytest.approx(scores["log_prob"][row][-1], rel=1e-5)
+    written = Path("evaluated/selections/main/evaluation.json").stat().st_mtime_ns
+    perform("run", load_recipe(None, words))
+    assert Path("evaluated/selections/main/evaluation.json").stat().st_mtime_ns == written
+
+
+def test_nothing_to_evaluate_on_is_refused_with_what_to_set() -> None:
+    with pytest.raises(CurateError, match=r"set data\.holdout, or evaluate\.sets"):
+        perform("evaluate", load_recipe(None, [*WORDS]))
+    with pytest.raises(CurateError, match="holds no adapter of 'other' yet"):
+        perform("evaluate", load_recipe(None, [*WORDS, "select.name=other", "data.holdout=5"]))
+
+
+def test_a_planted_truth_wins_and_noise_ranks_with_random() -> None:
+    """Half of the records answer in words that the references use; a score that knows that teaches more."""
+    rng = np.random.default_rng(0)
+    records = alpaca_records(120)
+    useful = rng.random(120) < 0.5
+    for record, good in zip(records, useful, strict=True):
+        record["output"] = "red red red red red red" if good else "why why seven seven of of"
+    write_json_array(Path("alpaca.json"), records)
+    write_json_array(Path("refs.json"), [{**record, "output": "red red red red"} for record in alpaca_records(20, 9)])
+    lines = (
+        f"{row},{int(good)},{noise:.6f}" for row, (good, noise) in enumerate(zip(useful, rng.random(120), strict=True))
+    )
+    Path("own.csv").write_text("row,truth,noise\n" + "\n".join(lines) + "\n")
+    selectors = "{name: %s, select: {method: top, by: %s, order: highest}}"
+    table = compare(
+        "data.holdout=0",
+        "evaluate.sets=[{name: refs, path: refs.json}]",
+        "score.columns=own.csv",
+        f"compare.selectors=[random, {selectors % ('truth', 'truth')}, {selectors % ('noise', 'noise')}]",
+        "compare.keep=[24]",
+        "compare.seeds=3",
+        "compare.baselines=[]",
+        "select.duplicates=keep",
+        "train.max_steps=12",
+        "train.rank=8",
+        "train.learning_rate=3e-3",
+    )
+    rows = {row["selector"]: row for row in table["rows"] if row["metric"] == "loss_over_records"}
+    assert rows["truth"]["verdict"] == "better"
+    # Noise is one draw: how many useful records it happens to keep is its own, small, difference.
+    assert abs(rows["noise"]["difference"]["value"]) < 0.3 * abs(rows["truth"]["difference"]["value"])
