@@ -148,15 +148,14 @@ def test_nothing_to_evaluate_on_is_refused_with_what_to_set() -> None:
 def test_a_planted_truth_wins_and_noise_ranks_with_random() -> None:
     """Half of the records answer in words that the references use; a score that knows that teaches more."""
     rng = np.random.default_rng(0)
-    records = alpaca_records(120)
-    useful = rng.random(120) < 0.5
+    records = alpaca_records(240)
+    useful = rng.random(240) < 0.5
     for record, good in zip(records, useful, strict=True):
         record["output"] = "red red red red red red" if good else "why why seven seven of of"
     write_json_array(Path("alpaca.json"), records)
     write_json_array(Path("refs.json"), [{**record, "output": "red red red red"} for record in alpaca_records(20, 9)])
-    lines = (
-        f"{row},{int(good)},{noise:.6f}" for row, (good, noise) in enumerate(zip(useful, rng.random(120), strict=True))
-    )
+    noise = rng.permutation(240)
+    lines = [f"{row},{int(useful[row])},{noise[row]}" for row in range(240)]
     Path("own.csv").write_text("row,truth,noise\n" + "\n".join(lines) + "\n")
     selectors = "{name: %s, select: {method: top, by: %s, order: highest}}"
     table = compare(
@@ -164,7 +163,7 @@ def test_a_planted_truth_wins_and_noise_ranks_with_random() -> None:
         "evaluate.sets=[{name: refs, path: refs.json}]",
         "score.columns=own.csv",
         f"compare.selectors=[random, {selectors % ('truth', 'truth')}, {selectors % ('noise', 'noise')}]",
-        "compare.keep=[24]",
+        "compare.keep=[48]",
         "compare.seeds=3",
         "compare.baselines=[]",
         "select.duplicates=keep",

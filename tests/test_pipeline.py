@@ -688,7 +688,7 @@ def test_clusters_need_embeddings_and_other_methods_do_not() -> None:
 def test_progress_is_told_by_stage_with_units() -> None:
     told: list[tuple[str, int, int | None, str]] = []
     perform("score", load_recipe(None, [*WORDS, "run.dir=new"]), progress=lambda *step: told.append(step))
-    assert {(stage, unit) for stage, _, _, unit in told} == {("tokens", "records"), ("scores", "records")}
+    assert {(stage, unit) for stage, _, _, unit in told} == {("tokens", "records"), ("scores", "tokens")}
     assert [step for step in told if step[0] == "scores"][-1][1:3] == (78, 78)
 
 
@@ -881,3 +881,36 @@ def test_further_scores_add_their_columns_and_change_nothing() -> None:
         do("score", "score.dropout={rates: [0.2]}")
     do("run", "run.dir=direct", "select.by=masked_loss", "train.max_steps=1")
     assert [row["masked_loss"] for row in rows(Path("direct/scores.parquet"))] == after["masked_loss"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("file", "verb", "remedy"),
+    [
+        ("scores.parquet", "select", "score"),
+        ("embeddings.npy", "embed", "embed"),
+        ("clusters.parquet", "select", "embed"),
+        ("selections/main/selection.parquet", "train", "select"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"", b"PAR1 and nothing", bytes(100)])
+def test_a_damaged_file_of_a_run_is_told_with_the_command_that_makes_it(
+    file: str, verb: Verb, remedy: str, content: bytes
+) -> None:
+    (RUN / file).write_bytes(content)
+    words = ("cluster.count=3",) if file == "embeddings.npy" else ("train.rank=4",) if verb == "train" else ()
+    words = ("select.keep=9", "select.name=other") if file in ("scores.parquet", "clusters.parquet") else words
+    with pytest.raises(CurateError, match=rf"{Path(file).name} is damaged .*remove it, and curate {remedy} makes it"):
+        do(verb, *words)
+    (RUN / file).unlink()
+    do("run", *words, "select.replace=true")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "{", '{"stages": 3}', '{"stages": {"scores": 3}}', '{"stages": {"scores": {"key": 1}}}'],
+)
+@pytest.mark.parametrize("verb", ["run", "select"])
+def test_a_manifest_with_odd_content_is_refused(content: str, verb: Verb) -> None:
+    (RUN / "manifest.json").write_text(content)
+    with pytest.raises(CurateError, match=r"manifest\.json"):
+        do(verb)

@@ -157,6 +157,7 @@ def _bars() -> Iterator[Show]:
                 rate=f"{done / seconds:,.0f} {unit}/s" if seconds > 1 else "",
             )
 
+        show("starting", 0, None, "")
         yield show
 
 

@@ -12,6 +12,7 @@ from curate.pipeline.needed import BY_SCORE, needs_embeddings, passes_of
 from curate.read.files import read_records
 from curate.selection import Candidates, holdout_rows, keep_count
 from curate.tables.clusters import read_clusters
+from curate.tables.embeddings import open_embeddings
 from curate.tables.score_columns import Rows, read_column, read_rows, score_columns
 from curate.types import STATUSES, BoolArray, CurateError, FloatArray, IntArray
 
@@ -41,7 +42,7 @@ def candidates(job: Job, chosen: Select) -> Candidates:
         duplicate_ids=rows.duplicate_ids,
         groups=codes,
         group_names=group_names,
-        embeddings=np.load(job.folder.path / "embeddings.npy", mmap_mode="r") if embedded else None,
+        embeddings=open_embeddings(job.folder.path / "embeddings.npy") if embedded else None,
         held_out=held_out(job, rows),
     )
 

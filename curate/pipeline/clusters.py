@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from curate.diversity.cluster import auto_count
 from curate.diversity.cluster import cluster as k_means
 from curate.pipeline.job import Job
 from curate.run.stage import Outcome, Stage
 from curate.tables.clusters import write_clusters
+from curate.tables.embeddings import open_embeddings
 from curate.types import CurateError
 
 
@@ -39,7 +38,7 @@ def cluster(job: Job) -> None:
     stage = Stage(job.folder, "clusters", key, (path,))
     if stage.holds():
         return
-    embeddings = np.load(job.folder.path / "embeddings.npy", mmap_mode="r")
+    embeddings = open_embeddings(job.folder.path / "embeddings.npy")
     count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count
     with job.launch.heartbeat.kept_up():
         clusters = k_means(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.pipeline.job import Job
+from curate.run.processes import chunks_of_rank
 from curate.scoring.batches import BatchPlan
 from curate.scoring.score import join_scores
 from curate.tables.chunks import read_chunk, write_chunk
@@ -78,9 +79,13 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
     Raises:
         CurateError: more than 1 % of the scores are not finite.
     """
-    plan, alone = part.plan, job.launch.processes.count == 1
-    total = part.num_subnets * len(plan.order)
-    done = sum(len(plan.rows_of_chunk(chunk % plan.num_chunks)) for chunk in finished) if alone else 0
+    plan, processes = part.plan, job.launch.processes
+    # Progress counts padded tokens, as long batches come first, and those of this process: the others do as many.
+    own = chunks_of_rank(part.num_chunks, processes.rank, processes.count)
+    total, done = (
+        int(sum(plan.chunk_costs[chunk % plan.num_chunks] for chunk in chunks))
+        for chunks in (own, [chunk for chunk in own if chunk in finished])
+    )
     bad, told, opened = 0, False, -1
     scores_of: BatchFunction | None = None
     with ExitStack() as stack:
@@ -95,8 +100,8 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
             for batch in range(plan.chunks[number], plan.chunks[number + 1]):
                 scores = scores_of(batch)
                 parts.append(scores)
-                done, bad = done + len(scores.rows), bad + int((scores.status == _NON_FINITE).sum())
-                job.launch.advance(part.name, done, total if alone else None, "records")
+                done, bad = done + int(plan.costs[batch]), bad + int((scores.status == _NON_FINITE).sum())
+                job.launch.advance(part.name, done, total, "tokens")
             refuse_non_finite(job, part.folder, bad, part.num_subnets * len(part.store))
             joined = join_scores(parts)
             if joined.split and not told:

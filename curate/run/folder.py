@@ -71,6 +71,8 @@ class RunFolder:
             text = (self.path / "manifest.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             return {"stages": {}}
+        except (OSError, UnicodeDecodeError) as error:
+            raise CurateError(f"cannot read {self.path / 'manifest.json'}: {error}") from None
         try:
             manifest: dict[str, Any] = json.loads(text)
             if not isinstance(manifest["stages"], dict):
@@ -83,7 +85,14 @@ class RunFolder:
 
     def stage(self, name: str) -> dict[str, Any] | None:
         """What the manifest says of a finished stage, or None."""
-        stage: dict[str, Any] | None = self.manifest()["stages"].get(name)
+        stage = self.manifest()["stages"].get(name)
+        if stage is None:
+            return None
+        if not isinstance(stage, dict) or not isinstance(stage.get("key"), dict) or "fingerprint" not in stage:
+            raise CurateError(
+                f"{self.path / 'manifest.json'}: what it says of {name} is damaged; remove that part, and the stage is "
+                "done again"
+            )
         return stage
 
     def record(self, name: str, key: Key, **facts: Any) -> None:

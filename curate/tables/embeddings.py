@@ -1,0 +1,23 @@
+"""embeddings.npy: a unit vector for every record, NaN where it was not embedded; by position, which is the row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.tables.parquet import told_by_name
+
+
+def open_embeddings(path: Path) -> npt.NDArray[np.float32]:
+    """Memory-map the vectors, float32 [N, D].
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    with told_by_name(path, "embed"):
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        if vectors.ndim != 2 or vectors.dtype != np.float32:
+            raise ValueError(f"expected float32 vectors, got {vectors.dtype} of shape {vectors.shape}")
+    return vectors  # type: ignore[no-any-return]  # of numpy's loader
