@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from real import real
 
 from curate.config import Data
-from curate.read.examples import detect_format, input_format, read_examples, to_example
+from curate.read.examples import input_format, read_examples, to_example
 from curate.read.files import open_source
+from curate.read.formats import detect_format
 from curate.types import CurateError, Example, Format, Record, Turn
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -33,7 +34,7 @@ RECORDS: dict[Format, dict[str, Any]] = {
 
 
 def example(fields: Mapping[str, Any], format: Format = "alpaca", columns: Mapping[str, str] | None = None) -> Example:
-    return to_example(Record(0, "f.jsonl", 7, b"", fields), format, columns or {})
+    return to_example(Record(0, "f.jsonl", 7, b"", fields), format, Data(columns=dict(columns or {})))
 
 
 def read(folder: Path, records: list[dict[str, Any]] | str, **settings: Any) -> list[Example]:

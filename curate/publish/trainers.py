@@ -130,9 +130,10 @@ def _llama_factory(records: KeptRecords, folder: Path, system: str | None) -> di
     """LLaMA-Factory's entry for the kept file, or for its copy where a message's text is in parts."""
     columns, (role, content), file = dict(LLAMA_FACTORY[records.format]), records.words, records.path.name
     keys = dict(records.keys)
-    if records.format == "messages" and not records.usual and not records.tools:
+    if (records.is_chat and records.odd) or (records.format == "messages" and not records.usual and not records.tools):
         write_messages(records, folder / MESSAGES, system=system)
-        file, keys, role, content = MESSAGES, {"messages": "messages"}, "role", "content"
+        file, role, content, columns = MESSAGES, "role", "content", dict(LLAMA_FACTORY["messages"])
+        keys = {"messages": "messages"} | ({"tools": "tools"} if records.tools else {})
     found = {theirs: next((keys[n] for n in names if n in keys), None) for theirs, names in columns.items()}
     # Its reader of OpenAI messages knows tool_calls, but adds a system text to records without tools.
     openai = records.tools and role == "role"
