@@ -160,8 +160,8 @@ def test_messages_parts_tool_calls_and_developer() -> None:
     }
     assert example(fields, "messages").turns == (
         Turn("system", "ab"),
-        Turn("user", "q", extra={"name": "Ann"}),
-        Turn("assistant", "", extra={"tool_calls": call}),
+        Turn("user", "q", extra={"name": "Ann", "loss_weight": 0.0}),
+        Turn("assistant", "", extra={"tool_calls": [{**call[0], "function": {"name": "f", "arguments": {}}}]}),
         Turn("tool", "4", extra={"tool_call_id": "1"}),
         Turn("assistant", "four"),
     )
@@ -242,6 +242,10 @@ def test_a_told_format_is_not_detected(tmp_path: Path) -> None:
     assert len(read(tmp_path, [both], format="alpaca")[0].turns) == 2
     assert read(tmp_path, [both], format="messages")[0].turns[0].content == "hi"
     with pytest.raises(CurateError, match="expected the key 'conversations'"):
+        read(tmp_path, [ALPACA], format="sharegpt")
+    with pytest.raises(
+        CurateError, match=r"messages\[0\].from: .*messages of this shape are read with data.format=mess"
+    ):
         read(tmp_path, [both], format="sharegpt")
 
 

@@ -72,7 +72,10 @@ def _file(path: Path, name: str, data: Data) -> File:
     name = json_text.printable(name)
     if not path.is_file():
         raise CurateError(f"{name} is not a regular file; curate reads its input more than once")
-    return inspect_file(path, name, delimiter=data.delimiter)
+    try:
+        return inspect_file(path, name, delimiter=data.delimiter)
+    except OSError as error:  # no permission; or what is packed is cut off
+        raise _unreadable(name, error) from None
 
 
 def read_records(source: Source, data: Data) -> Iterator[Record]:
@@ -147,7 +150,7 @@ def _found(source: Source, data: Data) -> Iterator[tuple[str, _Found]]:
             for found in _read(file, limit):
                 yield file.name, found
         except OSError as error:
-            raise CurateError(f"cannot read {file.name}: {error.strerror or error}") from None
+            raise _unreadable(file.name, error) from None
 
 
 def _read(file: File, limit: int) -> Iterator[_Found]:
@@ -168,6 +171,10 @@ def _read(file: File, limit: int) -> Iterator[_Found]:
             pieces = json_text.lines(text, limit=limit)
         for line, raw in pieces:
             yield _parsed(line, raw, limit)
+
+
+def _unreadable(name: str, error: OSError) -> CurateError:
+    return CurateError(f"cannot read {name}: {error.strerror or json_text.one_line(error)}")
 
 
 def _without_bom(stream: BinaryIO) -> BinaryIO:

@@ -53,6 +53,8 @@ def detect_format(records: Sequence[Mapping[str, Any]], columns: Mapping[str, st
     """
     check_columns(columns, records)
     fits = [tuple(f for f in REQUIRED if _fits(f, fields, columns)) for fields in records]
+    if not any(fits):  # no list of messages has a first one: what it is called must do
+        fits = [tuple(f for f in REQUIRED if _fits(f, fields, columns, by_name=True)) for fields in records]
     several = next((fit for fit in fits if len(fit) > 1), None)
     if several:
         raise CurateError(
@@ -99,7 +101,7 @@ def _keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for fields in records for key in fields))
 
 
-def _fits(format: Format, fields: Mapping[str, Any], columns: Mapping[str, str]) -> bool:
+def _fits(format: Format, fields: Mapping[str, Any], columns: Mapping[str, str], *, by_name: bool = False) -> bool:
     if missing(format, fields, columns):
         return False
     if format not in ("messages", "sharegpt"):
@@ -107,7 +109,7 @@ def _fits(format: Format, fields: Mapping[str, Any], columns: Mapping[str, str])
     names = REQUIRED[format][0]
     name = next(name for name in names if key_of(name, fields, columns) is not None)
     shape = first_shape(fields[columns.get(name, name)], columns)
-    return shape == format if shape else name == names[0]
+    return shape == format if shape else by_name and name == names[0]
 
 
 def _expected() -> str:

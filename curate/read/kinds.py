@@ -89,6 +89,7 @@ def inspect_file(path: Path, name: str, *, delimiter: str | None = None) -> File
             raise CurateError(f"{name} is a packed {table} file: {_UNPACK}")
         if table:
             return File(path, name, table)
+        _refuse_utf16(head, name)
         if extension in (".csv", ".tsv"):
             own = "\t" if extension == ".tsv" else ","
             return File(path, name, "csv", compression, DELIMITERS[delimiter] if delimiter else own)
@@ -115,6 +116,10 @@ def refuse_foreign(head: bytes, name: str) -> None:
             raise CurateError(f"{name} is {what}: {advice}")
     if head[257:262] == b"ustar":
         raise CurateError(f"{name} is a tar archive: {_UNPACK}")
+
+
+def _refuse_utf16(head: bytes, name: str) -> None:
+    """Refuse UTF-16 without its mark: every second byte of Latin text is zero."""
     sample = head[:512]
     if len(sample) > 3 and max(sample[0::2].count(0), sample[1::2].count(0)) * 3 > len(sample):
         raise CurateError(f"{name} is UTF-16 text: {_UTF8}")
