@@ -121,7 +121,8 @@ def refuse_foreign(head: bytes, name: str) -> None:
 def _refuse_utf16(head: bytes, name: str) -> None:
     """Refuse UTF-16 without its mark: every second byte of Latin text is zero."""
     sample = head[:512]
-    if len(sample) > 3 and max(sample[0::2].count(0), sample[1::2].count(0)) * 3 > len(sample):
+    fewer, more = sorted((sample[0::2].count(0), sample[1::2].count(0)))
+    if len(sample) > 3 and not fewer and more * 3 > len(sample):
         raise CurateError(f"{name} is UTF-16 text: {_UTF8}")
 
 
