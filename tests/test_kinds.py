@@ -17,8 +17,8 @@ import pytest
 from real import real
 
 from curate.config import Data, load_recipe
-from curate.publish.card import write_card
 from curate.publish.kept import write_kept
+from curate.publish.records import describe_kept
 from curate.read.files import open_source, read_records
 from curate.types import CurateError
 
@@ -122,8 +122,8 @@ def test_another_delimiter_is_named_and_then_read(tmp_path: Path, mark: str, wor
     data = Data(path=str(path), delimiter=word)  # type: ignore[arg-type]  # a word of the Literal
     kept = write_kept(open_source(data), data, np.array([True]), tmp_path)
     assert (kept.name, read(kept)) == ("kept.csv", expected), "with commas, as other programs read it"
-    write_card(kept, open_source(data), data, name="main", model="owner/model")
-    assert json.loads((tmp_path / "train.prompt_completion.jsonl").read_text())["completion"] == f"x, {mark} y"
+    described = describe_kept(kept, open_source(data), data)
+    assert [e.turns[1].content for e in described.examples()] == [f"x, {mark} y"]
 
 
 def test_a_tsv_file_has_tabs_unless_told(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from real import real
 
 from curate.config import Data
-from curate.publish.card import write_card
 from curate.publish.kept import write_kept
+from curate.publish.records import describe_kept
 from curate.read.examples import open_examples, read_examples, to_example
 from curate.read.files import open_source, read_records
 from curate.read.messages import without_nulls
@@ -293,11 +293,11 @@ def test_the_first_message_says_which_format_it_is(
             path=str(renamed), columns={} if kept_key == key else {"messages": "dialog", "conversations": "dialog"}
         )
         kept = write_kept(open_source(data), data, pa.array([True]).to_numpy(False), tmp_path)
-        write_card(kept, open_source(data), data, name="main", model="owner/model")
-        copy = tmp_path / "train.messages.jsonl"
-        assert (key, format, kept_key) == ("messages", "messages", key) or json.loads(copy.read_text()) == {
-            "messages": OPENAI
-        }
+        described = describe_kept(kept, open_source(data), data)
+        assert [e.turns for e in described.examples()] == [SAID]
+        assert described.words == (("from", "value") if format == "sharegpt" else ("role", "content"))
+        usual = {"messages": "messages", "sharegpt": "conversations"}[format]
+        assert (described.odd, described.usual) == (False, kept_key == usual)
 
 
 def test_lists_of_messages_are_ready_for_other_programs(tmp_path: Path) -> None:
@@ -306,8 +306,9 @@ def test_lists_of_messages_are_ready_for_other_programs(tmp_path: Path) -> None:
     data = Data(path=str(path))
     kept = write_kept(open_source(data), data, pa.array([True, False]).to_numpy(False), tmp_path)
     assert json.loads(kept.read_bytes()) == OPENAI
-    write_card(kept, open_source(data), data, name="main", model="owner/model")
-    assert json.loads((tmp_path / "train.messages.jsonl").read_text()) == {"messages": OPENAI}
+    described = describe_kept(kept, open_source(data), data)
+    assert (described.odd, described.usual) == (True, False), "they are given a copy"
+    assert [e.turns for e in described.examples()] == [SAID]
 
 
 @pytest.mark.parametrize(
