@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from real import real
 
 from curate.config import Data
-from curate.read.examples import detect_format, input_format, read_examples, to_example
+from curate.read.examples import input_format, read_examples, to_example
 from curate.read.files import open_source
+from curate.read.formats import detect_format
 from curate.types import CurateError, Example, Format, Record, Turn
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -33,7 +34,7 @@ RECORDS: dict[Format, dict[str, Any]] = {
 
 
 def example(fields: Mapping[str, Any], format: Format = "alpaca", columns: Mapping[str, str] | None = None) -> Example:
-    return to_example(Record(0, "f.jsonl", 7, b"", fields), format, columns or {})
+    return to_example(Record(0, "f.jsonl", 7, b"", fields), format, Data(columns=dict(columns or {})))
 
 
 def read(folder: Path, records: list[dict[str, Any]] | str, **settings: Any) -> list[Example]:
@@ -159,8 +160,8 @@ def test_messages_parts_tool_calls_and_developer() -> None:
     }
     assert example(fields, "messages").turns == (
         Turn("system", "ab"),
-        Turn("user", "q", extra={"name": "Ann"}),
-        Turn("assistant", "", extra={"tool_calls": call}),
+        Turn("user", "q", extra={"name": "Ann", "loss_weight": 0.0}),
+        Turn("assistant", "", extra={"tool_calls": [{**call[0], "function": {"name": "f", "arguments": {}}}]}),
         Turn("tool", "4", extra={"tool_call_id": "1"}),
         Turn("assistant", "four"),
     )
@@ -241,6 +242,10 @@ def test_a_told_format_is_not_detected(tmp_path: Path) -> None:
     assert len(read(tmp_path, [both], format="alpaca")[0].turns) == 2
     assert read(tmp_path, [both], format="messages")[0].turns[0].content == "hi"
     with pytest.raises(CurateError, match="expected the key 'conversations'"):
+        read(tmp_path, [ALPACA], format="sharegpt")
+    with pytest.raises(
+        CurateError, match=r"messages\[0\].from: .*messages of this shape are read with data.format=mess"
+    ):
         read(tmp_path, [both], format="sharegpt")
 
 

@@ -241,7 +241,7 @@ def test_csv_rows_carry_their_exact_text_and_first_line(tmp_path: Path) -> None:
     [
         (b"1,2,3", "expected 2 cells as in the header, got 3"),
         (b"1", "expected 2 cells as in the header, got 1"),
-        (b"1,\xff", "invalid UTF-8"),
+        (b"1,\xff", "invalid UTF-8 (byte 0xff): if it was saved in Windows-1252 or Latin-1, save it as CSV UTF-8"),
     ],
 )
 def test_a_bad_csv_row_is_refused_with_its_line_or_skipped_alone(tmp_path: Path, row: bytes, message: str) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +121,18 @@ def as_parquet(rows: list[Any], style: int) -> bytes:
     raise AssertionError
 
 
+def as_arrow(rows: list[Any], style: int) -> bytes:
+    table = pq.read_table(io.BytesIO(as_parquet(rows, 0)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) if style & 1 else pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table, max_chunksize=2)
+    return bytes(sink.getvalue())
+
+
+def as_packed(rows: list[Any], style: int) -> bytes:
+    return gzip.compress(as_jsonl(rows, style), mtime=0)
+
+
 def whole_json(content: bytes) -> int | None:
     """How many records a valid JSON array of objects has, by the standard library; None if it is anything else."""
     try:
@@ -141,6 +155,30 @@ def rows_of_csv(content: bytes) -> int | None:
         return None
 
 
+def rows_of_arrow(content: bytes) -> int | None:
+    try:
+        opened = pa.ipc.open_file(content) if content.startswith(b"ARROW1") else pa.ipc.open_stream(content)
+        table = opened.read_all()
+        table.validate(full=True)
+        return int(table.num_rows)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+
+
+def unpacked(content: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def rows_of_packed(content: bytes) -> int | None:
+    inside = unpacked(content)
+    if inside is None:
+        return None
+    return whole_json(inside) if inside.lstrip(b" \t\r\n").startswith(b"[") else lines_of(inside)
+
+
 def rows_of_parquet(content: bytes) -> int | None:
     try:
         return int(pq.read_table(io.BytesIO(content)).num_rows)
@@ -154,12 +192,13 @@ def attempt(path: Path, on_error: str) -> list[Record] | str:
     try:
         return list(read_records(open_source(data), data))
     except CurateError as error:
-        message = str(error)
+        message, content = str(error), path.read_bytes()
         assert message.isprintable(), "no control character reaches a terminal"
         assert str(path) in message, "every refusal names the file"
         line = re.search(re.escape(str(path)) + r":(\d+): ", message)
-        assert line or re.search(r" is empty| holds no records|: row \d+: |Parquet file|stands twice", message)
-        assert not line or 1 <= int(line[1]) <= path.read_bytes().count(b"\n") + 1
+        whole = r" is empty| holds no records|: row \d+: |Parquet file|Arrow file|stands twice|cannot read|is UTF-16"
+        assert line or re.search(whole, message)
+        assert not line or 1 <= int(line[1]) <= (unpacked(content) or content).count(b"\n") + 1
         return message
 
 
@@ -201,6 +240,8 @@ FORMATS: dict[str, tuple[Callable[[list[Any], int], bytes], Callable[[bytes], in
     "jsonl": (as_jsonl, lines_of),
     "csv": (as_csv, rows_of_csv),
     "parquet": (as_parquet, rows_of_parquet),
+    "arrow": (as_arrow, rows_of_arrow),
+    "packed": (as_packed, rows_of_packed),
 }
 
 

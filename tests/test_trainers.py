@@ -314,6 +314,18 @@ def test_openai_messages_have_their_own_formatting_where_tools_are_used(
     assert tags["observation_tag"] == ("tool" if tools else "observation")
 
 
+@pytest.mark.parametrize("spelling", ["text", "roles"])
+def test_what_only_our_reader_understands_is_copied(tmp_path: Path, chat_llama: Path, spelling: str) -> None:
+    talk = [{"from": "human", "value": "hi"}, {"from": "bing", "value": "hello"}]
+    known = [talk[0], {"from": "gpt", "value": "hello"}]
+    record = {"conversations": json.dumps(known) if spelling == "text" else talk}
+    entry = info_of(tmp_path, record, chat_llama, *(["data.roles.bing=assistant"] if spelling == "roles" else []))
+    assert entry["file_name"] == "train.messages.jsonl"
+    assert entry["columns"] == {"messages": "messages"}
+    tags = entry["tags"]
+    assert [tags[f"{name}_tag"] for name in ("role", "content", "user", "assistant")] == [*CHAT[0], "user", "assistant"]
+
+
 def test_every_record_of_its_own_tool_demo_has_tags_that_occur() -> None:
     path = real("data/formats/glaive_toolcall_en_demo.json")
     recipe = load_recipe(None, [f"data.path={path}"])

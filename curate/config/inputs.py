@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from curate.config.base import LocalPath, Section, parse_keep
+
+_FILE_KINDS = ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow")
 
 
 class Run(Section):
@@ -24,12 +26,22 @@ class Data(Section):
     """What is read."""
 
     path: LocalPath = Field("", description="a file, a folder of shards, a data set saved by save_to_disk, or a hub id")
-    split: str = Field("train", description="split of a hub data set")
+    split: str = Field("train", description="split of a hub data set, or of one saved by save_to_disk")
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
         "auto", description="how records are laid out; auto looks at the keys of the first records"
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="our name: your name, where your fields are called differently"
+    )
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(
+        default_factory=dict,
+        description="your word: who it is, where the roles of your messages are called differently",
+    )
+    numbers: Literal["refuse", "text"] = Field(
+        "refuse", description="a number, true or false where a text is expected; text: what JSON writes for it"
+    )
+    delimiter: Literal["comma", "semicolon", "tab", "pipe"] | None = Field(
+        None, description="what stands between the cells of a CSV file; default: a comma, in .tsv a tab"
     )
     limit: int | None = Field(None, gt=0, description="read only the first so many records")
     on_error: Literal["fail", "skip"] = Field("fail", description="what a broken record does")
@@ -38,6 +50,23 @@ class Data(Section):
         0,
         description="a share or a count of the records, drawn with run.seed, kept out of every selection",
     )
+
+    @field_validator("format", mode="before")
+    @classmethod
+    def _format(cls, value: Any) -> Any:
+        if value in _FILE_KINDS:
+            raise ValueError(
+                f"what kind of file it is ({value}) is told from the file; expected how a record is laid out: auto, "
+                "alpaca, messages, sharegpt or prompt_completion"
+            )
+        return value
+
+    @field_validator("delimiter", mode="before")
+    @classmethod
+    def _delimiter(cls, value: Any) -> Any:
+        """The characters themselves are understood too; the words need no quotes in a shell or a recipe."""
+        words = {",": "comma", ";": "semicolon", "\t": "tab", "\\t": "tab", "|": "pipe"}
+        return words.get(value, value) if isinstance(value, str) else value
 
     @field_validator("holdout", mode="before")
     @classmethod

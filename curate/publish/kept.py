@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.config import Data
-from curate.read import arrow, csv_text
-from curate.read.files import File, Source, load_hub, place, read_records, record_limit
+from curate.read import arrow, arrow_files, csv_text
+from curate.read.files import Source, load_hub, place, read_records, record_limit
+from curate.read.kinds import File, open_file
 from curate.types import CurateError, Record
 
 _GROUP_ROWS = 16_384  # rows of a Parquet row group ...
@@ -28,8 +30,10 @@ def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
     """Write the records where `kept` [N] is true to kept.json, .jsonl, .csv or .parquet in `folder`, in input order.
 
     A record of a text file leaves byte for byte (a CSV under the same header line), a Parquet row under the same
-    schema and metadata. A folder or hub data set becomes one kept.parquet; a folder whose rows Arrow cannot hold
-    exactly (it fills absent keys with null, and a column has one type) becomes kept.jsonl instead. Streams.
+    schema and metadata. A folder, saved or hub data set becomes one kept.parquet; a folder whose rows Arrow cannot
+    hold exactly (it fills absent keys with null, and a column has one type) becomes kept.jsonl instead. What was
+    packed leaves unpacked, and a CSV file with another delimiter leaves with commas, as other programs read it.
+    Streams.
 
     Raises:
         CurateError: the input no longer has N records, or cannot be read.
@@ -39,22 +43,28 @@ def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
         tables = dataset.with_format("arrow").iter(batch_size=arrow.BATCH_ROWS)
         batches = itertools.chain.from_iterable(table.to_batches() for table in tables)
         return _write_batches(batches, dataset.features.arrow_schema, source, data, kept, folder)
-    if all(file.kind == "parquet" for file in source.files):
-        schemas = [arrow.schema(file.path, file.name) for file in source.files]
-        if all(schema.equals(schemas[0]) for schema in schemas):
-            batches = itertools.chain.from_iterable(arrow.batches(file.path, file.name) for file in source.files)
-            return _write_batches(batches, schemas[0], source, data, kept, folder)
+    if all(file.kind in ("parquet", "arrow") for file in source.files):
+        schema = arrow_files.schema(source.files[0])
+        if all(arrow_files.schema(file).equals(schema) for file in source.files[1:]):
+            batches = itertools.chain.from_iterable(map(arrow_files.batches, source.files))
+            try:
+                return _write_batches(batches, schema, source, data, kept, folder)
+            except pa.ArrowNotImplementedError:  # Arrow has types that Parquet has not, such as objects without keys
+                (folder / "kept.parquet").unlink(missing_ok=True)
+                return _write_lines(source, data, kept, folder)
     if source.kind == "folder":
         return _write_table(source, data, kept, folder) or _write_lines(source, data, kept, folder)
     return _write_text(source.files[0], _chosen(source, data, kept), data, folder)
 
 
 def _write_text(file: File, records: Iterable[Record], data: Data, folder: Path) -> Path:
+    if file.delimiter != ",":
+        return _write_commas(file, records, data, folder)
     opening, between, closing = b"", b"\n", b"\n"
     if file.kind == "json":
         opening, between, closing = b"[\n", b",\n", b"\n]\n"
     elif file.kind == "csv":
-        with file.path.open("rb") as stream:
+        with open_file(file) as stream:
             opening = csv_text.read_header(stream, file.name, limit=record_limit(data))
         between = closing = b"\r\n" if opening.endswith(b"\r\n") else b"\n"
     path = folder / f"kept.{file.kind}"
@@ -64,6 +74,16 @@ def _write_text(file: File, records: Iterable[Record], data: Data, folder: Path)
             assert record.raw is not None
             out.write((between if i else b"") + record.raw)
         out.write(closing)
+    return path
+
+
+def _write_commas(file: File, records: Iterable[Record], data: Data, folder: Path) -> Path:
+    path = folder / "kept.csv"
+    with open_file(file) as stream, path.open("w", encoding="utf-8", newline="") as out:
+        header = csv_text.read_header(stream, file.name, limit=record_limit(data), delimiter=file.delimiter)
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(next(csv.reader([header.decode("utf-8-sig")], delimiter=file.delimiter)))
+        writer.writerows((record.fields or {}).values() for record in records)
     return path
 
 
@@ -124,16 +144,18 @@ def _write_batches(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, source: Source, data: Data, kept: Kept, folder: Path
 ) -> Path:
     path = folder / "kept.parquet"
-    row = 0
+    row = rows = size = 0  # read; and of the group
     group: list[pa.RecordBatch] = []
     with pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
             mask = kept[row : row + len(batch)]
             row += len(batch)
-            group.append(batch.slice(0, len(mask)).filter(pa.array(mask)))
-            if sum(map(len, group)) >= _GROUP_ROWS or sum(part.nbytes for part in group) >= _GROUP_BYTES:
-                writer.write_table(pa.Table.from_batches(group, schema))
-                group = []
+            for part in arrow.unfolded(batch.slice(0, len(mask)).filter(pa.array(mask)), schema):
+                group.append(part)
+                rows, size = rows + len(part), size + part.nbytes
+                if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(group, schema))
+                    group, rows, size = [], 0, 0
             if data.limit and row >= data.limit:
                 break
         writer.write_table(pa.Table.from_batches(group, schema))

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Data
-from curate.read.examples import input_format, key_of, to_example
+from curate.read.conversations import CHATS
+from curate.read.examples import input_format, to_example
 from curate.read.files import Source, open_source, read_records
+from curate.read.formats import key_of
 from curate.types import Example, Format, Record
 
 LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {  # its name of a column: ours, the first there is
@@ -22,8 +24,8 @@ LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {  # its name of a col
         "history": ("history",),
     },
     "prompt_completion": {"prompt": ("prompt",), "response": ("completion", "response")},
-    "messages": {"messages": ("messages",), "tools": ("tools",)},
-    "sharegpt": {"messages": ("conversations",), "system": ("system",), "tools": ("tools",)},
+    "messages": {"messages": CHATS["messages"], "tools": ("tools",)},
+    "sharegpt": {"messages": CHATS["sharegpt"], "system": ("system",), "tools": ("tools",)},
 }
 _USUAL: dict[Format, set[str]] = {  # what other programs expect these to be called
     "alpaca": {"instruction", "output"},
@@ -44,6 +46,7 @@ class KeptRecords:
     roles   words for roles that occur, of conversations
     words   what a message calls its role and its text, of conversations
     usual   other programs read it as it is: the usual keys only, and every message is a role and a plain text
+    odd     only our reader understands it: messages that are a list alone, or text, or have roles of their own
     tools   tools are defined or called
     count   how many records it has
     """
@@ -55,6 +58,7 @@ class KeptRecords:
     roles: frozenset[str]
     words: tuple[str, str]
     usual: bool
+    odd: bool
     tools: bool
     count: int
 
@@ -79,30 +83,31 @@ def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
     format = input_format(data, source)
     keys: dict[str, str] = {}
     roles: set[str] = set()
-    word = "from" if format == "sharegpt" else "role"
+    words = ("from", "value") if format == "sharegpt" else ("role", "content")
+    word, text = (data.columns.get(name, name) for name in words)
     plain, tools, count = True, False, 0
+    odd = bool(data.roles) or data.numbers != "refuse"
     for record, example in _read(kept, format, data):
         fields = record.fields
         assert fields is not None, "a bad record is never kept"
         keys |= _keys(fields, format, data)
-        messages = _messages(fields, keys, format)
-        if messages and word not in messages[0]:
-            word = "role" if word == "from" else "from"
+        value = _messages(fields, keys, format)
+        odd = odd or not isinstance(value, list) or (record.raw or b"").startswith(b"[")
+        messages = value if isinstance(value, list) else []
         roles |= {message[word] for message in messages if isinstance(message.get(word), str)}
-        plain = plain and all(message.keys() <= {"role", "content"} or word == "from" for message in messages)
-        plain = plain and not any(isinstance(message.get("content"), list) for message in messages)
+        plain = plain and all(message.keys() <= {"role", "content"} or words[0] == "from" for message in messages)
+        plain = plain and not any(isinstance(message.get(text), list) for message in messages)
         tools = tools or _uses_tools(example)
         count += 1
-    renamed = not _USUAL[format] <= keys.keys() or any(name != key for name, key in keys.items())
-    usual = plain and not renamed and not keys.keys() & {"system", "history", "tools"}
-    words = (word, "value" if word == "from" else "content")
-    return KeptRecords(kept, data, format, keys, frozenset(roles), words, usual, tools, count)
+    renamed = not _USUAL[format] <= keys.keys() or any(name != key for name, key in (keys | data.columns).items())
+    usual = plain and not odd and not renamed and not keys.keys() & {"system", "history", "tools"}
+    return KeptRecords(kept, data, format, keys, frozenset(roles), (word, text), usual, odd, tools, count)
 
 
 def _read(kept: Path, format: Format, data: Data) -> Iterator[tuple[Record, Example]]:
-    own = data.model_copy(update={"path": str(kept), "limit": None, "max_record_bytes": sys.maxsize})
+    own = data.model_copy(update={"path": str(kept), "limit": None, "max_record_bytes": sys.maxsize, "delimiter": None})
     for record in read_records(open_source(own), own):
-        yield record, to_example(record, format, data.columns)
+        yield record, to_example(record, format, data)
 
 
 def _keys(fields: Mapping[str, Any], format: Format, data: Data) -> dict[str, str]:
@@ -110,9 +115,9 @@ def _keys(fields: Mapping[str, Any], format: Format, data: Data) -> dict[str, st
     return {name: key for name in names if (key := key_of(name, fields, data.columns)) is not None}
 
 
-def _messages(fields: Mapping[str, Any], keys: Mapping[str, str], format: Format) -> list[Mapping[str, Any]]:
-    name = {"messages": "messages", "sharegpt": "conversations"}.get(format)
-    return [] if name is None else fields[keys[name]]
+def _messages(fields: Mapping[str, Any], keys: Mapping[str, str], format: Format) -> Any:
+    """What stands under the key of the messages; an empty list where the format has none."""
+    return next((fields.get(keys[name]) for name in CHATS.get(format, ()) if name in keys), [])
 
 
 def _uses_tools(example: Example) -> bool:

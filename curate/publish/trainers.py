@@ -129,10 +129,12 @@ def _settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
 def _llama_factory(records: KeptRecords, folder: Path, system: str | None) -> dict[str, Any]:
     """LLaMA-Factory's entry for the kept file, or for its copy where a message's text is in parts."""
     columns, (role, content), file = dict(LLAMA_FACTORY[records.format]), records.words, records.path.name
-    keys = dict(records.keys)
-    if records.format == "messages" and not records.usual and not records.tools:
+    keys, roles = dict(records.keys), records.roles
+    if (records.is_chat and records.odd) or (records.format == "messages" and not records.usual and not records.tools):
         write_messages(records, folder / MESSAGES, system=system)
-        file, keys, role, content = MESSAGES, {"messages": "messages"}, "role", "content"
+        file, role, content, columns = MESSAGES, "role", "content", dict(LLAMA_FACTORY["messages"])
+        keys = {"messages": "messages"} | ({"tools": "tools"} if records.tools else {})
+        roles = frozenset({"tool"})  # the copy says user, assistant, tool, system
     found = {theirs: next((keys[n] for n in names if n in keys), None) for theirs, names in columns.items()}
     # Its reader of OpenAI messages knows tool_calls, but adds a system text to records without tools.
     openai = records.tools and role == "role"
@@ -142,7 +144,7 @@ def _llama_factory(records: KeptRecords, folder: Path, system: str | None) -> di
         "columns": {theirs: key for theirs, key in found.items() if key is not None},
     }
     if records.is_chat:
-        entry["tags"] = {"role_tag": role, "content_tag": content} | _role_tags(records.roles)
+        entry["tags"] = {"role_tag": role, "content_tag": content} | _role_tags(roles)
     return entry
 
 

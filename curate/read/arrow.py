@@ -1,77 +1,148 @@
-"""Arrow tables as records: Parquet files, and hub data sets."""
+"""Arrow tables as records: Parquet and Arrow files, and hub data sets.
+
+The bytes of a row are counted before it becomes a Python object: rows that are too large are refused unmade, and the
+others are made a few megabytes at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from curate.read.json_text import excerpt, one_line
+from curate.read.arrow_files import BATCH_BYTES, batches
+from curate.read.json_text import one_line, parse
+from curate.read.kinds import File
 from curate.types import CurateError
 
-BATCH_ROWS = 1024  # rows decoded at once ...
-_BATCH_BYTES = 16_000_000  # ... fewer if they are so large together
+BATCH_ROWS = 1024  # rows made into Python objects at once, fewer if they are larger than BATCH_BYTES together
+TOO_LARGE = "too large"
+_TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+_LIST = (pa.ListType, pa.LargeListType, pa.MapType)
+
+Sizes = npt.NDArray[np.int64]
 
 
-def rows(path: Path, name: str, *, limit: int) -> Iterator[dict[str, Any] | None]:
-    """Each row of a Parquet file as a mapping; None for one of more than `limit` bytes.
+def rows(file: File, *, limit: int) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """Each row of a Parquet or Arrow file as a mapping and "", or as None and what is wrong with it.
+
+    Maps are mappings too, and JSON columns hold what their text says. A row of more than `limit` bytes is not made:
+    its problem is TOO_LARGE.
 
     Raises:
         CurateError: as `batches` says.
     """
-    for batch in batches(path, name):
-        large = batch.nbytes > limit
-        try:
-            records = batch.to_pylist()
-        except (pa.ArrowException, ValueError, OverflowError) as error:
-            raise _damaged(name, error) from None
-        for i, fields in enumerate(records):
-            yield None if large and batch.slice(i, 1).nbytes > limit else fields
+    for batch in batches(file):
+        decode = _json_columns(batch.schema)
+        sizes = row_sizes(batch)
+        for start, stop in _runs(sizes):
+            if not (sizes[start:stop] > limit).any():
+                yield from _records(batch.slice(start, stop - start), decode)
+                continue
+            for row in range(start, stop):
+                if sizes[row] > limit:
+                    yield None, TOO_LARGE
+                else:
+                    yield from _records(batch.slice(row, 1), decode)
 
 
-def batches(path: Path, name: str) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet file, at most BATCH_ROWS at a time.
+def unfolded(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch under the schema of their file, in parts of a few megabytes."""
+    if batch.schema.equals(schema):
+        yield batch
+        return
+    for start, stop in _runs(row_sizes(batch)):
+        part = batch.take(pa.array(np.arange(start, stop)))  # of a slice of lists, cast would unfold all the others too
+        columns = [column.cast(field.type) for column, field in zip(part.columns, schema, strict=True)]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    Raises:
-        CurateError: not a Parquet file, a damaged one, or a column name that stands twice.
+
+def row_sizes(batch: pa.RecordBatch) -> Sizes:
+    """How many bytes each row has when its dictionaries are unfolded, int64 [rows]: text, numbers, 8 for a list.
+
+    >>> row_sizes(pa.record_batch({"a": ["abc", None], "n": [1, 2]})).tolist()
+    [11, 8]
     """
-    seen = 0
+    return sum((_sizes(column) for column in batch.columns), np.zeros(len(batch), np.int64))
+
+
+def _sizes(array: pa.Array) -> Sizes:
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _sizes(array.storage)
+    if isinstance(kind, pa.DictionaryType):
+        return _take(_sizes(array.dictionary), array.indices)
+    if isinstance(kind, pa.StructType):
+        return sum((_sizes(child) for child in array.flatten()), np.zeros(len(array), np.int64))
+    if isinstance(kind, _LIST):
+        offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+        values = pa.StructArray.from_arrays([array.keys, array.items], ["k", "v"]) if pa.types.is_map(kind) else None
+        ends = np.concatenate([[0], np.cumsum(_sizes(array.values if values is None else values) + 8)])
+        return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]])
+    if kind in _TEXT:
+        return np.asarray(pc.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False)).astype(np.int64)
     try:
-        with pq.ParquetFile(path) as parquet:
-            fitting = _check(parquet, name)
-            for group in range(parquet.num_row_groups):  # of several at once Arrow keeps those it is done with
-                for batch in parquet.iter_batches(batch_size=min(BATCH_ROWS, fitting), row_groups=[group]):
-                    seen += len(batch)
-                    yield batch
-            if seen != parquet.metadata.num_rows:
-                raise ValueError(f"it states {parquet.metadata.num_rows} rows and holds {seen}")
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(name, error) from None
+        return np.full(len(array), -(-kind.bit_width // 8), np.int64)
+    except ValueError:  # no fixed width: views, unions and other rare types
+        return np.array([array.slice(i, 1).nbytes for i in range(len(array))], np.int64)
 
 
-def schema(path: Path, name: str) -> pa.Schema:
-    """The schema of a Parquet file, with its metadata."""
+def _take(lengths: Sizes, indices: pa.Array) -> Sizes:
+    found = indices.to_numpy(zero_copy_only=False) if not indices.null_count else indices.fill_null(0).to_numpy()
+    taken = lengths[found] if len(lengths) else np.zeros(len(indices), np.int64)
+    return np.where(indices.is_valid().to_numpy(zero_copy_only=False), taken, 0)
+
+
+def _runs(sizes: Sizes) -> Iterator[tuple[int, int]]:
+    """Cut rows into runs of at most BATCH_ROWS rows and BATCH_BYTES bytes; a larger row stands alone."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = int(ends[start] - sizes[start])
+        fitting = int(np.searchsorted(ends, before + BATCH_BYTES, side="right"))
+        stop = min(max(fitting, start + 1), start + BATCH_ROWS)
+        yield start, stop
+        start = stop
+
+
+def _records(batch: pa.RecordBatch, decode: dict[str, pa.DataType]) -> Iterator[tuple[dict[str, Any] | None, str]]:
     try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(name, error) from None
+        records = batch.to_pylist(maps_as_pydicts="strict")
+    except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:
+        if len(batch) == 1:
+            yield None, f"it cannot be read: {one_line(error)}"
+            return
+        for i in range(len(batch)):  # one of them is bad
+            yield from _records(batch.slice(i, 1), decode)
+        return
+    for fields in records:
+        for name, kind in decode.items():
+            fields[name] = _decoded(fields[name], kind)
+        yield fields, ""
 
 
-def _check(parquet: pq.ParquetFile, name: str) -> int:
-    """How many rows fit into a batch; refuses a footer that contradicts itself, on which the C++ reader may abort."""
-    columns = parquet.schema_arrow.names
-    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
-    if twice:
-        raise CurateError(f"{name}: the column {excerpt(twice[0])} stands twice")
-    stated = int(parquet.metadata.num_rows)
-    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
-    if sum(group.num_rows for group in groups) != stated or any(group.num_rows < 0 for group in groups):
-        raise ValueError(f"its parts do not add up to the {stated} rows that it states")
-    size = sum(int(group.total_byte_size) for group in groups)
-    return max(1, _BATCH_BYTES * stated // max(size, 1))
+def _json_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The columns in which JSON stands as text (`datasets` writes values of mixed types so)."""
+    return {field.name: field.type for field in schema if "arrow.json" in str(field.type)}
+
+
+def _decoded(value: Any, kind: pa.DataType) -> Any:
+    if isinstance(value, str) and isinstance(kind, pa.BaseExtensionType):
+        try:
+            return parse(value.encode())
+        except ValueError:
+            return value
+    if isinstance(value, dict) and isinstance(kind, pa.StructType):
+        return {field.name: _decoded(value[field.name], field.type) for field in kind}
+    if isinstance(value, dict) and isinstance(kind, pa.MapType):
+        return {key: _decoded(inner, kind.item_type) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(kind, _LIST):
+        return [_decoded(inner, kind.value_type) for inner in value]
+    return value
 
 
 def load_hub(name: str, split: str | None, revision: str | None, *, what: str) -> Any:
@@ -87,7 +158,3 @@ def load_hub(name: str, split: str | None, revision: str | None, *, what: str) -
 def commit(dataset: Any) -> str:
     """What says which version of a hub data set this is: its files with their commit, else its fingerprint."""
     return "\n".join(sorted(dataset.info.download_checksums or {})) or str(dataset._fingerprint)
-
-
-def _damaged(name: str, error: Exception) -> CurateError:
-    return CurateError(f"{name} is not a sound Parquet file: {one_line(error)}")

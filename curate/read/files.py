@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from curate.config import Data
 from curate.read import arrow, csv_text, json_array, json_text
+from curate.read.folders import Skipped, list_folder, list_pattern
 from curate.read.json_text import BadRecordError
+from curate.read.kinds import BOM, File, inspect_file, open_file
 from curate.types import CurateError, Record
 
-Kind = Literal["json", "jsonl", "csv", "parquet"]
-
-_EXTENSIONS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet")
-_NOT_SHARDS = ("dataset_info.json", "dataset_infos.json")
-_BOM = b"\xef\xbb\xbf"
 _HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*(/[\w-][\w.-]*)?)(@(?P<revision>[\w./-]+))?")
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One file of the input: where it is, its name as the person wrote it (printable), and how it is read."""
-
-    path: Path
-    name: str
-    kind: Kind
+_FILE_LIKE = re.compile(r".*\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.(gz|zst))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,39 +28,54 @@ class Source:
     """The input: a file, a folder of files in sorted order, or a hub data set (which has no files here).
 
     path      data.path as the person wrote it
+    kind      of a file what it is; a name with `*` and a data set saved by `datasets` are folders too
     split     of a hub data set, else None
     revision  of a hub data set: what stands after @ in data.path, else None
+    skipped   what lies in the folder and is not read, and why
     """
 
     path: str
-    kind: Literal["json", "jsonl", "csv", "parquet", "folder", "hub"]
+    kind: Literal["json", "jsonl", "csv", "parquet", "arrow", "folder", "hub"]
     files: tuple[File, ...]
     split: str | None = None
     revision: str | None = None
+    skipped: tuple[Skipped, ...] = ()
 
 
 def open_source(data: Data) -> Source:
-    """What `data.path` names. A text file is JSON if it starts with `[` and JSONL if with `{`, whatever it is called.
+    """Find what `data.path` names, and which files are read: see `kinds.inspect_file` and `folders.list_folder`.
 
     Raises:
         CurateError: nothing there (with the nearest name), an empty or unreadable file, one JSON object instead of
-            records, a folder without readable files.
+            records, a folder without readable files, or with files that must not be read together.
     """
     if not data.path:
         raise CurateError("data.path is not set: expected a file, a folder of files, or a hub id")
     path = Path(data.path)
     try:
-        if path.is_dir():
-            return Source(data.path, "folder", _shards(path))
+        if path.is_dir() or ("*" in path.name and not path.exists() and path.parent.is_dir()):
+            paths, skipped = list_folder(path, data.split) if path.is_dir() else list_pattern(path)
+            files = tuple(_file(one, str(one), data) for one in paths)
+            return Source(data.path, "folder", files, skipped=skipped)
         if path.exists():
-            file = _file(path, data.path)
+            file = _file(path, data.path, data)
             return Source(data.path, file.kind, (file,))
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
         raise CurateError(f"cannot read {json_text.excerpt(data.path)}: {json_text.one_line(error)}") from None
     hub = _HUB_ID.fullmatch(data.path)
-    if not hub or path.suffix.lower() in _EXTENSIONS or (len(path.parts) > 1 and path.parent.is_dir()):
+    if not hub or _FILE_LIKE.fullmatch(path.name) or (len(path.parts) > 1 and path.parent.is_dir()):
         raise CurateError(f"no such file or folder: {data.path}{_nearest(path)}")
     return Source(data.path, "hub", (), data.split, hub["revision"])
+
+
+def _file(path: Path, name: str, data: Data) -> File:
+    name = json_text.printable(name)
+    if not path.is_file():
+        raise CurateError(f"{name} is not a regular file; curate reads its input more than once")
+    try:
+        return inspect_file(path, name, delimiter=data.delimiter)
+    except OSError as error:  # no permission; or what is packed is cut off
+        raise _unreadable(name, error) from None
 
 
 def read_records(source: Source, data: Data) -> Iterator[Record]:
@@ -145,88 +150,51 @@ def _found(source: Source, data: Data) -> Iterator[tuple[str, _Found]]:
             for found in _read(file, limit):
                 yield file.name, found
         except OSError as error:
-            raise CurateError(f"cannot read {file.name}: {error.strerror or error}") from None
+            raise _unreadable(file.name, error) from None
 
 
 def _read(file: File, limit: int) -> Iterator[_Found]:
-    if file.kind == "parquet":
-        for fields in arrow.rows(file.path, file.name, limit=limit):
-            yield _Found(0, None, fields) if fields is not None else _parsed(0, None, limit)
+    if file.kind in ("parquet", "arrow"):
+        for fields, problem in arrow.rows(file, limit=limit):
+            bad = _too_large(limit) if problem == arrow.TOO_LARGE else BadRecordError(problem) if problem else None
+            yield _Found(0, None, fields, bad)
         return
-    with file.path.open("rb") as stream:
+    with open_file(file) as stream:
         if file.kind == "csv":
-            yield from itertools.starmap(_Found, csv_text.rows(stream, file.name, limit=limit))
+            found = csv_text.rows(stream, file.name, limit=limit, delimiter=file.delimiter)
+            yield from itertools.starmap(_Found, found)
             return
-        if stream.read(len(_BOM)) != _BOM:
-            stream.seek(0)
+        text = _without_bom(stream)
         if file.kind == "json":
-            pieces = json_array.elements(stream, file.name, limit=limit)
+            pieces = json_array.elements(text, file.name, limit=limit)
         else:
-            pieces = json_text.lines(stream, limit=limit)
+            pieces = json_text.lines(text, limit=limit)
         for line, raw in pieces:
             yield _parsed(line, raw, limit)
 
 
+def _unreadable(name: str, error: OSError) -> CurateError:
+    return CurateError(f"cannot read {name}: {error.strerror or json_text.one_line(error)}")
+
+
+def _without_bom(stream: BinaryIO) -> BinaryIO:
+    buffered = cast(io.BufferedReader, stream)
+    if buffered.peek(len(BOM)).startswith(BOM):
+        stream.read(len(BOM))
+    return stream
+
+
 def _parsed(line: int, raw: bytes | None, limit: int) -> _Found:
     if raw is None:
-        problem = BadRecordError(f"a record of more than {limit:,} bytes; raise data.max_record_bytes to read it")
-        return _Found(line, None, None, problem)
+        return _Found(line, None, None, _too_large(limit))
     try:
-        return _Found(line, raw, json_text.parse_object(raw))
+        return _Found(line, raw, json_text.parse_record(raw))
     except BadRecordError as problem:
         return _Found(line, raw, None, problem)
 
 
-def _shards(folder: Path) -> tuple[File, ...]:
-    paths = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _EXTENSIONS
-        and not path.name.startswith(".")
-        and path.name not in _NOT_SHARDS
-        and path.is_file()
-    )
-    if not paths:
-        raise CurateError(f"no file to read in the folder {folder}: expected {', '.join(_EXTENSIONS)} directly in it")
-    return tuple(_file(path, str(path)) for path in paths)
-
-
-def _file(path: Path, name: str) -> File:
-    name = json_text.printable(name)
-    if not path.is_file():
-        raise CurateError(f"{name} is not a regular file; curate reads its input more than once")
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return File(path, name, "parquet")
-    if suffix == ".csv":
-        return File(path, name, "csv")
-    with path.open("rb") as stream:
-        return File(path, name, _text_kind(stream, name))
-
-
-def _text_kind(stream: BinaryIO, name: str) -> Kind:
-    line, head = 1, stream.read(json_text.CHUNK).removeprefix(_BOM)
-    while head and not head.strip(json_text.BLANKS):
-        line += head.count(b"\n")
-        head = stream.read(json_text.CHUNK)
-    if not head:
-        raise CurateError(f"{name} is empty")
-    text = head.lstrip(json_text.BLANKS)
-    if text.startswith(b"["):
-        return "json"
-    line += head.count(b"\n", 0, len(head) - len(text))
-    if not text.startswith(b"{"):
-        got = json_text.excerpt(text)
-        raise CurateError(
-            f"{name}:{line}: expected a JSON array [...], or a JSON object {{...}} on each line, got {got}"
-        )
-    first, _, rest = text.partition(b"\n")
-    if first.rstrip().endswith((b"{", b"[", b",")) and rest.strip():
-        raise CurateError(
-            f"{name}:{line}: one JSON object over several lines; expected an array [...] of records (if they stand "
-            "under a key, write that list alone), or a record on each line"
-        )
-    return "jsonl"
+def _too_large(limit: int) -> BadRecordError:
+    return BadRecordError(f"a record of more than {limit:,} bytes; raise data.max_record_bytes to read it")
 
 
 def _sha256(path: Path) -> bytes:

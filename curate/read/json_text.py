@@ -1,4 +1,4 @@
-"""JSON read strictly: one object from its bytes, and the lines of a JSONL file."""
+"""JSON read strictly: one record from its bytes, and the lines of a JSONL file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 BLANKS = b" \t\r\n"
 CHUNK = 1 << 20  # bytes read at once
+MESSAGE_KEYS = (("role", "content"), ("from", "value"))  # who speaks, and what is said
 MAX_DEPTH = 100  # brackets inside brackets; far below the interpreter's own limit, so the same everywhere
 
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
@@ -46,12 +47,31 @@ def one_line(error: Exception) -> str:
     return printable(" ".join(str(error).split())[:300])
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """One JSON object, strictly as RFC 8259 has it.
+def parse_record(raw: bytes) -> dict[str, Any]:
+    """Return one record: a JSON object as it is, a list of messages as the object {"messages": list}.
 
     Raises:
-        BadRecordError: invalid UTF-8 or JSON, not an object, a key that stands twice, a number that is not finite or
-            has too many digits, half a surrogate pair, or brackets nested deeper than MAX_DEPTH.
+        BadRecordError: as `parse` says, and for every other JSON value.
+    """
+    value = parse(raw)
+    if isinstance(value, list) and value and is_message(value[0]) and all(isinstance(part, dict) for part in value):
+        return {"messages": value}
+    if not isinstance(value, dict):
+        raise BadRecordError(f"expected an object {{...}}, got {excerpt(raw)}")
+    return value
+
+
+def is_message(value: Any) -> bool:
+    """Say whether a value is a message of a conversation, by its keys."""
+    return isinstance(value, dict) and any(role in value and text in value for role, text in MESSAGE_KEYS)
+
+
+def parse(raw: bytes) -> Any:
+    """Return one JSON value, read strictly as RFC 8259 has it.
+
+    Raises:
+        BadRecordError: invalid UTF-8 or JSON, a key that stands twice, a number that is not finite or has too many
+            digits, half a surrogate pair, or brackets nested deeper than MAX_DEPTH.
     """
     try:
         text = raw.decode("utf-8")
@@ -68,8 +88,6 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise
     except ValueError:  # the interpreter's bound on digits, against quadratic time
         raise BadRecordError("an integer with too many digits") from None
-    if not isinstance(value, dict):
-        raise BadRecordError(f"expected an object {{...}}, got {excerpt(text)}")
     if _SURROGATE.search(raw) and not _is_unicode(value):
         raise BadRecordError("half of a surrogate pair (\\ud800-\\udfff), which is no character")
     return value
