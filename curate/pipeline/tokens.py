@@ -15,6 +15,7 @@ from curate.diversity.texts import Texts, open_texts, recording
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import read_examples
+from curate.read.files import Source
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
@@ -57,7 +58,9 @@ def tokens(job: Job) -> TokenStore:
         write_json(part / "key.json", key)
         write_json(texts_part / "key.json", _texts_key(job))
     store = open_tokens(folder)
-    stage.finish(_outcome(store, remarks))
+    stage.finish(_outcome(store, remarks, job.settled.source))
+    for skipped in job.settled.source.skipped:
+        logger.info("  not read: %s (%s)", skipped.name, skipped.why)
     for text, remark in remarks.items():
         level = logging.WARNING if remark.status == "scored" else logging.INFO  # a note may change what is learnt
         logger.log(level, "  %d %s: %s (first: row %d)", remark.count, remark.status, text, remark.row)
@@ -135,7 +138,7 @@ def _texts_key(job: Job) -> Key:
     return {"tokens": fingerprint(job.settled.tokens_key), "embed.text": job.recipe.embed.text}
 
 
-def _outcome(store: TokenStore, remarks: Mapping[str, Remark]) -> Outcome:
+def _outcome(store: TokenStore, remarks: Mapping[str, Remark], source: Source) -> Outcome:
     statuses = np.bincount(store.rows["status"], minlength=len(STATUSES))
     dropped: dict[str, int] = {
         name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"
@@ -144,6 +147,9 @@ def _outcome(store: TokenStore, remarks: Mapping[str, Remark]) -> Outcome:
         "truncated": int(store.rows["truncated"].sum()),
         "records_with_control_tokens": int(np.count_nonzero(store.rows["control_hits"])),
         "tokens": len(store.input_ids),
+        "files": [Path(file.name).name for file in source.files],
+        "files_not_read": {skipped.name: skipped.why for skipped in source.skipped},
         "remarks": {text: asdict(remark) for text, remark in remarks.items()},
     }
-    return Outcome(len(store), int(statuses[STATUSES.index("scored")]), dropped, details)
+    note = f"{len(source.files)} files" if len(source.files) > 1 or source.skipped else ""
+    return Outcome(len(store), int(statuses[STATUSES.index("scored")]), dropped, details, note)
