@@ -19,8 +19,9 @@ from typing import Literal, get_args
 from curate.config import Recipe, Select
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
-from curate.pipeline.needed import needs_embeddings
-from curate.pipeline.settle import Settled, settle
+from curate.pipeline.needed import FURTHER, needs_embeddings, passes_to_run
+from curate.pipeline.settle import Settled, save_recipe, settle
+from curate.pipeline.surroundings import surroundings
 from curate.run.folder import RunFolder
 from curate.run.launch import Launch, Progress, open_launch
 from curate.types import CurateError
@@ -90,7 +91,6 @@ def _has_references(recipe: Recipe) -> bool:
 
 def _compare(job: Job) -> None:
     from curate.pipeline.comparison import compare, num_layers
-    from curate.pipeline.needed import needs_embeddings
     from curate.pipeline.plan_cells import selects_of
 
     selects = selects_of(job.recipe, num_layers=num_layers(job))
@@ -103,19 +103,37 @@ def _compare(job: Job) -> None:
 
 
 def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
-    from curate.pipeline.needed import FURTHER, passes_to_run
+    """Tokens first, then the passes that are left; the first of them brings the job with batches that fit."""
     from curate.pipeline.passes import own_columns, run_pass
     from curate.pipeline.scores import score
+    from curate.pipeline.tokens import tokens
 
     names = passes_to_run(job.recipe, selects, complexity=complexity)
-    if "complexity" in names:
-        job = score(job)
-    for name in names:
-        if name in FURTHER:
-            run_pass(job, name)
+    left = job.launch.lead("passes", lambda: _passes_left(job, names), list[str])
+    if left:
+        store = tokens(job)
+        if "complexity" in left:
+            job = score(job, store)
+        for name in left:
+            if name in FURTHER:
+                run_pass(job, name, store)
+    if job.is_main:
+        save_recipe(job.folder.path, job.recipe)
     if "columns" in names:
         job.launch.lead("scores/columns", lambda: own_columns(job), type(None))
     return job
+
+
+def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
+    from curate.pipeline.passes import is_passed
+    from curate.pipeline.scores import is_scored
+
+    left = [name for name in names if name == "complexity" and not is_scored(job)]
+    left += [name for name in names if name in FURTHER and not is_passed(job, name)]
+    if left or job.folder.stage("tokens") is None:
+        job.folder.describe(**surroundings(job.recipe))
+    save_recipe(job.folder.path, job.recipe)
+    return left
 
 
 def _settled_job(launch: Launch, recipe: Recipe, verb: str) -> Job:

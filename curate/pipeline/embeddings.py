@@ -20,7 +20,7 @@ from curate.models.load import resolve_device
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
-from curate.pipeline.tokens import embedding_texts, tokens
+from curate.pipeline.tokens import embedding_texts, make_tokens
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import read_key
 from curate.run.stage import Outcome, Stage
@@ -98,7 +98,7 @@ def _rows_to_embed(job: Job) -> npt.NDArray[np.bool_]:
     scores = job.folder.path / "scores.parquet"
     if scores.exists():
         return read_scored(scores)
-    return np.asarray(tokens(job).rows["status"] == STATUSES.index("scored"))
+    return np.asarray(make_tokens(job).rows["status"] == STATUSES.index("scored"))
 
 
 def _embedded(job: Job) -> npt.NDArray[np.bool_]:

@@ -15,14 +15,14 @@ from pydantic import TypeAdapter
 
 from curate.config import Model, Recipe
 from curate.pipeline.job import Job
-from curate.pipeline.tokens import TOKENIZER, tokenize_as_settled, tokens
+from curate.pipeline.tokens import TOKENIZER, make_tokens, tokenize_as_settled
 from curate.read.examples import read_examples
 from curate.run.atomic import replacing
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import length_limit
 from curate.tokens.prompts import resolve_template
 from curate.tokens.saved import SavedTokenizer, open_tokenizer, save_tokenizer
-from curate.tokens.store import stored_tokens
+from curate.tokens.store import open_tokens, stored_tokens
 from curate.types import CurateError, IntArray, Status, Tokens
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Featur
 def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
     """Yield the tokens of `rows`: as they were scored where the model is the same, else made anew from the records."""
     if model.is_scoring_model:
-        yield from stored_tokens(tokens(job), rows)
+        yield from stored_tokens(make_tokens(job) if job.is_main else open_tokens(job.folder.work / "tokens"), rows)
         return
     chosen = np.zeros(int(rows.max(initial=-1)) + 1, bool)
     chosen[rows] = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,14 +19,12 @@ from curate.pipeline.job import Job
 from curate.pipeline.parts import compute_part, finished_chunks, refuse_non_finite, stored_chunks
 from curate.pipeline.rows import ensure_rows
 from curate.pipeline.subnets import FurtherScore, Setup, further_score, pass_key, set_up
-from curate.pipeline.tokens import tokens
 from curate.run.atomic import sha256_of, write_json
 from curate.run.folder import fingerprint, read_key
 from curate.run.stage import Outcome, Stage
 from curate.tables.own_scores import read_own_scores
 from curate.tables.score_columns import column_names, read_rows, score_columns
 from curate.tables.scores import add_columns, gather
-from curate.tokens.store import open_tokens
 from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
 
 
@@ -34,28 +32,39 @@ from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
 class Prepared:
     """What the main process has found out before anything is computed.
 
-    done      the pass was finished before
-    setup     what its parts are made of
+    setup     what the parts of the pass are made of
     finished  for every part, the numbers of the chunks that are there
     """
 
-    done: bool
-    setup: Setup = field(default_factory=Setup)
-    finished: list[list[int]] = field(default_factory=list)
+    setup: Setup
+    finished: list[list[int]]
 
 
-def run_pass(job: Job, name: str) -> None:
-    """Bring the run to where the columns of a further score are in scores.parquet.
+def is_passed(job: Job, name: str) -> bool:
+    """Say, and log, whether the columns of a further score are there; called by the main process.
 
     Raises:
-        CurateError: the columns were made with other settings; the model cannot be scored so; more than 1 % of the
+        CurateError: they were made with other settings.
+    """
+    stage, path = pass_stage(job, name), job.folder.path / "scores.parquet"
+    record = job.folder.stage(stage.name)
+    if record is None or not path.exists() or not set(record["columns"]) <= set(score_columns(path)):
+        return False
+    stage.refuse_change()
+    shutil.rmtree(_folder(job, name), ignore_errors=True)  # were it killed before it could do so
+    return stage.is_finished()
+
+
+def run_pass(job: Job, name: str, store: TokenStore) -> None:
+    """Add the columns of a further score to scores.parquet.
+
+    Raises:
+        CurateError: an earlier call began with other settings; the model cannot be scored so; more than 1 % of the
             scores are not finite.
     """
     started = time.monotonic()
-    prepared = job.launch.lead(f"scores/{name}", lambda: _prepare(job, name), Prepared)
-    if prepared.done:
-        return
-    score = further_score(job, name, open_tokens(job.folder.work / "tokens"), prepared.setup)
+    prepared = job.launch.lead(f"scores/{name}", lambda: _prepare(job, name, store), Prepared)
+    score = further_score(job, name, store, prepared.setup)
     paths = [
         compute_part(job, part, set(finished)) for part, finished in zip(score.parts, prepared.finished, strict=True)
     ]
@@ -99,16 +108,9 @@ def _folder(job: Job, name: str) -> Path:
     return job.folder.work / f"scores-{name}"
 
 
-def _prepare(job: Job, name: str) -> Prepared:
+def _prepare(job: Job, name: str, store: TokenStore) -> Prepared:
     stage, work = pass_stage(job, name), _folder(job, name)
-    path = ensure_rows(job)
-    record = job.folder.stage(stage.name)
-    if record is not None and set(record["columns"]) <= set(score_columns(path)):
-        stage.refuse_change()
-        if stage.is_finished():
-            shutil.rmtree(work, ignore_errors=True)  # were it killed before it could do so
-            return Prepared(True)
-    store = tokens(job)
+    ensure_rows(job)
     setup = set_up(job, name, work)
     if (known := read_key(work)) is not None:
         job.folder.require_same(stage.name, known, stage.key)
@@ -117,7 +119,7 @@ def _prepare(job: Job, name: str) -> Prepared:
             shutil.rmtree(part)  # chunks without a key are nobody's
         write_json(work / "key.json", dict(stage.key))
     parts = further_score(job, name, store, setup).parts
-    return Prepared(False, setup, [finished_chunks(job, part) for part in parts])
+    return Prepared(setup, [finished_chunks(job, part) for part in parts])
 
 
 def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], started: float) -> None:

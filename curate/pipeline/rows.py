@@ -13,9 +13,9 @@ def ensure_rows(job: Job) -> Path:
     """Return scores.parquet, written without a score if it is not there; called by the main process."""
     path = job.folder.path / "scores.parquet"
     if not path.exists():
-        from curate.pipeline.tokens import tokens
+        from curate.pipeline.tokens import make_tokens
 
         stage = Stage(job.folder, "rows", job.settled.tokens_key, (path,))
         with stage.replacing(path) as temporary:
-            write_rows(temporary, tokens(job))
+            write_rows(temporary, make_tokens(job))
     return path

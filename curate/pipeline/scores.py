@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,12 @@ from curate.pipeline.compute import (
 )
 from curate.pipeline.job import Job
 from curate.pipeline.parts import BatchFunction, Part, compute_part, finished_chunks, refuse_non_finite, stored_chunks
-from curate.pipeline.settle import save_recipe
-from curate.pipeline.surroundings import surroundings
-from curate.pipeline.tokens import tokens
 from curate.run.atomic import write_json
 from curate.run.folder import read_key
 from curate.run.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel
 from curate.tables.scores import write_scores
-from curate.tokens.store import open_tokens
 from curate.types import TokenStore
 
 logger = logging.getLogger(__name__)
@@ -40,31 +36,34 @@ _REUSE = "prefixes computed once"  # in the key of unfinished chunks
 class Prepared:
     """What the main process has found out before anything is computed.
 
-    done              the scores were finished before
     tokens_per_batch  the size of batches, found for this device
     reuse_prefixes    prefixes that records share are computed once
     finished          numbers of the chunks that are there
     """
 
-    done: bool
     tokens_per_batch: int
-    reuse_prefixes: bool = False
-    finished: list[int] = field(default_factory=list)
+    reuse_prefixes: bool
+    finished: list[int]
 
 
-def score(job: Job) -> Job:
-    """Bring the run to where scores.parquet is finished; returns the job with batches of the size that was found.
+def is_scored(job: Job) -> bool:
+    """Say, and log, whether complexity was scored before; called by the main process."""
+    if not _stage(job).is_finished():
+        return False
+    shutil.rmtree(job.folder.work / "scores", ignore_errors=True)  # were it killed before it could do so
+    return True
+
+
+def score(job: Job, store: TokenStore) -> Job:
+    """Score the complexity of every record: scores.parquet. Returns the job with batches of the size that was found.
 
     Raises:
         CurateError: scores made with other settings or inputs are in the way; the model cannot be scored; more than
             1 % of the scores are not finite.
     """
     started = time.monotonic()
-    prepared = job.launch.lead("scores", lambda: _prepare(job), Prepared)
+    prepared = job.launch.lead("scores", lambda: _prepare(job, store), Prepared)
     job = _with_tokens_per_batch(job, prepared.tokens_per_batch)
-    if prepared.done:
-        return job
-    store = open_tokens(job.folder.work / "tokens")
     plan = plan_batches_of(store, prepared.tokens_per_batch, reuse_prefixes=prepared.reuse_prefixes)
     chunks = compute_part(job, _part(job, store, plan), set(prepared.finished))
     if job.is_main:
@@ -78,32 +77,24 @@ def _stage(job: Job, started: float | None = None) -> Stage:
     return Stage(job.folder, "scores", key, products, time.monotonic() if started is None else started)
 
 
-def _prepare(job: Job) -> Prepared:
-    tokens_per_batch = settled_tokens_per_batch(job.recipe)
-    chunks = job.folder.work / "scores"
-    if _stage(job).is_finished():
-        shutil.rmtree(chunks, ignore_errors=True)  # were it killed before it could do so
-        save_recipe(job.folder.path, job.recipe)
-        return Prepared(True, tokens_per_batch)
-    store = tokens(job)
-    finished: list[int] = []
-    if (known := read_key(chunks)) is not None:
+def _prepare(job: Job, store: TokenStore) -> Prepared:
+    tokens_per_batch, chunks = settled_tokens_per_batch(job.recipe), job.folder.work / "scores"
+    if (known := read_key(chunks)) is not None:  # an earlier call has begun
         job.folder.require_same("scores", known, {**_stage(job).key, _REUSE: known.get(_REUSE)})
         reuse_prefixes = bool(known.get(_REUSE))
         plan = plan_batches_of(store, tokens_per_batch, reuse_prefixes=reuse_prefixes)
-        finished = finished_chunks(job, _part(job, store, plan))
-    else:
-        reuse_prefixes = may_reuse_prefixes(lambda: _load(job), store, tokens_per_batch)
-        if job.settled.fit_batches:
-            tokens_per_batch = fitting_tokens_per_batch(
-                lambda: _load(job), store, tokens_per_batch, reuse_prefixes=reuse_prefixes
-            )
-            job = _with_tokens_per_batch(job, tokens_per_batch)
-        shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
-        write_json(chunks / "key.json", {**_stage(job).key, _REUSE: reuse_prefixes})
-    job.folder.describe(**surroundings(job.recipe))
-    save_recipe(job.folder.path, job.recipe)
-    return Prepared(False, tokens_per_batch, reuse_prefixes, finished)
+        return Prepared(tokens_per_batch, reuse_prefixes, finished_chunks(job, _part(job, store, plan)))
+
+    def load() -> ScoringModel:
+        return _load(job)
+
+    reuse_prefixes = may_reuse_prefixes(load, store, tokens_per_batch)
+    if job.settled.fit_batches:
+        tokens_per_batch = fitting_tokens_per_batch(load, store, tokens_per_batch, reuse_prefixes=reuse_prefixes)
+        job = _with_tokens_per_batch(job, tokens_per_batch)
+    shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
+    write_json(chunks / "key.json", {**_stage(job).key, _REUSE: reuse_prefixes})
+    return Prepared(tokens_per_batch, reuse_prefixes, [])
 
 
 def _with_tokens_per_batch(job: Job, tokens_per_batch: int) -> Job:

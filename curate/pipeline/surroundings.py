@@ -8,7 +8,6 @@ import subprocess
 from typing import Any
 
 from curate.config import Recipe
-from curate.models.load import resolve_device
 
 _VERSIONS = (
     "torch",
@@ -25,6 +24,8 @@ _VERSIONS = (
 
 def surroundings(recipe: Recipe) -> dict[str, Any]:
     """Versions, seed, device and git commit, for the manifest."""
+    from curate.models.load import resolve_device
+
     device = resolve_device()
     versions = {name: _version(name) for name in ("lc-curate", *_VERSIONS)}
     return {

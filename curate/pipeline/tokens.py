@@ -33,6 +33,12 @@ TOKENIZER = "tokenizer"  # in the folder of the tokens: what made them
 
 
 def tokens(job: Job) -> TokenStore:
+    """Return the tokens of every record; the main process makes them if they are not there, the others wait."""
+    job.launch.lead("tokens", lambda: len(make_tokens(job)), int)
+    return open_tokens(job.folder.work / "tokens")
+
+
+def make_tokens(job: Job) -> TokenStore:
     """Return the tokens of every record, made if they are not there; called by the main process.
 
     The texts to embed are written on the way, so that the input is not read for them again.
