@@ -917,3 +917,14 @@ def test_a_manifest_with_odd_content_is_refused(content: str, verb: Verb) -> Non
     (RUN / "manifest.json").write_text(content)
     with pytest.raises(CurateError, match=r"manifest\.json"):
         do(verb)
+
+
+def test_what_complexity_has_scored_is_not_computed_again_and_comes_to_the_same() -> None:
+    words = ("score.ifd=true", "score.masked=true", "run.dir=whole")
+    do("score", *words)
+    do("score", *words, "score.exits=[1,2]", "run.dir=without")  # the last layer is no exit: nothing to take over
+    one, two = (pq.read_table(f"{run}/scores.parquet") for run in ("whole", "without"))
+    for name in ("ifd", "log_prob_alone", "masked_loss"):
+        np.testing.assert_allclose(one[name].to_numpy(), two[name].to_numpy(), rtol=1e-5)
+    price = [manifest(Path(run))["stages"]["scores/masked"]["forwards"] for run in ("whole", "without")]
+    assert price == [2, 3]

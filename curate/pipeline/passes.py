@@ -144,6 +144,7 @@ def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], 
     computed = sum(float(part.store.rows["needed"][part.plan.order].sum()) * part.forwards for part in score.parts)
     details = {
         "columns": list(columns),
+        "forwards": sum(part.forwards for part in score.parts),
         "tokens_per_second": round(computed / seconds),
         "processes": job.launch.processes.count,
         "chunks_split_by_out_of_memory": split,

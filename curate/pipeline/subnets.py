@@ -21,6 +21,7 @@ from curate.scoring.dropout import dropout_confidence, dropout_subnets, score_dr
 from curate.scoring.ifd import alone, ifd, pool_alone
 from curate.scoring.masks import masked_loss, masked_weights
 from curate.scoring.score import ScoringModel, full_model
+from curate.tables.score_columns import read_exit
 from curate.tokens.control import make_codec
 from curate.tokens.store import open_tokens
 from curate.types import BatchScores, FloatArray, TokenStore
@@ -48,10 +49,12 @@ class Setup:
 
     opening  ids that the tokenizer writes before a text
     tokens   folder of the tokens of another model, below work/; empty if those of the scoring model are taken
+    stored   the full model's log-probabilities stand in scores.parquet already, and are not computed again
     """
 
     opening: list[int] = field(default_factory=list)
     tokens: str = ""
+    stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +89,16 @@ def pass_key(job: Job, name: str) -> Key:
 
 def set_up(job: Job, name: str, work: Path) -> Setup:
     """Find out what the parts of a further score are made of; called by the main process."""
+    stored = _is_full_model_scored(job)
     if name != "ifd":
-        return Setup()
+        return Setup(stored=stored)
     model = _ifd_model(job)
     folder = ""
     if isinstance(job.recipe.score.ifd, SmallModel):
         folder = f"{work.name}/tokens"
         tokens_for(job, model, job.folder.work / folder)
     opening = make_codec(job.loaded.tokenizer(model.name, model.revision), ()).opening
-    return Setup(opening.tolist(), folder)
+    return Setup(opening.tolist(), folder, stored and not folder)
 
 
 def further_score(job: Job, name: str, store: TokenStore, setup: Setup) -> FurtherScore:
@@ -103,7 +107,7 @@ def further_score(job: Job, name: str, store: TokenStore, setup: Setup) -> Furth
 
 
 def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
-    """The response given its prompt, and alone: two parts, one forward pass each over what they hold."""
+    """The response given its prompt (unless complexity has scored that) and alone, a forward pass over each."""
     model = _ifd_model(job)
     if setup.tokens:
         store = open_tokens(job.folder.work / setup.tokens)
@@ -112,15 +116,17 @@ def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     without = _part(job, "ifd: without it", 1, responses.tokens, lambda: _load(job, model), reuse_prefixes=False)
 
     def columns(scores: Sequence[BatchScores]) -> dict[str, FloatArray]:
-        log_prob_alone = pool_alone(responses, [scores[1]], len(store))
-        return {"ifd": ifd(log_prob_alone, scores[0].log_prob[:, -1]), "log_prob_alone": log_prob_alone}
+        log_prob_alone = pool_alone(responses, [scores[-1]], len(store))
+        log_prob = _stored_log_prob(job) if setup.stored else scores[0].log_prob[:, -1]
+        return {"ifd": ifd(log_prob_alone, log_prob), "log_prob_alone": log_prob_alone}
 
-    return FurtherScore([given, without], columns, ABOUT["ifd"])
+    return FurtherScore([without] if setup.stored else [given, without], columns, ABOUT["ifd"])
 
 
 def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     """One subnet after the other: weights are masked once for all chunks of this process, and restored."""
-    sparsity = _masked(job.recipe.score.masked).sparsity
+    asked = _masked(job.recipe.score.masked).sparsity
+    sparsity = [fraction for fraction in asked if fraction or not setup.stored]
     plan = _plan(job, store)
 
     @contextmanager
@@ -132,7 +138,10 @@ def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     part = Part("masked", _folder(job, "masked", 0), store, plan, len(sparsity), subnet)
 
     def columns(scores: Sequence[BatchScores]) -> dict[str, FloatArray]:
-        return {"masked_loss": masked_loss(np.stack([subnet.log_prob[:, -1] for subnet in scores], axis=1))}
+        subnets = [subnet.log_prob[:, -1].astype(np.float64) for subnet in scores]
+        taken_over = len(asked) - len(sparsity)  # of sparsity 0, which is the model itself
+        whole = [_stored_log_prob(job)] * taken_over if taken_over else []
+        return {"masked_loss": masked_loss(np.stack([*whole, *subnets], axis=1))}
 
     return FurtherScore([part], columns, ABOUT["masked"])
 
@@ -153,6 +162,16 @@ def _dropout_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
         return {"dropout_confidence": dropout_confidence(scores[0].log_prob)}
 
     return FurtherScore([part], columns, ABOUT["dropout"])
+
+
+def _is_full_model_scored(job: Job) -> bool:
+    """Whether complexity was scored with the last layer among its exits."""
+    record = job.folder.stage("scores")
+    return record is not None and record["key"]["score.exits"][-1] == job.settled.num_layers
+
+
+def _stored_log_prob(job: Job) -> FloatArray:
+    return read_exit(job.folder.path / "scores.parquet", "log_prob", job.settled.num_layers)
 
 
 def _part(

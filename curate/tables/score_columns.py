@@ -71,6 +71,22 @@ def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) ->
     return out
 
 
+def read_exit(path: Path, name: str, layer: int) -> FloatArray:
+    """Read confidence or log_prob after one of the stored exits, float64 [N], NaN where null.
+
+    Raises:
+        CurateError: the file is missing or damaged; that exit was not stored.
+    """
+    file = open_table(path, _VERB)
+    if layer not in stored_exits(file.schema_arrow):
+        raise CurateError(f"the stored exits are {stored_exits(file.schema_arrow)}, got {layer}")
+    place = stored_exits(file.schema_arrow).index(layer)
+    out = np.full(file.metadata.num_rows, np.nan)
+    for part, batch in by_row(path, _VERB, [name]):
+        out[part] = pc.list_element(batch[name], place).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return out
+
+
 def read_scored(path: Path) -> npt.NDArray[np.bool_]:
     """Read which rows have the status scored, bool [N]."""
     scored = np.zeros(open_table(path, _VERB).metadata.num_rows, bool)
