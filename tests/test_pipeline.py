@@ -883,7 +883,11 @@ def test_further_scores_add_their_columns_and_change_nothing() -> None:
     with pytest.raises(CurateError, match=r"changed: score\.dropout\.rates"):
         do("score", "score.dropout={rates: [0.2]}")
     do("run", "run.dir=direct", "select.by=masked_loss", "train.max_steps=1")
-    assert [row["masked_loss"] for row in rows(Path("direct/scores.parquet"))] == after["masked_loss"].to_pylist()
+    direct = pq.read_table("direct/scores.parquet")["masked_loss"].to_numpy()
+    np.testing.assert_allclose(direct, after["masked_loss"].to_numpy(), rtol=1e-5)
+    for name in ("ifd", "log_prob_alone", "masked_loss", "dropout_confidence"):
+        scored = [row[name] is not None for row in rows(RUN / "scores.parquet")]
+        assert scored == [row not in (5, 9) for row in range(80)], "no number for what was not scored"
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,8 @@ def _gathered(
     job: Job, store: TokenStore, chunks: list[Path], num_columns: int, folder: Path, split: list[int]
 ) -> BatchScores:
     status, confidence, log_prob = gather(store, stored_chunks(job, chunks, split), num_columns, folder)
+    unscored = status != STATUSES.index("scored")
+    confidence[unscored] = log_prob[unscored] = np.nan  # never a number for what was not scored
     return BatchScores(np.arange(len(store)), status, confidence, log_prob)
 
 
