@@ -15,6 +15,18 @@ import numpy.typing as npt
 Role = Literal["system", "user", "assistant", "tool"]
 Format = Literal["alpaca", "messages", "sharegpt", "prompt_completion"]
 Status = Literal["scored", "empty_response", "too_long", "unscorable", "non_finite", "out_of_memory", "bad_record"]
+# The choices that recipes and functions share; each is written once, here.
+Template = Literal["chat", "alpaca", "plain"]
+TooLong = Literal["drop", "trim"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantization = Literal["none", "8bit", "4bit"]
+Exits = int | Literal["all"] | tuple[int, ...]
+EmbeddingText = Literal["instruction", "prompt", "full"]
+Method = Literal["clusters", "top", "random", "longest", "flexrand", "k_center"]
+End = Literal["lowest", "highest"]
+Quota = Literal["proportional", "equal"]
+Duplicates = Literal["drop", "keep"]
+
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 IntArray = npt.NDArray[np.int64]

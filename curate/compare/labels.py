@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau, rankdata
 
-from curate.types import CurateError, FloatArray
+from curate.types import CurateError, End, FloatArray
 
 MAX_TAGS = 64
 _MAX_VALUES = 10
@@ -97,7 +97,7 @@ def agreement(
     score: FloatArray,
     response_tokens: npt.NDArray[np.integer],
     *,
-    order: Literal["lowest", "highest"],
+    order: End,
 ) -> Agreement:
     """Return the AUC of an order against a label, beside that of "longest first".
 

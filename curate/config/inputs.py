@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from curate.config.base import LocalPath, Section, parse_keep
+from curate.types import Dtype, Format, Quantization, Role, Template, TooLong
 
 _FILE_KINDS = ("json", "jsonl", "ndjson", "csv", "tsv", "parquet", "arrow")
 
@@ -27,13 +28,13 @@ class Data(Section):
 
     path: LocalPath = Field("", description="a file, a folder of shards, a data set saved by save_to_disk, or a hub id")
     split: str = Field("train", description="split of a hub data set, or of one saved by save_to_disk")
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
+    format: Literal["auto"] | Format = Field(
         "auto", description="how records are laid out; auto looks at the keys of the first records"
     )
     columns: dict[str, str] = Field(
         default_factory=dict, description="our name: your name, where your fields are called differently"
     )
-    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(
+    roles: dict[str, Role] = Field(
         default_factory=dict,
         description="your word: who it is, where the roles of your messages are called differently",
     )
@@ -77,16 +78,14 @@ class Data(Section):
 class Prompt(Section):
     """How a record becomes text."""
 
-    template: Literal["auto", "chat", "alpaca", "plain"] = Field(
+    template: Literal["auto"] | Template = Field(
         "auto", description="auto: the tokenizer's chat template where it has one, else alpaca"
     )
     system: str | None = Field(None, description="system message for records that have none")
     max_length: int | None = Field(
         None, gt=1, description="longest record in tokens; default: 2048 or the model's own limit"
     )
-    too_long: Literal["drop", "trim"] = Field(
-        "drop", description="a longer record gets a status, or loses the end of its response"
-    )
+    too_long: TooLong = Field("drop", description="a longer record gets a status, or loses the end of its response")
     now: str | None = Field(
         None, description="date and time that a chat template is told (ISO 8601); default: when the run began"
     )
@@ -107,10 +106,8 @@ class Model(Section):
 
     name: LocalPath = Field("", description="a hub id, a local folder, or a .gguf file")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it, else float16"
-    )
-    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="through bitsandbytes")
+    dtype: Dtype = Field("auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it, else float16")
+    quantization: Quantization = Field("none", description="through bitsandbytes")
     device_map: str | None = Field(None, description="auto: spread one model over devices, RAM and disk")
     attention: str | None = Field(None, description="transformers' attn_implementation; default: its choice")
     trust_remote_code: bool = Field(False, description="run code that comes with the model")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from curate.config.base import LocalPath, Section, is_list, parse_keep
+from curate.types import Format
 
 SELECTORS = (
     "clusters",
@@ -31,9 +32,7 @@ class EvaluationSet(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="its name in tables")
     path: LocalPath = Field(description="a file, a folder, or a hub id, as data.path")
     split: str = Field("train", description="split of a hub data set")
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt_completion"] = Field(
-        "auto", description="how records are laid out"
-    )
+    format: Literal["auto"] | Format = Field("auto", description="how records are laid out")
     columns: dict[str, str] = Field(default_factory=dict, description="our name: your name")
     limit: int | None = Field(None, gt=0, description="read only the first so many records")
 

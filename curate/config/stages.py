@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from curate.config.base import LocalPath, Section, parse_keep
+from curate.types import Duplicates, EmbeddingText, End, Exits, Method, Quantization, Quota
 
 EFFECTIVE_BATCH = 16
 """Records that a training step takes, unless train.gradient_accumulation says otherwise."""
@@ -53,7 +54,7 @@ class Groups(Section):
     """Groups of records and what each keeps."""
 
     field: str = Field(description="field of the records whose values are the groups (source, language, ...)")
-    quota: Literal["proportional", "equal"] | dict[str, int | str] = Field(
+    quota: Quota | dict[str, int | str] = Field(
         "proportional", description="proportional, equal, or a share or count for every value"
     )
 
@@ -61,7 +62,7 @@ class Groups(Section):
 class Score(Section):
     """What is computed for every record."""
 
-    exits: int | Literal["all"] | tuple[int, ...] = Field(5, description="a count, all, or a list of layers (from 1)")
+    exits: Exits = Field(5, description="a count, all, or a list of layers (from 1)")
     tokens_per_batch: int | Literal["auto"] = Field(
         "auto", description="padded tokens in one batch at most; auto finds what suits the device, and stores it"
     )
@@ -97,7 +98,7 @@ class Embed(Section):
     """How records become vectors."""
 
     model: LocalPath = Field("sentence-transformers/all-MiniLM-L6-v2", description="a hub id or a local folder")
-    text: Literal["instruction", "prompt", "full"] = Field("instruction", description="which text is embedded")
+    text: EmbeddingText = Field("instruction", description="which text is embedded")
     batch_size: int = Field(64, gt=0, description="texts in one batch")
 
 
@@ -121,16 +122,14 @@ class Select(Section):
     """Which records are kept."""
 
     name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the selection")
-    method: Literal["clusters", "top", "random", "longest", "flexrand", "k_center"] = Field(
-        "clusters", description="the rule"
-    )
+    method: Method = Field("clusters", description="the rule")
     by: str = Field("complexity", description="score column to order by, or response_tokens, or random")
     exits: tuple[int, ...] | None = Field(None, description="recompute complexity from this subset of the stored exits")
-    order: Literal["lowest", "highest"] = Field("lowest", description="which end of the score is kept")
+    order: End = Field("lowest", description="which end of the score is kept")
     keep: int | str = Field("10%", description="a share of the input rows, or a count")
-    quota: Literal["proportional", "equal"] = Field("proportional", description="records per cluster")
+    quota: Quota = Field("proportional", description="records per cluster")
     min_response_tokens: int = Field(1, ge=1, description="shorter responses are never kept")
-    duplicates: Literal["drop", "keep"] = Field("drop", description="exact duplicates of a kept record")
+    duplicates: Duplicates = Field("drop", description="exact duplicates of a kept record")
     within: dict[str, tuple[float | None, float | None]] = Field(
         default_factory=dict, description="only rows whose column lies in [low, high]; either end may be null"
     )
@@ -157,7 +156,7 @@ class Train(Section):
 
     model: LocalPath | None = Field(None, description="model to train; default: model.name")
     revision: str | None = Field(None, description="commit, tag or branch of train.model")
-    quantization: Literal["none", "8bit", "4bit"] = Field("none", description="4bit is QLoRA")
+    quantization: Quantization = Field("none", description="4bit is QLoRA")
     rank: int = Field(16, gt=0, description="LoRA r")
     alpha: float = Field(32, gt=0, description="LoRA alpha")
     dropout: float = Field(0.05, ge=0, lt=1, description="LoRA dropout")

@@ -7,17 +7,15 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.types import CurateError, Example, Turn
+from curate.types import CurateError, EmbeddingText, Example, Turn
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-EmbeddingText = Literal["instruction", "prompt", "full"]
 
 _FINGERPRINTED = {".json", ".txt", ".model", ".py", ".safetensors"}
 _NOT_DOWNLOADED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]

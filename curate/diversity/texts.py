@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.diversity.embed import EmbeddingText, embedding_text
-from curate.types import Example, IntArray
+from curate.diversity.embed import embedding_text
+from curate.types import EmbeddingText, Example, IntArray
 
 _TEXTS, _ENDS = "texts.utf8", "ends.i8"
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from curate.config import Model
-from curate.types import CurateError
+from curate.types import CurateError, Exits
 
 if TYPE_CHECKING:
     from curate.scoring.score import ScoringModel
-
-
-Exits = int | Literal["all"] | tuple[int, ...]
 
 
 class Loaded:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from curate.config import Train
 from curate.models.names import published_name
 from curate.publish.texts import environment
-from curate.tokens.prompts import Template, alpaca, plain
-from curate.types import Example, Turn
+from curate.tokens.prompts import alpaca, plain
+from curate.types import Example, Template, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,7 @@ from curate.publish.licence import Licence, licence_of
 from curate.publish.records import KeptRecords
 from curate.publish.texts import environment
 from curate.read.files import Source
-from curate.tokens.prompts import Template
+from curate.types import Template
 
 
 def write_card(records: KeptRecords, source: Source, *, name: str, template: Template, about: str = "") -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from curate.publish.records import KeptRecords
-from curate.tokens.prompts import Rendered, Template, alpaca, messages_of, plain
-from curate.types import Example
+from curate.tokens.prompts import Rendered, alpaca, messages_of, plain
+from curate.types import Example, Template
 
 TEXTS = "train.prompt_completion.jsonl"
 MESSAGES = "train.messages.jsonl"

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from curate.scoring.parts import DecoderParts, first_tensor
-from curate.types import CurateError
+from curate.types import CurateError, Exits
 
 if TYPE_CHECKING:
     from transformers import Cache
 
 
-def exit_layers(exits: int | Literal["all"] | Sequence[int], num_layers: int) -> tuple[int, ...]:
+def exit_layers(exits: Exits | Sequence[int], num_layers: int) -> tuple[int, ...]:
     """The layers (from 1) after which confidence is read.
 
     A count n means layers (2*i*L + n) // (2*n) for i = 1..n: the i-th of n equal shares of the L layers, rounded

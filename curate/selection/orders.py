@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.types import FloatArray, IntArray
+from curate.types import End, FloatArray, IntArray
 
-End = Literal["lowest", "highest"]
 Rows = npt.NDArray[np.int32]
 Key = npt.NDArray[np.integer] | FloatArray
 

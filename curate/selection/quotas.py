@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 
-from curate.types import CurateError, IntArray
-
-Quota = Literal["proportional", "equal"]
+from curate.types import CurateError, IntArray, Quota
 
 
 def keep_count(keep: int | str, rows_in: int) -> int:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.selection.orders import End
-from curate.selection.quotas import Quota
-from curate.types import FloatArray
+from curate.types import Duplicates, End, FloatArray, Method, Quota
 
-Method = Literal["clusters", "top", "random", "longest", "flexrand", "k_center"]
 Integers = npt.NDArray[np.integer]
 
 
@@ -79,7 +75,7 @@ class Rule:
     min_response_tokens: int = 1
     within: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     gamma: float = 0.25
-    duplicates: Literal["drop", "keep"] = "drop"
+    duplicates: Duplicates = "drop"
     near_duplicates: float | None = None
     group_quota: Quota | Mapping[str, int | str] = "proportional"
     seed: int = 0

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.selection.near import walk
-from curate.selection.orders import End, Key, Order, Rows, bounds, farthest_first, ordered_rows, random_key
+from curate.selection.orders import Key, Order, Rows, bounds, farthest_first, ordered_rows, random_key
 from curate.selection.pool import (
     ELIGIBLE,
     KEPT,
@@ -20,10 +20,10 @@ from curate.selection.pool import (
     pool,
     refuse_duplicates,
 )
-from curate.selection.quotas import Quota, cluster_quotas, flexrand_split, group_quotas, keep_count
-from curate.selection.rule import Candidates, Method, Rule
+from curate.selection.quotas import cluster_quotas, flexrand_split, group_quotas, keep_count
+from curate.selection.rule import Candidates, Rule
 from curate.selection.strata import Strata, flexrand_strata, strata
-from curate.types import CurateError, IntArray
+from curate.types import CurateError, End, IntArray, Method, Quota
 
 
 @dataclass(frozen=True, slots=True, eq=False)

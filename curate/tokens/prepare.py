@@ -11,19 +11,10 @@ import numpy as np
 from curate.tokens.chat import chat
 from curate.tokens.control import Codec, disarm, markup_in_answers, write_names
 from curate.tokens.encode import surely_exceeds
-from curate.tokens.prompts import (
-    Rendered,
-    Response,
-    Template,
-    alpaca,
-    has_empty_turn,
-    has_response,
-    messages_of,
-    plain,
-)
+from curate.tokens.prompts import Rendered, Response, alpaca, has_empty_turn, has_response, messages_of, plain
 from curate.tokens.rendering import REFUSALS, Message, RenderWithTools, refusal
 from curate.tokens.tool_calls import has_arguments, prints_python, with_json_arguments
-from curate.types import Example, Status, Tokens
+from curate.types import Example, Status, Template, Tokens
 
 EMPTY_TURN = "an assistant turn among others is empty: nothing of it is scored or trained on"
 NO_ANSWER = "no assistant turn says anything"

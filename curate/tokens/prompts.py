@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from curate.types import CurateError, Example, Turn
+from curate.types import CurateError, Example, Template, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Template = Literal["chat", "alpaca", "plain"]
 
 _REQUEST = "Write a response that appropriately completes the request."
 PREAMBLE = f"Below is an instruction that describes a task. {_REQUEST}"

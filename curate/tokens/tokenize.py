@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from curate.tokens.prepare import Prompt, Wording, prepare, too_long_reason, uns
 from curate.tokens.prompts import resolve_template
 from curate.tokens.rendering import renderer
 from curate.tokens.vocabulary import beyond_embedding
-from curate.types import CONTEXT, SCORED, CurateError, Example, IntArray, Tokens, Turn
+from curate.types import CONTEXT, SCORED, CurateError, Example, IntArray, Tokens, TooLong, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +57,7 @@ def tokenize(
     template: str,
     system: str | None = None,
     max_length: int,
-    too_long: Literal["drop", "trim"] = "drop",
+    too_long: TooLong = "drop",
     allow_tokens: Sequence[str] = (),
     now: datetime | None = None,
     vocabulary_rows: int | None = None,
