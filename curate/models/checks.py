@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from curate.models.explain import first_line
+from curate.models.weights import split_layer
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
 
-def refuse_incomplete(name: str, info: Mapping[str, Any]) -> None:
-    """Refuse a model with weights that are missing or of another shape; `info` is what `from_pretrained` reports.
+def refuse_incomplete(name: str, info: Mapping[str, Any], model: PreTrainedModel) -> None:
+    """Refuse a model with weights that are missing, of another shape, or a whole unused layer.
+
+    Args:
+        name: as the person wrote it.
+        info: what `from_pretrained` reports.
+        model: what was loaded.
 
     Raises:
         CurateError: naming a weight.
@@ -32,9 +39,23 @@ def refuse_incomplete(name: str, info: Mapping[str, Any]) -> None:
         raise CurateError(f"{name}: expected {key} of shape {list(expected)} by its config.json, got {list(got)}")
     if info["error_msgs"]:
         raise CurateError(f"{name}: {first_line(info['error_msgs'][0])}")
-    if info["unexpected_keys"]:
-        unused = sorted(info["unexpected_keys"])
+    if unused := sorted(info["unexpected_keys"]):
+        _refuse_unused_layers(name, unused, model)
         logger.warning("%s: %d weight(s) are not part of the model and unused, e.g. %s", name, len(unused), unused[0])
+
+
+def _refuse_unused_layers(name: str, unused: Sequence[str], model: PreTrainedModel) -> None:
+    """Refuse a weight of layer 3 that is unused where the model has a stack of that name and it ends with layer 2."""
+    depth: dict[str, int] = {}
+    for stack, layer in filter(None, map(split_layer, model.state_dict())):
+        depth[stack] = max(depth.get(stack, 0), layer + 1)
+    for key in unused:
+        stack, layer = split_layer(key) or ("", 0)
+        if layer >= depth.get(stack, layer + 1):
+            raise CurateError(
+                f"{name}: its config.json says {depth[stack]} layers, its weights hold more ({key} is unused): "
+                "expected a configuration of the whole model; download it again, or save the shorter model by itself"
+            )
 
 
 @torch.no_grad()
@@ -51,8 +72,3 @@ def refuse_bidirectional(name: str, model: PreTrainedModel) -> None:
         raise CurateError(
             f"{name} ({type(model).__name__}) is not a causal language model: its predictions depend on later tokens"
         )
-
-
-def first_line(text: str) -> str:
-    """Return the first line of a library's message, shortened, without its closing mark."""
-    return text.strip().split("\n")[0].rstrip(" .:")[:300]

@@ -1,108 +1,120 @@
-"""Where a model's files are, and what tells them from the files of another model."""
+"""What tells a model, a tokenizer or an embedder from others: one way to hash the files that are loaded."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
-
+from curate.models.files import read_json, refuse_adapter, weight_files
+from curate.models.hub import cached_folder
+from curate.models.locate import Location, kind_of, locate
 from curate.types import CurateError
 
-# A weight file up to this size is hashed whole; of a larger one the header and three blocks of a mebibyte.
+# A file up to this size is hashed whole; of a larger one its header and 17 blocks of a mebibyte.
 _HASHED_WHOLE = 64 << 20
-_BLOCK = 1 << 20
+_BLOCK, _NUM_BLOCKS = 1 << 20, 17
+# Vocabulary and metadata of a GGUF file stand at its start; those of today's models take up to 10 MB.
+_GGUF_HEADER = 16 << 20
+_LONGEST_HEADER = 100_000_000  # the safetensors library refuses longer ones
 _TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "*.model",
+    "*.model.*",
+    "*.tiktoken",
+    "*.jinja",
+    "*.py",
     "added_tokens.json",
-    "chat_template.jinja",
     "chat_template.json",
+    "chat_templates/*.jinja",
+    "additional_chat_templates/*.jinja",
     "merges.txt",
     "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
+    "tekken.json",
+    "vocab.*",
 )
 
 
-def locate(name: str) -> str:
-    """A model's local folder where there is one (~ is expanded), else its name as a hub id.
+def weight_fingerprint(name: str, revision: str | None = None) -> str:
+    """What tells these weights from others: a hub model's commit, or a SHA-256 (hex) over a local model's files.
+
+    Hashed are config.json, the model's own code, the index of shards, and every weight file that is loaded: up to
+    64 MiB whole; of a larger file its size, its header, and 17 evenly spaced mebibytes, the first and last among
+    them. Two models that differ only elsewhere in a large file have the same fingerprint: that is the price of not
+    reading terabytes.
 
     Raises:
-        CurateError: no name, a file, or what can only be a folder and does not exist.
+        CurateError: no such model, an adapter, or weights that would not be loaded (see `weight_files`).
     """
-    if not name:
-        raise CurateError("expected a hub id or a local folder as the model's name, got nothing")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.is_file():
-        raise CurateError(f"expected a model's folder, got the file {name}; try {path.parent}")
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise CurateError(f"no model folder {name}{nearest(path)}")
-    return name
-
-
-def nearest(path: Path) -> str:
-    """A question to add to a message: the folder beside it with the most similar name, or nothing."""
-    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
-
-
-def weight_fingerprint(name: str, revision: str | None = None) -> str:
-    """What tells these weights from others: a hub model's commit, or a SHA-256 (hex) over a local folder.
-
-    A folder is hashed over its configuration, its own code, and its safetensors: up to 64 MiB whole; of a larger
-    file its size, its header and a mebibyte at its start, middle and end. Two models that differ only elsewhere in
-    a large file have the same fingerprint: that is the price of not reading terabytes.
-    """
-    folder = Path(locate(name))
-    if not folder.is_dir():
-        return _hub_commit(name, revision)
-    files = [folder / "config.json", *sorted(folder.glob("*.py")), *sorted(folder.glob("*.safetensors"))]
-    return _hash_files(files)
+    place = locate(name)
+    if place.folder is None:
+        return cached_folder(name, revision).name
+    if place.gguf:
+        return hash_files([place.gguf], place.folder)
+    folder = place.folder
+    refuse_adapter(folder, name)
+    return hash_files([folder / "config.json", *folder.glob("*.py"), *weight_files(folder, name)], folder)
 
 
 def tokenizer_fingerprint(name: str, revision: str | None = None) -> str:
-    """What tells this tokenizer from others: a hub model's commit, or a SHA-256 (hex) over its files."""
-    folder = Path(locate(name))
-    if not folder.is_dir():
-        return _hub_commit(name, revision)
-    return _hash_files([folder / file for file in _TOKENIZER_FILES])
+    """What tells this tokenizer from others: a hub model's commit, or a SHA-256 (hex) over its files.
+
+    Named chat templates (chat_templates/*.jinja) are among them, and of config.json the two values by which
+    transformers picks the class of a tokenizer.
+
+    Raises:
+        CurateError: no such model, or an adapter.
+    """
+    place = locate(name)
+    if place.folder is None:
+        return cached_folder(name, revision).name
+    if place.gguf:
+        return hash_files([place.gguf], place.folder)
+    refuse_adapter(place.folder, name)
+    files = {file for pattern in _TOKENIZER_FILES for file in place.folder.glob(pattern)}
+    return hash_files(files, place.folder, extra=_tokenizer_class(place))
 
 
-def _hub_commit(name: str, revision: str | None) -> str:
-    try:
-        file = hf_hub_download(name, "config.json", revision=revision)
-    except (OSError, HFValidationError) as error:
-        raise CurateError(
-            f"{name} is no local folder{nearest(Path(name))} and cannot be had from the Hugging Face hub: "
-            "download it first and give its folder"
-        ) from error
-    return Path(file).parent.name  # the cache keeps snapshots/COMMIT/config.json
+def hash_files(files: Iterable[Path], folder: Path, *, extra: str = "") -> str:
+    """Return a SHA-256 (hex) over the names, sizes and contents (of large files, samples) of the files that exist.
 
+    Names are relative to the folder, links are followed, and the order of the files does not matter.
 
-def _hash_files(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
+    Raises:
+        CurateError: a file cannot be read.
+    """
+    digest = hashlib.sha256(extra.encode())
+    for file in sorted(files):
+        if kind_of(file) != "file":
+            continue
+        try:
             with file.open("rb") as stream:
-                digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-                for start, length in _sampled(stream, file.stat().st_size):
+                size = file.stat().st_size
+                digest.update(f"{file.relative_to(folder).as_posix()}\0{size}\0".encode())
+                for start, length in _sampled(stream, size, file.suffix.lower()):
                     stream.seek(start)
                     digest.update(stream.read(length))
+        except OSError as error:
+            raise CurateError(f"cannot read {file}: {error.strerror}") from error
     return digest.hexdigest()
 
 
-def _sampled(stream: BinaryIO, size: int) -> list[tuple[int, int]]:
+def _tokenizer_class(place: Location) -> str:
+    config = place.folder / "config.json" if place.folder else None
+    if config is None or not kind_of(config):
+        return ""
+    content = read_json(config, dict)
+    return json.dumps([content.get("model_type"), content.get("tokenizer_class")])
+
+
+def _sampled(stream: BinaryIO, size: int, suffix: str) -> list[tuple[int, int]]:
     """(start, length) of the spans to hash. A safetensors file starts with the length of its header, 8 bytes."""
     if size <= _HASHED_WHOLE:
         return [(0, size)]
-    header = min(int.from_bytes(stream.read(8), "little") + 8, size)
-    return [(0, header + _BLOCK), (size // 2, _BLOCK), (size - _BLOCK, _BLOCK)]
+    header = _GGUF_HEADER
+    if suffix == ".safetensors":
+        header = min(int.from_bytes(stream.read(8), "little") + 8, _LONGEST_HEADER)
+    starts = [(size - _BLOCK) * block // (_NUM_BLOCKS - 1) for block in range(_NUM_BLOCKS)]
+    return [(0, header + _BLOCK), *((start, _BLOCK) for start in starts)]

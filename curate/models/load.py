@@ -6,7 +6,6 @@ missing weight, or whose earlier predictions can see later tokens, is refused: i
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -15,26 +14,38 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
-from curate.models.checks import first_line, refuse_bidirectional, refuse_incomplete
-from curate.models.fingerprint import locate, nearest
+from curate.models.checks import refuse_bidirectional, refuse_incomplete
+from curate.models.explain import LIBRARY_ERRORS, explain
+from curate.models.files import find_sound, holds_tokenizer
+from curate.models.locate import kind_of
+from curate.models.quantize import Quantization, stored_form, use_portable_4bit_kernel
+from curate.models.weights import read_shapes
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Quantization = Literal["none", "8bit", "4bit"]
+_MODEL_JSON = ("config.json", "generation_config.json")
+_TOKENIZER_JSON = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "vocab.json",
+)
+# Where transformers is told to look for an adapter beside the weights: in no folder that exists.
+_NO_ADAPTER = {"subfolder": ".no-adapter"}
 
 
 def resolve_device() -> torch.device:
@@ -75,10 +86,28 @@ def load_config(name: str, *, revision: str | None = None, trust_remote_code: bo
     Raises:
         CurateError: no such model, an unknown architecture, or one that brings code which is not trusted.
     """
+    place = find_sound(name, _MODEL_JSON)
+    if place.folder and not place.gguf and not kind_of(place.folder / "config.json"):
+        raise CurateError(f"{name} holds no config.json: expected a model's folder, as save_pretrained writes it")
     try:
-        return AutoConfig.from_pretrained(locate(name), revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise _explained(name, error) from error
+        with quiet_library():
+            config = AutoConfig.from_pretrained(
+                place.source, revision=revision, trust_remote_code=trust_remote_code, **place.options
+            )
+            config.get_text_config()
+    except LIBRARY_ERRORS as error:
+        raise explain(name, error) from error
+    return config
+
+
+def refuse_encoder_decoder(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a model that is no language model by itself.
+
+    Raises:
+        CurateError: naming its type.
+    """
+    if config.is_encoder_decoder:
+        raise CurateError(f"expected a decoder-only language model, got the encoder-decoder {config.model_type} {name}")
 
 
 def load_tokenizer(
@@ -89,17 +118,19 @@ def load_tokenizer(
     Raises:
         CurateError: no such model, a broken tokenizer, a slow one, or one that brings code which is not trusted.
     """
+    place = find_sound(name, _TOKENIZER_JSON)
+    if place.folder and not place.gguf and not holds_tokenizer(place.folder):
+        raise CurateError(f"{name} has no tokenizer: expected tokenizer.json in it, as it comes with the model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            locate(name), revision=revision, trust_remote_code=trust_remote_code, use_fast=True
-        )
-    except CurateError:
-        raise
+        with quiet_library():
+            tokenizer = AutoTokenizer.from_pretrained(
+                place.source, revision=revision, trust_remote_code=trust_remote_code, use_fast=True, **place.options
+            )
     except Exception as error:
         # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
-        if type(error) is not Exception and not isinstance(error, (OSError, ValueError, KeyError, ImportError)):
+        if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
             raise
-        raise _explained(name, error) from error
+        raise explain(name, error) from error
     if not tokenizer.is_fast:
         raise CurateError(
             f"the tokenizer of {name} does not tell where tokens end in the text: expected a fast one (tokenizer.json)"
@@ -137,30 +168,37 @@ def load_model(
             language model, attention not available, bitsandbytes missing, or no memory for it.
     """
     config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
-    if config.is_encoder_decoder:
-        raise CurateError(f"expected a decoder-only language model, got the encoder-decoder {config.model_type} {name}")
-    device = device or resolve_device()
-    torch_dtype = resolve_dtype(dtype, device)
+    refuse_encoder_decoder(name, config)
+    place = find_sound(name, _MODEL_JSON)
+    if place.folder:
+        read_shapes(place)  # says which file is missing or damaged; the library only that something is
+        if kind_of(place.folder / "adapter_config.json"):
+            logger.warning("%s: the adapter beside the weights (adapter_config.json) is not loaded", name)
+    torch_dtype = resolve_dtype(dtype, device := device or resolve_device())
     with quiet_library():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
-                locate(name),
+                place.source,
                 config=config,
                 revision=revision,
                 trust_remote_code=trust_remote_code,
                 dtype=torch_dtype,
-                quantization_config=_quantization_config(quantization, torch_dtype),
+                quantization_config=stored_form(place, quantization, torch_dtype),
                 device_map=_placement(device_map, device),
                 offload_folder=offload_folder,
                 attn_implementation=attention,
                 use_safetensors=True,
+                adapter_kwargs=_NO_ADAPTER,
                 ignore_mismatched_sizes=True,  # refused below, by name; the library's own error names nothing
                 output_loading_info=True,
+                **place.options,
             )
-        except (OSError, ValueError, ImportError, SafetensorError, torch.OutOfMemoryError) as error:
-            raise _explained(name, error) from error
-    refuse_incomplete(name, info)
-    _use_portable_4bit_kernel(model)
+        except LIBRARY_ERRORS as error:
+            raise explain(name, error) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise CurateError(f"{name}: an adapter beside the weights was loaded: move adapter_config.json elsewhere")
+    refuse_incomplete(name, info, model)
+    use_portable_4bit_kernel(model)
     model.eval()
     if not sharded_by_launcher():
         refuse_bidirectional(name, model)
@@ -200,54 +238,3 @@ def _placement(
             f"device_map={device_map} spreads one model over all devices: launch one process, or unset it"
         )
     return device_map if isinstance(device_map, str) else dict(device_map)
-
-
-def _quantization_config(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    if quantization == "none":
-        return None
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise CurateError(f'quantization={quantization} needs bitsandbytes: pip install "lc-curate[quantization]"')
-    # It warns once per layer that inputs are cast, and of optional kernels that are not installed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _use_portable_4bit_kernel(model: PreTrainedModel) -> None:
-    # On CPUs with AVX512-BF16, bitsandbytes 0.50 swaps in a kernel that rounds to bfloat16 whatever the compute
-    # dtype and fails on widths that are no multiple of 32; without it all CPUs compute the same.
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _explained(name: str, error: Exception) -> CurateError:
-    """What went wrong while loading, in the person's terms."""
-    text = str(error)
-    if isinstance(error, SafetensorError):
-        return CurateError(f"the weights of {name} are damaged ({first_line(text)}): download or copy them again")
-    if isinstance(error, torch.OutOfMemoryError):
-        return CurateError(
-            f"{name} does not fit into memory: try quantization=4bit, device_map=auto or a smaller model"
-        )
-    if "trust_remote_code" in text:
-        return CurateError(f"{name} brings its own Python code, which is not run: read it, then trust_remote_code=true")
-    if "Unrecognized configuration class" in text:
-        return CurateError(f"{name} is not a causal language model, or not one that transformers knows")
-    if "safetensors" in text and isinstance(error, OSError):
-        return CurateError(
-            f"{name} has no safetensors weights; pickle weights (.bin, .pt) are refused, they can run code: "
-            "convert them to safetensors first"
-        )
-    if isinstance(error, OSError) and not Path(name).expanduser().is_dir():
-        return CurateError(
-            f"{name} is no local folder{nearest(Path(name))} and cannot be had from the Hugging Face hub "
-            f"({first_line(text)}): download it first and give its folder"
-        )
-    return CurateError(f"cannot load {name}: {first_line(text)}")

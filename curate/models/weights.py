@@ -1,0 +1,193 @@
+"""What a model's weights say without being loaded: their headers, and what is refused before anything is paid."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from curate.models.files import read_json, refuse_adapter, weight_files
+from curate.models.gguf import read_gguf_header
+from curate.models.hub import fetch_weights
+from curate.models.locate import Location, locate
+from curate.types import CurateError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+logger = logging.getLogger(__name__)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|token_embd|embeddings|embedding)\.weight$"
+)
+# Stacks of layers beside the text decoder's: of images, of sound, of drafts for several tokens ahead.
+_NOT_TEXT = re.compile(r"vis|image|audio|speech|encoder|tower|mtp|nextn|draft|talker|qformer|resampler")
+_STACK = re.compile(r"(^|\.)(layers?|h|blocks?|blk)$")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFacts:
+    """What the headers of a model's weights say.
+
+    parameters      numbers stored (of packed, quantised weights fewer than the model has)
+    bytes           size of the files
+    embedding_rows  rows of the input embedding: ids from there on are in no vocabulary; None if it is not known
+    num_layers      layers of the text decoder; None if they are not told by the names
+    """
+
+    parameters: int
+    bytes: int
+    embedding_rows: int | None
+    num_layers: int | None
+
+
+def weight_facts(name: str, revision: str | None = None) -> WeightFacts:
+    """Read parameters, bytes, embedding rows and layers of a model from its files' headers (of a hub model: fetch it).
+
+    Raises:
+        CurateError: no such model, an adapter, a shard is missing, a header is damaged, or there are no weights.
+    """
+    place = _local(name, revision)
+    files = [place.gguf] if place.gguf else weight_files(place.folder or Path(), name)
+    shapes = read_shapes(place)
+    return WeightFacts(
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        bytes=sum(file.stat().st_size for file in files if file.suffix != ".json"),
+        embedding_rows=_embedding_rows(shapes),
+        num_layers=count_layers(shapes),
+    )
+
+
+def embedding_rows(name: str, revision: str | None = None) -> int | None:
+    """Rows of the input embedding by the header of the weights; None where no weight has a name known for it."""
+    return weight_facts(name, revision).embedding_rows
+
+
+def check_weights(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> WeightFacts:
+    """Look at a model's weights without loading them; what would fail after hours of work is refused now.
+
+    Raises:
+        CurateError: as `weight_facts`; a damaged or unknown configuration; an encoder-decoder; or more layers in the
+            weights than the configuration has.
+    """
+    from curate.models.load import load_config, refuse_encoder_decoder
+
+    config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
+    refuse_encoder_decoder(name, config)
+    facts = weight_facts(name, revision)
+    refuse_more_layers(name, facts.num_layers, config)
+    return facts
+
+
+def refuse_more_layers(name: str, num_layers: int | None, config: PreTrainedConfig) -> None:
+    """Refuse weights with more layers than their configuration says: the model would be cut off without a word.
+
+    Layers that only guess several tokens ahead (num_nextn_predict_layers) are stored behind the others and unused.
+    """
+    text = config.get_text_config()
+    expected = getattr(text, "num_hidden_layers", None)
+    ahead = getattr(text, "num_nextn_predict_layers", None) or 0
+    if num_layers and isinstance(expected, int) and num_layers > expected + ahead:
+        raise CurateError(
+            f"{name}: its config.json says {expected} layers, its weights hold {num_layers}: "
+            "expected a configuration of the whole model; download it again, or save the shorter model by itself"
+        )
+
+
+def read_shapes(place: Location) -> Shapes:
+    """Return the shape of every weight of a local model, by name.
+
+    Raises:
+        CurateError: a file is damaged, lacks weights that the index places in it, or there are none at all.
+    """
+    if place.gguf:
+        shapes = dict(read_gguf_header(place.gguf).shapes)
+    else:
+        folder = place.folder or Path()
+        refuse_adapter(folder, place.name)
+        files = weight_files(folder, place.name)
+        shapes = read_safetensors(files, place.name)
+        if files[0].suffix == ".json":
+            _refuse_unplaced(place.name, files[0], shapes)
+    if not shapes:
+        raise CurateError(f"{place.name}: its weight files hold no weights at all: download it again")
+    return shapes
+
+
+def read_safetensors(files: Iterable[Path], name: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights in the safetensors among these files.
+
+    Raises:
+        CurateError: naming the first damaged file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        if file.suffix != ".safetensors":
+            continue
+        try:
+            with safe_open(file, framework="numpy") as stream:
+                shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = str(error).split("\n")[0].rstrip(" .:")
+            raise CurateError(
+                f"the weights of {name} are damaged ({file.name}: {reason}): download or copy them again"
+            ) from error
+    return shapes
+
+
+def count_layers(names: Iterable[str]) -> int | None:
+    """How many layers the largest stack of a text decoder has, by the names of its weights.
+
+    >>> count_layers(["model.layers.0.mlp.weight", "model.layers.1.mlp.weight", "visual.blocks.7.mlp.weight"])
+    2
+    """
+    layers = [
+        layer
+        for stack, layer in filter(None, map(split_layer, names))
+        if _STACK.search(stack) and not _NOT_TEXT.search(stack)
+    ]
+    return max(layers) + 1 if layers else None
+
+
+def split_layer(name: str) -> tuple[str, int] | None:
+    """Split a weight's name at the first number in it: the stack of layers, and which of them; None without one.
+
+    >>> split_layer("model.layers.3.mlp.experts.7.up.weight")
+    ('model.layers', 3)
+    """
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if part.isdecimal() and place:
+            return ".".join(parts[:place]), int(part)
+    return None
+
+
+def _embedding_rows(shapes: Shapes) -> int | None:
+    found = {
+        shape[0]
+        for name, shape in shapes.items()
+        if len(shape) == 2 and _EMBEDDING.search(name) and not _NOT_TEXT.search(name)
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _refuse_unplaced(name: str, index: Path, shapes: Shapes) -> None:
+    unplaced = sorted(read_json(index, dict)["weight_map"].keys() - shapes.keys())
+    if unplaced:
+        raise CurateError(
+            f"{name} lacks {len(unplaced)} weight(s) that {index.name} names, {unplaced[0]} among them: "
+            "download it again"
+        )
+
+
+def _local(name: str, revision: str | None) -> Location:
+    place = locate(name)
+    return place if place.folder else Location(name, fetch_weights(name, revision))
