@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError
 
-from curate.models.files import holds_tokenizer, read_json, refuse_damaged, weight_files
+from curate.models.files import holds_tokenizer, is_there, read_json, refuse_damaged, weight_files
 from curate.models.fingerprint import hash_files
 from curate.models.locate import expand_home, kind_of, nearest
 from curate.models.minilm import HUB_ID, WEIGHTS_SHA256, packaged_minilm, sha256_of
@@ -108,6 +108,8 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
                 "read it, then trust_remote_code=true"
             )
         _check_module(folder, folder / str(module["path"]), name)
+        if not trust_remote_code:
+            _refuse_own_activation(folder / str(module["path"]), name)
     if not modules:
         if not kind_of(folder / "config.json"):
             raise CurateError(
@@ -120,7 +122,7 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
 def _modules(folder: Path, name: str) -> list[dict[str, Any]]:
     """The modules of modules.json, or none where there is no such file."""
     path = folder / "modules.json"
-    if not kind_of(path):
+    if not is_there(path):
         return []
     modules = read_json(path, list)
     for module in modules:
@@ -145,6 +147,17 @@ def _check_module(folder: Path, module: Path, name: str) -> None:
                 f"the embedder {name} has no tokenizer (tokenizer.json, vocab.txt, ...): it would know no word; "
                 "copy it from where the model is from"
             )
+
+
+def _refuse_own_activation(module: Path, name: str) -> None:
+    """sentence-transformers puts tanh in the place of an activation that it may not import: other vectors."""
+    settings = module / "config.json"
+    activation = read_json(settings, dict).get("activation_function") if kind_of(settings) else None
+    if activation is not None and not str(activation).startswith("torch."):
+        raise CurateError(
+            f"the embedder {name} brings its own Python code ({activation}), which is not run: "
+            "read it, then trust_remote_code=true"
+        )
 
 
 def _check_weights(module: Path, name: str) -> None:

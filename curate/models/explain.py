@@ -28,8 +28,14 @@ LIBRARY_ERRORS = (
 )
 
 
-def explain(name: str, error: Exception) -> CurateError:
-    """Say what went wrong while a model was loaded: what was expected, what was got, what to do."""
+def explain(name: str, error: Exception, *, file: str = "") -> CurateError:
+    """Say what went wrong while a model was loaded: what was expected, what was got, what to do.
+
+    Args:
+        name: the model, as the person wrote it.
+        error: what the library raised.
+        file: what the library was reading, where that is known.
+    """
     text = str(error)
     if isinstance(error, CurateError):
         return error
@@ -47,11 +53,12 @@ def explain(name: str, error: Exception) -> CurateError:
         return unreachable(name, first_line(text))
     if "Couldn't instantiate the backend tokenizer" in text:
         return CurateError(f"{name} has no tokenizer that can be read: expected tokenizer.json in it")
+    where = f"{name} ({file})" if file else name
     if isinstance(error, StrictDataclassError):  # the field is named in its first line, the reason in its second
-        return CurateError(f"cannot load {name}: config.json: {' '.join(text.split())[:300].rstrip(' .')}")
+        return CurateError(f"cannot load {where}: {' '.join(text.split())[:300].rstrip(' .')}")
     # A KeyError or an AssertionError says little without its kind.
-    kind = "" if isinstance(error, (OSError, ValueError, ImportError)) else f"{type(error).__name__}: "
-    return CurateError(f"cannot load {name}: {kind}{first_line(text)}")
+    says_all = isinstance(error, (OSError, ValueError, ImportError)) or type(error) is Exception
+    return CurateError(f"cannot load {where}: {'' if says_all else f'{type(error).__name__}: '}{first_line(text)}")
 
 
 def first_line(text: str) -> str:

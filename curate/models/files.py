@@ -47,9 +47,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     """
     wanted = "an object" if kind is dict else "an array"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CurateError(f"cannot read {path}: {error.strerror}") from error
+        value = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:
         reason = str(error).split("\n")[0][:100]
         raise CurateError(f"{path} is not a valid JSON file ({reason}): download or copy it again") from error
@@ -59,11 +57,32 @@ def read_json(path: Path, kind: type[T]) -> T:
     return value
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CurateError(f"cannot read {path}: {error.strerror}") from error
+
+
+def is_there(path: Path) -> bool:
+    """Say whether a folder has an entry of this name, also one that leads nowhere."""
+    return kind_of(path) is not None or path.is_symlink()
+
+
 def refuse_damaged(folder: Path, names: tuple[str, ...]) -> None:
-    """Refuse a folder in which one of these files is there and holds no JSON object."""
-    for name in names:
-        if kind_of(folder / name) or (folder / name).is_symlink():
-            read_json(folder / name, dict)
+    """Refuse a folder in which one of these files holds no JSON object, or a chat template no text.
+
+    Raises:
+        CurateError: naming the file.
+    """
+    for path in (folder / name for name in names):
+        if is_there(path):
+            read_json(path, dict)
+    for path in (*folder.glob("*.jinja"), *folder.glob("chat_templates/*.jinja")):
+        try:
+            _read_text(path)
+        except ValueError as error:
+            raise CurateError(f"{path} is no text in UTF-8: download or copy it again") from error
 
 
 def holds_tokenizer(folder: Path) -> bool:
@@ -86,7 +105,7 @@ def adapter_error(name: str, settings: Path) -> CurateError:
     """What to say about a model's name that leads to an adapter; `settings` is its adapter_config.json."""
     base = read_json(settings, dict).get("base_model_name_or_path") or "another model"
     return CurateError(
-        f"{name} is an adapter of {base}, not a model: give model.name={base}, or merge the two first "
+        f"{name} is an adapter of {base}, not a model: give {base}, or merge the two first "
         "(train.merge=true, or peft's merge_and_unload) and give the merged folder"
     )
 
@@ -103,8 +122,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         raise CurateError(
             f"{name} holds a distributed checkpoint (shard-*.safetensors): write it with save_pretrained first"
         )
-    explicit = _named_in_config(folder)
-    for file in [explicit] if explicit else [WEIGHTS, INDEX]:
+    for file in weight_names(folder):
         _refuse_outside(file, folder / "config.json")
         if kind_of(folder / file):
             shards = _shards(folder / file, name) if file.endswith(".index.json") else []
@@ -112,13 +130,13 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     raise _no_weights(folder, name)
 
 
-def _named_in_config(folder: Path) -> str | None:
-    """`transformers_weights` in config.json: the library reads that file in place of model.safetensors."""
+def weight_names(folder: Path) -> list[str]:
+    """The names under which transformers looks for weights, in its order; config.json may name another file."""
     path = folder / "config.json"
     named = read_json(path, dict).get("transformers_weights") if kind_of(path) else None
     if named is not None and not isinstance(named, str):
         raise CurateError(f"{path}: expected the name of a file as transformers_weights, got {type(named).__name__}")
-    return named
+    return [named] if named else [WEIGHTS, INDEX]
 
 
 def _shards(index: Path, name: str) -> list[Path]:

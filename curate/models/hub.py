@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
-from curate.models.files import INDEX, WEIGHTS, adapter_error, read_json, weight_files
+from curate.models.files import adapter_error, read_json, weight_files, weight_names
 from curate.models.locate import kind_of, nearest
 from curate.types import CurateError
 
@@ -44,11 +44,14 @@ def fetch_weights(name: str, revision: str | None = None) -> Path:
         CurateError: not to be had from the hub, or no safetensors.
     """
     folder = cached_folder(name, revision)
-    if _fetched(name, WEIGHTS, folder.name) is None and (index := _fetched(name, INDEX, folder.name)):
-        places = read_json(index, dict).get("weight_map")
+    for file in weight_names(folder):
+        if (path := _fetched(name, file, folder.name)) is None:
+            continue
+        places = read_json(path, dict).get("weight_map") if file.endswith(".json") else None
         for shard in sorted({str(shard) for shard in places.values()} if isinstance(places, dict) else ()):
             if shard.endswith(".safetensors"):  # what else it names is refused below
                 _fetched(name, shard, folder.name)
+        break
     weight_files(folder, name)
     return folder
 

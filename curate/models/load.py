@@ -6,10 +6,11 @@ missing weight, or whose earlier predictions can see later tokens, is refused: i
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _MODEL_JSON = ("config.json", "generation_config.json")
 _TOKENIZER_JSON = (
+    "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -96,7 +98,7 @@ def load_config(name: str, *, revision: str | None = None, trust_remote_code: bo
             )
             config.get_text_config()
     except LIBRARY_ERRORS as error:
-        raise explain(name, error) from error
+        raise explain(name, error, file="config.json") from error
     return config
 
 
@@ -130,7 +132,7 @@ def load_tokenizer(
         # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
         if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
             raise
-        raise explain(name, error) from error
+        raise explain(name, error, file="tokenizer.json" if type(error) is Exception else "its tokenizer") from error
     if not tokenizer.is_fast:
         raise CurateError(
             f"the tokenizer of {name} does not tell where tokens end in the text: expected a fast one (tokenizer.json)"
@@ -175,7 +177,9 @@ def load_model(
         if kind_of(place.folder / "adapter_config.json"):
             logger.warning("%s: the adapter beside the weights (adapter_config.json) is not loaded", name)
     torch_dtype = resolve_dtype(dtype, device := device or resolve_device())
-    with quiet_library():
+    # The library's loader of GGUF files shows a bar of its own, which has no switch.
+    bar = redirect_stderr(io.StringIO()) if place.gguf else nullcontext()
+    with quiet_library(), bar:
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 place.source,

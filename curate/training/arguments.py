@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from dataclasses import fields
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from curate.config import Train
 from curate.config.stages import EFFECTIVE_BATCH
@@ -16,6 +21,29 @@ from curate.models.load import sharded_by_launcher
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
+
+_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit"}  # where pip knows another name
+
+
+def check_report_to(report_to: str) -> None:
+    """Refuse a tracker that is not known or not installed; cheap, so that it is not found out after the scoring.
+
+    Raises:
+        CurateError: naming the trackers that are known, or the package to install.
+    """
+    if report_to in ("none", "all"):
+        return
+    known = sorted(INTEGRATION_TO_CALLBACK)
+    if report_to not in known:
+        raise CurateError(f"train.report_to: expected none, all or one of {', '.join(known)}, got {report_to}")
+    # The library leaves these two out of its list of what is there.
+    unlisted = {"azure_ml": "azureml", "flyte": "flytekit"}
+    is_there = report_to in unlisted and importlib.util.find_spec(unlisted[report_to]) is not None
+    if not is_there and report_to not in get_available_reporting_integrations():
+        raise CurateError(
+            f"train.report_to={report_to} needs a package that is not installed or not set up here: "
+            f"pip install {_PACKAGES.get(report_to, report_to)}, or train.report_to=none"
+        )
 
 
 def num_processes() -> int:
