@@ -1,10 +1,11 @@
-"""Which files a model is: where it lies, what is loaded of it, what tells it from others, and what is refused unread."""
+"""Which files a model is: where it lies, what is loaded of it, what tells it from others, what is refused unread."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,8 +68,9 @@ def move_shard(folder: Path, old: str, new: str) -> None:
 def make_adapter(base: Path, out: Path) -> Path:
     """A LoRA adapter of a model, as PEFT saves it, with weights that change what the model says."""
     config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
-    model = get_peft_model(load_model(str(base), device=CPU), config)
-    model.save_pretrained(out)
+    with warnings.catch_warnings():  # PEFT 0.21 reads an attribute that transformers 5.23 renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        get_peft_model(load_model(str(base), device=CPU), config).save_pretrained(out)
     return out
 
 
@@ -179,10 +181,10 @@ def test_an_index_that_leads_outside_or_to_a_pickle_is_refused(look: Callable[[s
 @pytest.mark.parametrize("look", ALL)
 def test_a_missing_shard_asks_for_another_download(look: Callable[[str], object], sharded: Path) -> None:
     (sharded / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(CurateError, match=r"lacks model-00002-of-00002\.safetensors, file 2 of 2 .*: download it again"):
+    with pytest.raises(CurateError, match=r"lacks model-00002-of-00002\.safetensors, file 2 of 2 .* download it"):
         look(str(sharded))
     (sharded / "model.safetensors.index.json").unlink()
-    with pytest.raises(CurateError, match=r"no model\.safetensors\.index\.json that names its shards: download it again"):
+    with pytest.raises(CurateError, match=r"no model\.safetensors\.index\.json that names its shards: download"):
         look(str(sharded))
     (sharded / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(CurateError, match=r"tiny holds no weights: expected model\.safetensors .*; download it again"):
@@ -243,9 +245,9 @@ def test_a_distributed_checkpoint_is_not_read_in_place_of_the_model(folder: Path
 def test_named_chat_templates_are_in_the_tokenizers_fingerprint(chat_llama: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(chat_llama, tmp_path / "chat"))
     seen = {tokenizer_fingerprint(str(folder))}
-    (folder / "chat_templates").mkdir()
+    (folder / "additional_chat_templates").mkdir()
     for text in ("{{ messages }}", "{{ tools }}"):
-        (folder / "chat_templates" / "tool_use.jinja").write_text(text)
+        (folder / "additional_chat_templates" / "tool_use.jinja").write_text(text)
         assert load_tokenizer(str(folder)).chat_template["tool_use"] == text
         seen.add(tokenizer_fingerprint(str(folder)))
     edit_json(folder / "tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "{{ 1 }}"}])
@@ -287,7 +289,7 @@ def test_an_adapter_given_as_the_model_is_said_to_be_one(llama: Path, tmp_path: 
     for file in beside:
         shutil.copy(llama / file, adapter / file)
     for look in (*ALL, load_config, load_tokenizer, tokenizer_fingerprint):
-        with pytest.raises(CurateError, match=rf"adapter is an adapter of {llama}, not a model: give {llama}, or merge"):
+        with pytest.raises(CurateError, match=rf"adapter is an adapter of {llama}, not a model: give {llama}"):
             look(str(adapter))
 
 
@@ -305,7 +307,7 @@ def test_more_layers_in_the_weights_than_in_the_configuration_are_refused(tmp_pa
     folder = save_llama(tmp_path / "five", hidden=16, layers=5)
     assert check_weights(str(folder)).num_layers == 5
     edit_json(folder / "config.json", num_hidden_layers=3)
-    with pytest.raises(CurateError, match=r"config\.json says 3 layers, its weights hold 5: expected a configuration of"):
+    with pytest.raises(CurateError, match=r"config\.json says 3 layers, its weights hold 5: expected a config"):
         check_weights(str(folder))
     with pytest.raises(CurateError, match=r"config\.json says 3 layers, its weights hold more \(model\.layers\.3\."):
         load_model(str(folder), device=CPU)
@@ -359,7 +361,7 @@ def test_a_hub_model_is_known_by_its_commit_and_its_weights_are_looked_at(cached
     with pytest.raises(CurateError, match="the weights of org/tiny are damaged"):
         check_weights("org/tiny")
     (cached / "model.safetensors").unlink()
-    with pytest.raises(CurateError, match="org/tiny holds no weights: .*; download it again"):
+    with pytest.raises(CurateError, match=r"org/tiny holds no weights: .*; download it again"):
         check_weights("org/tiny")
 
 

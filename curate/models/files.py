@@ -78,7 +78,7 @@ def refuse_damaged(folder: Path, names: tuple[str, ...]) -> None:
     for path in (folder / name for name in names):
         if is_there(path):
             read_json(path, dict)
-    for path in (*folder.glob("*.jinja"), *folder.glob("chat_templates/*.jinja")):
+    for path in (*folder.glob("*.jinja"), *folder.glob("*chat_templates/*.jinja")):
         try:
             _read_text(path)
         except ValueError as error:
@@ -114,8 +114,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     """The files that transformers would read the weights of a folder from; the index of shards first, if there is one.
 
     Raises:
-        CurateError: no safetensors, a shard is missing, or the index names what is no safetensors file inside the
-            folder.
+        CurateError: an adapter instead of a model, no safetensors, a shard is missing, or the index names what is no
+            safetensors file inside the folder.
     """
     if any(folder.glob("shard-*-model-*-of-*.safetensors")):
         # transformers prefers these to model.safetensors, and their names follow from no index.
@@ -127,6 +127,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
         if kind_of(folder / file):
             shards = _shards(folder / file, name) if file.endswith(".index.json") else []
             return [folder / file, *shards]
+    refuse_adapter(folder, name)
     raise _no_weights(folder, name)
 
 
