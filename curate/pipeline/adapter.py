@@ -71,7 +71,7 @@ def check_trainable(job: Job) -> None:
     model = trained_model(job.recipe)
     if not model.is_scoring_model and job.recipe.model.name:
         resolve_template(job.recipe.prompt.template, job.loaded.tokenizer(model.name, model.revision))
-        job.loaded.config(model.name, model.revision)
+        job.loaded.weight_facts(model.name, model.revision)
 
 
 def train(job: Job) -> None:

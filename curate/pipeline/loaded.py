@@ -9,6 +9,7 @@ from curate.config import Model
 from curate.types import CurateError, Exits
 
 if TYPE_CHECKING:
+    from curate.models.weights import WeightFacts
     from curate.scoring.score import ScoringModel
 
 
@@ -44,6 +45,12 @@ class Loaded:
             config = load_config(name, revision=revision, trust_remote_code=self._trust)
             self._configs[name, revision] = config
         return self._configs[name, revision]
+
+    def weight_facts(self, name: str, revision: str | None) -> WeightFacts:
+        """Look at the weights of a model without loading them, and return what their headers say."""
+        from curate.models.weights import check_weights
+
+        return check_weights(name, revision=revision, trust_remote_code=self._trust)
 
     def scoring_model(self, model: Model, exits: Exits) -> ScoringModel:
         """Return a scoring model, taken apart and confirmed; the same at every call.

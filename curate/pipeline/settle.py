@@ -26,6 +26,7 @@ class Settled:
     tokens_key   what the tokens depend on, by name: the data, the settings of `token_settings`, the tokenizer
     scores_key   what complexity depends on beside that: the model, its precision, exits; empty if it was not asked
     num_layers   decoder layers of the model; 0 if it was not asked
+    vocabulary   rows of the model's embedding; None if it was not asked or does not say
     fit_batches  score.tokens_per_batch is auto, and no earlier call has found a number that fits this device
     """
 
@@ -35,6 +36,7 @@ class Settled:
     tokens_key: dict[str, Any]
     scores_key: dict[str, Any]
     num_layers: int = 0
+    vocabulary: int | None = None
     fit_batches: bool = False
 
 
@@ -57,15 +59,15 @@ def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool
     recipe = adopt(recipe, known)
     fit_batches = recipe.score.tokens_per_batch == "auto"
     scores_key: dict[str, Any] = {}
-    num_layers = 0
+    num_layers, vocabulary = 0, None
     if ask_model or not known:
-        recipe, scores_key, num_layers = _ask(recipe, source, loaded, known)
+        recipe, scores_key, num_layers, vocabulary = _ask(recipe, source, loaded, known)
     tokenizer = scores_key.pop("tokenizer", known.get("tokenizer"))
     tokens_key = {"data": data_sha256, **token_settings(recipe), "tokenizer": tokenizer}
     if known:
         now = {name: value for name, value in {**tokens_key, **scores_key}.items() if name in known}
         folder.require_same("scores", {name: known[name] for name in now}, now)
-    return Settled(recipe, source, data_sha256, tokens_key, scores_key, num_layers, fit_batches)
+    return Settled(recipe, source, data_sha256, tokens_key, scores_key, num_layers, vocabulary, fit_batches)
 
 
 def known_key(folder: RunFolder) -> Mapping[str, Any]:
@@ -161,14 +163,18 @@ def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) ->
     return recipe.model_copy(update={"data": data, "prompt": prompt})
 
 
-def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Recipe, dict[str, Any], int]:
-    """Ask data, model and machine: the recipe without `auto`, what scores depend on, and the number of layers."""
+def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Recipe, dict[str, Any], int, int | None]:
+    """Ask data, model and machine: the recipe without `auto`, what scores depend on, layers, rows of the embedding.
+
+    The weights are looked at, not loaded: what is wrong with them shows before a million records are tokenised.
+    """
     from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
     from curate.models.load import resolve_device, resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch
     from curate.scoring.exits import exit_layers
 
     recipe = settle_prompt(recipe, source, loaded, known)
+    facts = loaded.weight_facts(recipe.model.name, recipe.model.revision)
     model, score, device = recipe.model, recipe.score, resolve_device()
     if score.tokens_per_batch == "auto":
         score = score.model_copy(update={"tokens_per_batch": auto_tokens_per_batch(device_type=device.type)})
@@ -184,4 +190,4 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
         "score.tokens_per_batch": score.tokens_per_batch,
     }
     settled = {"model": model.model_copy(update={"dtype": dtype}), "score": score}
-    return recipe.model_copy(update=settled), key, num_layers
+    return recipe.model_copy(update=settled), key, num_layers, facts.embedding_rows

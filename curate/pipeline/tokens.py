@@ -56,7 +56,9 @@ def make_tokens(job: Job) -> TokenStore:
     named, texts = (recipe.model.name, recipe.model.revision), job.folder.work / "texts"
     with replacing(texts) as texts_part, replacing(folder) as part:
         examples = recording(read_examples(recipe.data, job.settled.source), texts_part, recipe.embed.text)
-        tokenized = tokenize_as_settled(job.recipe, job.loaded, examples, recipe.model)
+        tokenized = tokenize_as_settled(
+            recipe, job.loaded, examples, recipe.model, vocabulary_rows=job.settled.vocabulary
+        )
         for count in write_tokens(count_remarks(tokenized, remarks), part):
             job.launch.advance("tokens", count, None, "records")
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
@@ -76,7 +78,14 @@ def make_tokens(job: Job) -> TokenStore:
     return store
 
 
-def tokenize_as_settled(recipe: Recipe, loaded: Loaded, examples: Iterable[Example], model: Model) -> Iterator[Tokens]:
+def tokenize_as_settled(
+    recipe: Recipe,
+    loaded: Loaded,
+    examples: Iterable[Example],
+    model: Model,
+    *,
+    vocabulary_rows: int | None = None,
+) -> Iterator[Tokens]:
     """Tokenise under the settled prompt, as a model's tokenizer does and no longer than it can take.
 
     The template is that of the run where the tokenizer has it, else its own. Date and time are those of the run.
@@ -93,6 +102,7 @@ def tokenize_as_settled(recipe: Recipe, loaded: Loaded, examples: Iterable[Examp
         too_long=prompt.too_long,
         allow_tokens=recipe.model.allow_tokens,
         now=datetime.fromisoformat(prompt.now) if prompt.now else None,
+        vocabulary_rows=vocabulary_rows,
     )
 
 
