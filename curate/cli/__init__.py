@@ -1,4 +1,14 @@
-"""The command line: verbs and their help. `terminal` prints, `recipes` finds the recipe that the words name."""
+"""Lets a person call the pipeline from a shell. The only room that prints.
+
+In reading order:
+
+    recipes.py   finds the recipe that the words of a command name; lists the shipped ones
+    terminal.py  prints lines, warnings, progress bars and error messages; turns errors into exit codes
+    tables.py    prints the table of a comparison
+    pages.py     prints previews and differences, as text, JSON or pages
+
+The verbs and their help stand below.
+"""
 
 from __future__ import annotations
 

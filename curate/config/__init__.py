@@ -1,7 +1,20 @@
-"""The recipe: `inputs`, `stages` and `proof` hold its sections, `recipe_file` reads and writes it.
+"""Reads, checks and writes recipes.
 
 A recipe is a YAML mapping of sections (run, data, prompt, ...); `section.key=value` words override it.
 Unknown keys, duplicate keys and bad values are refused by name, with the nearest valid one.
+
+In reading order:
+
+    base.py         what every section has in common
+    inputs.py       the sections run, data, prompt, model
+    stages.py       the sections score, embed, cluster, select, train
+    proof.py        the sections evaluate, compare
+    recipe.py       a whole recipe: all sections with their defaults
+    words.py        section.key=value words of the command line
+    strict_yaml.py  YAML without surprises: no key twice, keys are words
+    recipe_file.py  reads a recipe from a file and words, and writes it
+    reference.py    every setting with its default and description, as text
+    shipped.py      where the shipped recipes are
 """
 
 from curate.config.inputs import Data, Model, Prompt, Run

@@ -1,13 +1,22 @@
-"""Models on this machine, in reading order.
+"""Finds and loads models on this machine; refuses those that would be scored wrongly.
 
-locate.py       where a model lies: a folder, a .gguf file, or a name on the hub
-hub.py          which commit a name on the hub is, and its files in the cache
-files.py        which files of a folder are loaded; damaged files, pickles and adapters are refused here
-gguf.py         the header of a GGUF file
-fingerprint.py  what tells models, tokenizers and embedders apart: one hash over what is loaded
-weights.py      what weights say without being loaded, and what is refused before anything is paid
-embedder.py     the same for the folder of an embedder; minilm.py is the default one as a package
-load.py         configurations, tokenizers and models; quantize.py and device.py are how and where
-checks.py       what is refused once a model is loaded
-explain.py      what the libraries' errors mean
+Before anything is paid, in reading order:
+
+    locate.py       where a model lies: a folder, a .gguf file, or a name on the hub
+    hub.py          which commit a name on the hub is, and its files in the cache
+    files.py        which files of a folder are loaded; refuses damaged files, pickles and adapters
+    gguf.py         the header of a GGUF file
+    fingerprint.py  what tells models, tokenizers and embedders apart: one hash over what is loaded
+    weights.py      what weights say without being loaded, and what is refused
+    embedder.py     the same for the folder of an embedder
+    minilm.py       the default embedder as a Python package
+    names.py        how a base model is named in what is published
+
+Loading:
+
+    device.py       what this machine computes on, and in which precisions
+    quantize.py     quantised weights, by bitsandbytes or from GGUF
+    load.py         configurations, tokenizers and models
+    checks.py       what is refused once a model is loaded
+    explain.py      what the libraries' errors mean
 """

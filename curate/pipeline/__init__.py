@@ -1,12 +1,56 @@
-r"""The street, from records to adapter; the only place that joins stages.
+r"""Joins the stages, from records to the comparison; the only room that does.
 
     records -> examples -> tokens -> scores ----\
-                  \------> embeddings -> clusters -> selection -> adapter
+                  \------> embeddings -> clusters -> selection -> adapter -> evaluation -> comparison
 
 Each verb brings the run folder to where its stage is finished, doing only what is not done yet. With several
 processes the main one reads, publishes and says when a stage may start; all of them compute.
 
 A verb loads only what it needs: `select` neither torch nor a model.
+
+What every stage is given, in reading order:
+
+    settle.py        settles a job once: which data, which settings without `auto`, which tokens
+    loaded.py        tokenizers and the scoring model of a job, each loaded once
+    job.py           one call of a verb, with what was settled and loaded for it
+    surroundings.py  versions, seed, device, threads and git commit, for the manifest
+
+From records to scores:
+
+    tokens.py        records to work/tokens: the first pass over the input
+    rows.py          scores.parquet before a score: what every record is
+    needed.py        which scores a verb computes, and why
+    compute.py       how the batches of a plan are computed
+    parts.py         one part of a score, computed chunk by chunk by every process
+    scores.py        the complexity pass: tokens to scores.parquet
+    subnets.py       what the further scores compute: IFD, masks, dropout
+    passes.py        the further passes, each with its own key and columns
+
+From vectors to the kept records:
+
+    embeddings.py    texts to embeddings.npy
+    clusters.py      embeddings.npy to clusters.parquet
+    candidates.py    what a selection chooses from, read from the run folder
+    selection.py     scores and clusters to selections/NAME: the second pass over the input
+    hand_over.py     the files with which other training programs go on
+
+From the kept records to what they are worth:
+
+    features.py      input ids and labels of chosen records, for the model to train
+    adapter.py       a selection to its LoRA adapter
+    references.py    the sets that a model is evaluated on, as tokens
+    losses.py        losses and tasks of a loaded model
+    evaluation.py    an adapter to evaluation.json and evaluation.parquet
+    plan_cells.py    which cells a comparison has
+    cell.py          one cell: selected, trained, evaluated, done once
+    observations.py  what stands beside the table: overlaps, lengths, correlations, labels
+    comparison.py    all cells, and the table that they come to
+
+What people look at:
+
+    preview.py       which tokens would be scored, before anything is paid
+    doctor.py        proves that a model is scored correctly on this machine
+    pages.py         the report of a run, and the difference of two selections
 """
 
 from __future__ import annotations

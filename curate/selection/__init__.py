@@ -1,8 +1,14 @@
-"""Which records are kept: exact counts, no randomness but the seed's, no input or output, numpy only.
+"""Chooses which records are kept: exact counts, no randomness but the seed's, no files, numpy only.
 
-In reading order: `rule` (what a selection is made from, and how), `pool` (which rows may be kept), `strata` (the parts
-that are filled on their own), `quotas` (how many each keeps), `orders` (which come first), `near` (an order walked past
-near-duplicates), `select` (all of it together).
+In reading order:
+
+    rule.py    what a selection is made from, and how
+    pool.py    which rows may be kept, and why the others may not
+    strata.py  the parts that are filled on their own
+    quotas.py  how many records each part keeps
+    orders.py  which rows of a part come first
+    near.py    passes over near-duplicates of what is kept
+    select.py  all of it together
 """
 
 from curate.selection.pool import REASONS, count_reasons, holdout_rows
