@@ -17,7 +17,9 @@ class Run(Section):
     """Where a run lives."""
 
     dir: LocalPath = Field("runs/default", description="run folder; everything a run writes is inside")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of everything random; clusters, selection and training may have their own"
+    )
     hang_timeout: float = Field(
         900.0, gt=0, description="seconds without progress of another process after which all processes end"
     )
@@ -32,11 +34,12 @@ class Data(Section):
         "auto", description="how records are laid out; auto looks at the keys of the first records"
     )
     columns: dict[str, str] = Field(
-        default_factory=dict, description="our name: your name, where your fields are called differently"
+        default_factory=dict,
+        description="which of your fields is which of ours, e.g. {instruction: question, output: answer}",
     )
     roles: dict[str, Role] = Field(
         default_factory=dict,
-        description="your word: who it is, where the roles of your messages are called differently",
+        description="what your roles mean, e.g. {bot: assistant}",
     )
     numbers: Literal["refuse", "text"] = Field(
         "refuse", description="a number, true or false where a text is expected; text: what JSON writes for it"
@@ -45,7 +48,9 @@ class Data(Section):
         None, description="what stands between the cells of a CSV file; default: a comma, in .tsv a tab"
     )
     limit: int | None = Field(None, gt=0, description="read only the first so many records")
-    on_error: Literal["fail", "skip"] = Field("fail", description="what a broken record does")
+    on_error: Literal["fail", "skip"] = Field(
+        "fail", description="a broken record ends the run, or is skipped and counted"
+    )
     max_record_bytes: int = Field(10_000_000, gt=0, description="a larger record is refused")
     holdout: int | str = Field(
         0,
@@ -107,7 +112,9 @@ class Model(Section):
     name: LocalPath = Field("", description="a hub id, a local folder, or a .gguf file")
     revision: str | None = Field(None, description="commit, tag or branch of a hub model")
     dtype: Dtype = Field("auto", description="auto: float32 on a CPU, bfloat16 on a GPU that has it, else float16")
-    quantization: Quantization = Field("none", description="through bitsandbytes")
+    quantization: Quantization = Field(
+        "none", description="load the scoring model in 8 or 4 bits, through bitsandbytes"
+    )
     device_map: str | None = Field(None, description="auto: spread one model over devices, RAM and disk")
     attention: str | None = Field(None, description="transformers' attn_implementation; default: its choice")
     trust_remote_code: bool = Field(False, description="run code that comes with the model")

@@ -54,7 +54,7 @@ class Evaluate(Section):
     holdout: bool = Field(True, description="also on data.holdout, where there is one")
     tasks: tuple[str, ...] = Field((), description="lm-eval tasks (extra eval)")
     include_path: LocalPath | None = Field(None, description="folder of further lm-eval task files")
-    task_limit: int | None = Field(None, gt=0, description="examples of each task")
+    task_limit: int | None = Field(None, gt=0, description="only the first so many examples of each task")
     tokens_per_batch: int = Field(2_048, gt=0, description="padded tokens in one batch at most")
     judge: Judge | None = Field(None, description="an OpenAI-compatible judge {base_url, model}; off")
 
@@ -73,7 +73,9 @@ class Compare(Section):
         ("clusters", "random", "longest"),
         description="built-in names (" + ", ".join(SELECTORS) + ") or {name, select: {...}}",
     )
-    keep: tuple[int | str, ...] = Field(("10%",), min_length=1, description="shares or counts")
+    keep: tuple[int | str, ...] = Field(
+        ("10%",), min_length=1, description="shares of the input rows or counts, one block of the table each"
+    )
     seeds: int | tuple[int, ...] = Field(3, description="a count (0, 1, ...) or a list")
     budget: Literal["steps", "epochs", "tokens"] = Field(
         "steps", description="what every cell gets the same of: train.max_steps, train.epochs, or response tokens seen"

@@ -62,7 +62,10 @@ class Groups(Section):
 class Score(Section):
     """What is computed for every record."""
 
-    exits: Exits = Field(5, description="a count, all, or a list of layers (from 1)")
+    exits: Exits = Field(
+        5,
+        description="layers after which confidence is read: a count (evenly spaced), all, or a list of layers (from 1)",
+    )
     tokens_per_batch: int | Literal["auto"] = Field(
         "auto", description="padded tokens in one batch at most; auto finds what suits the device, and stores it"
     )
@@ -98,7 +101,9 @@ class Embed(Section):
     """How records become vectors."""
 
     model: LocalPath = Field("sentence-transformers/all-MiniLM-L6-v2", description="a hub id or a local folder")
-    text: EmbeddingText = Field("instruction", description="which text is embedded")
+    text: EmbeddingText = Field(
+        "instruction", description="which text is embedded; full: the instruction with its input"
+    )
     batch_size: int = Field(64, gt=0, description="texts in one batch")
 
 
@@ -106,7 +111,7 @@ class Cluster(Section):
     """How vectors become clusters (FAISS k-means)."""
 
     count: int | Literal["auto"] = Field("auto", description="auto: sqrt(N/2) within 8 and 1024")
-    spherical: bool = Field(True, description="centroids on the unit sphere")
+    spherical: bool = Field(True, description="compare texts by direction only (cosine); false: plain k-means")
     iterations: int = Field(25, gt=0, description="rounds of k-means")
     seed: int | None = Field(None, ge=0, lt=2**31, description="default: run.seed")
 
@@ -122,14 +127,19 @@ class Select(Section):
     """Which records are kept."""
 
     name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the selection")
-    method: Method = Field("clusters", description="the rule")
+    method: Method = Field(
+        "clusters",
+        description="clusters: the first by the order in every cluster; top: in all; flexrand: drawn from easy and hard ones",
+    )
     by: str = Field("complexity", description="score column to order by, or response_tokens, or random")
     exits: tuple[int, ...] | None = Field(None, description="recompute complexity from this subset of the stored exits")
     order: End = Field("lowest", description="which end of the score is kept")
     keep: int | str = Field("10%", description="a share of the input rows, or a count")
-    quota: Quota = Field("proportional", description="records per cluster")
+    quota: Quota = Field(
+        "proportional", description="a cluster keeps in proportion to its size, or all keep the same number"
+    )
     min_response_tokens: int = Field(1, ge=1, description="shorter responses are never kept")
-    duplicates: Duplicates = Field("drop", description="exact duplicates of a kept record")
+    duplicates: Duplicates = Field("drop", description="of exact duplicates only the best is kept, or all may be")
     within: dict[str, tuple[float | None, float | None]] = Field(
         default_factory=dict, description="only rows whose column lies in [low, high]; either end may be null"
     )
@@ -156,13 +166,17 @@ class Train(Section):
 
     model: LocalPath | None = Field(None, description="model to train; default: model.name")
     revision: str | None = Field(None, description="commit, tag or branch of train.model")
-    quantization: Quantization = Field("none", description="4bit is QLoRA")
-    rank: int = Field(16, gt=0, description="LoRA r")
-    alpha: float = Field(32, gt=0, description="LoRA alpha")
-    dropout: float = Field(0.05, ge=0, lt=1, description="LoRA dropout")
+    quantization: Quantization = Field("none", description="load the model to train in 8 or 4 bits; 4bit is QLoRA")
+    rank: int = Field(
+        16, gt=0, description="LoRA r: how many numbers the adapter may learn per direction; more is larger"
+    )
+    alpha: float = Field(32, gt=0, description="LoRA alpha: the adapter is scaled by alpha / rank")
+    dropout: float = Field(0.05, ge=0, lt=1, description="dropout on the input of the adapter while training")
     target_modules: str | tuple[str, ...] = Field("all-linear", description="modules that get an adapter")
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("cosine", description="shape")
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="how the learning rate falls over the steps"
+    )
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps spent warming up")
     epochs: float = Field(3, gt=0, description="passes over the kept records")
     max_steps: int | None = Field(None, gt=0, description="stop after so many steps instead")

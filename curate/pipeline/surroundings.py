@@ -1,4 +1,4 @@
-"""What a run was made with and on: versions, seed, device, git commit; for the manifest."""
+"""What a run was made with and on: versions, seed, device, threads, git commit; for the manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _VERSIONS = (
 
 
 def surroundings(recipe: Recipe) -> dict[str, Any]:
-    """Versions, seed, device and git commit, for the manifest."""
+    """Return versions, seed, device, threads per process and git commit, for the manifest."""
+    import torch
+
     from curate.models.load import resolve_device
 
     device = resolve_device()
@@ -34,6 +36,7 @@ def surroundings(recipe: Recipe) -> dict[str, Any]:
         "model": {"name": recipe.model.name, "revision": recipe.model.revision},
         "seed": recipe.run.seed,
         "device": device.type if device.type == "cpu" else f"{device.type}: {_device_name(device)}",
+        "threads": torch.get_num_threads(),  # on a CPU, the last bits of a score depend on it
     }
 
 
