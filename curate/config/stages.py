@@ -129,7 +129,7 @@ class Select(Section):
     name: str = Field("main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the selection")
     method: Method = Field(
         "clusters",
-        description="clusters: the first by the order in every cluster; top: in all; flexrand: drawn from easy and hard ones",
+        description="clusters: the best by the order in every cluster; top: in all; flexrand: from easy and hard",
     )
     by: str = Field("complexity", description="score column to order by, or response_tokens, or random")
     exits: tuple[int, ...] | None = Field(None, description="recompute complexity from this subset of the stored exits")
