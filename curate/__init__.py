@@ -18,6 +18,7 @@ The map, in reading order:
     evaluation/  response losses on references, lm-eval tasks, a judge
     compare/     differences with intervals, overlaps, labels, and the table
     tables/      the Parquet files of a run, a module per schema
+    probe/       what a run will cost, from a sample; what a doctor finds
     report/      what a person looks at: preview, the report of a run, two selections side by side
     run/         the machine room: folder, atomic files, lock, processes, job
     pipeline/    the only place that joins stages

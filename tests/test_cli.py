@@ -23,7 +23,7 @@ from curate.cli import main
 from curate.config.shipped import recipes_folder
 from curate.types import CurateError
 
-VERBS = ("run", "score", "embed", "select", "train", "demo", "doctor", "recipes")
+VERBS = ("run", "score", "embed", "select", "train", "demo", "doctor", "estimate", "recipes")
 Capture = pytest.CaptureFixture[str]
 
 
@@ -220,10 +220,13 @@ def test_a_run_goes_on_from_its_folder_alone_or_from_its_recipe(capsys: Capture)
 
 @pytest.mark.usefixtures("workplace")
 def test_the_doctor_shows_the_parts_and_each_law(capsys: Capture) -> None:
-    out = done(capsys, "doctor", "model.name=llama")
+    assert main(["doctor", "model.name=llama"]) == 2
+    out, err = capsys.readouterr()
     assert "LlamaForCausalLM, " in out
     assert "4 layers, then LlamaRMSNorm, then the LM head; exits [1, 2, 3, 4]" in out
-    assert out.count("    ok  ") == 6  # the last exit, the three before it, padding, a shared beginning
+    assert out.count("pass  float32: ") == 7  # order, the last exit, the three before it, padding, a shared beginning
+    assert re.findall(r"^fail  (.*?):", out, re.M) == ["knowledge"]  # its weights are random
+    assert "1 of the checks above failed" in err
     assert "got nothing" in refused(capsys, "doctor")
 
 

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"types", "evaluation"},
     "tables": {"types", "scoring", "selection", "evaluation", "compare"},
     "report": {"types", "config", "run", "tables"},
+    "probe": {"types"},
 }
 STAGES = ("read", "tokens", "scoring", "diversity", "selection", "publish", "training", "evaluation", "compare")
 

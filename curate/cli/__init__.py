@@ -48,6 +48,7 @@ READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb re
     "compare": (*_INPUT, "score", "embed", "cluster", "select", "train", "evaluate", "compare"),
     "report": ("run", "data", "select"),
     "preview": ("data", "prompt", "model"),
+    "estimate": (*_INPUT, "score", "embed", "cluster", "select", "train", "evaluate"),
     "doctor": ("model", "score"),
 }
 
@@ -170,15 +171,27 @@ def demo(words: _Words = None) -> None:
         say(line)
 
 
-@app.command(epilog=_epilog("doctor"))
-def doctor(words: _Words = None) -> None:
-    """Prove that model.name=M is scored correctly on this machine."""
+@app.command(epilog=_epilog("estimate"))
+def estimate(
+    words: _Words = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what a run will take, from a probe of seconds: records, tokens, time, memory. Beside the truth if it ran."""
     recipe = _recipe(words)
     with terminal.outcome():
-        from curate.pipeline.doctor import examine
+        from curate.cli.estimates import show_estimate
 
-        for line in examine(recipe):
-            say(line)
+        show_estimate(recipe, as_json=as_json)
+
+
+@app.command(epilog=_epilog("doctor"))
+def doctor(words: _Words = None) -> None:
+    """Prove that model.name=M is scored correctly on this machine: a pass, fail or note a line; exit 2 if one fails."""
+    recipe = _recipe(words)
+    with terminal.outcome():
+        from curate.cli.estimates import show_examination
+
+        show_examination(recipe)
 
 
 @app.command()

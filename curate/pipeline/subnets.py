@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.config import Dropout, Masked, Model, SmallModel
+from curate.config import Dropout, Masked, Model, Recipe, SmallModel
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.pipeline.compute import batch_scores, settled_tokens_per_batch
 from curate.pipeline.job import Job
@@ -77,9 +77,9 @@ def pass_key(job: Job, name: str) -> Key:
     key["tokens"] = fingerprint(job.settled.tokens_key)
     score = job.recipe.score
     if name == "masked":
-        key["score.masked.sparsity"] = list(_masked(score.masked).sparsity)
+        key["score.masked.sparsity"] = list(masked_settings(score.masked).sparsity)
     if name == "dropout":
-        key["score.dropout.rates"] = list(_dropout(score.dropout).rates)
+        key["score.dropout.rates"] = list(dropout_settings(score.dropout).rates)
         key["seed"] = job.recipe.run.seed
     if name == "ifd" and isinstance(score.ifd, SmallModel):
         key["model"] = weight_fingerprint(score.ifd.model, revision=score.ifd.revision)
@@ -92,7 +92,7 @@ def set_up(job: Job, name: str, work: Path) -> Setup:
     stored = _is_full_model_scored(job)
     if name != "ifd":
         return Setup(stored=stored)
-    model = _ifd_model(job)
+    model = ifd_model(job.recipe)
     folder = ""
     if isinstance(job.recipe.score.ifd, SmallModel):
         folder = f"{work.name}/tokens"
@@ -108,7 +108,7 @@ def further_score(job: Job, name: str, store: TokenStore, setup: Setup) -> Furth
 
 def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     """The response given its prompt (unless complexity has scored that) and alone, a forward pass over each."""
-    model = _ifd_model(job)
+    model = ifd_model(job.recipe)
     if setup.tokens:
         store = open_tokens(job.folder.work / setup.tokens)
     responses = alone(store, np.array(setup.opening, np.int64))
@@ -125,7 +125,7 @@ def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
 
 def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     """One subnet after the other: weights are masked once for all chunks of this process, and restored."""
-    asked = _masked(job.recipe.score.masked).sparsity
+    asked = masked_settings(job.recipe.score.masked).sparsity
     sparsity = [fraction for fraction in asked if fraction or not setup.stored]
     plan = _plan(job, store)
 
@@ -148,7 +148,7 @@ def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
 
 def _dropout_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     """All rates batch by batch. Prefixes are not reused: the masks of a record cover all of its tokens."""
-    rates, plan = _dropout(job.recipe.score.dropout).rates, _plan(job, store)
+    rates, plan = dropout_settings(job.recipe.score.dropout).rates, _plan(job, store)
 
     @contextmanager
     def subnet(number: int) -> Iterator[BatchFunction]:
@@ -200,18 +200,21 @@ def _load(job: Job, model: Model) -> ScoringModel:
         return full_model(job.loaded.scoring_model(model, job.recipe.score.exits))
 
 
-def _ifd_model(job: Job) -> Model:
-    small = job.recipe.score.ifd
+def ifd_model(recipe: Recipe) -> Model:
+    """Return the model that scores IFD: the scoring model, or a small one in its place."""
+    small = recipe.score.ifd
     if not isinstance(small, SmallModel):
-        return job.recipe.model
-    return job.recipe.model.model_copy(
+        return recipe.model
+    return recipe.model.model_copy(
         update={"name": small.model, "revision": small.revision, "quantization": "none", "device_map": None}
     )
 
 
-def _masked(setting: bool | Masked) -> Masked:
+def masked_settings(setting: bool | Masked) -> Masked:
+    """Return score.masked with its defaults where it is only true."""
     return setting if isinstance(setting, Masked) else Masked()
 
 
-def _dropout(setting: bool | Dropout) -> Dropout:
+def dropout_settings(setting: bool | Dropout) -> Dropout:
+    """Return score.dropout with its defaults where it is only true."""
     return setting if isinstance(setting, Dropout) else Dropout()

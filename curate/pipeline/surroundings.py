@@ -17,6 +17,7 @@ _VERSIONS = (
     "datasets",
     "faiss-cpu",
     "sentence-transformers",
+    "bitsandbytes",
     "numpy",
     "pyarrow",
 )

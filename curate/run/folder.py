@@ -111,8 +111,10 @@ class RunFolder:
             write_json(self.path / "manifest.json", manifest)
 
     def describe(self, **facts: Any) -> None:
-        """Enter facts about the whole run (versions, device, seed)."""
-        write_json(self.path / "manifest.json", {**facts, "stages": self.manifest()["stages"]})
+        """Enter facts about the whole run (versions, device, seed), beside those that are there (an estimate)."""
+        manifest = self.manifest()
+        stages = manifest.pop("stages")
+        write_json(self.path / "manifest.json", {**manifest, **facts, "stages": stages})
 
     def is_done(self, name: str, key: Key) -> bool:
         """Whether a stage was finished with this very key."""

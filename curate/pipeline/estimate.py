@@ -1,0 +1,88 @@
+"""`curate estimate`: what a run will take, found out on a sample in a temporary folder; the run folder is only read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from curate.config import Recipe
+from curate.pipeline.probe_costs import Priced, price_scores, price_selection, price_training
+from curate.pipeline.probe_sample import count, take_sample
+from curate.pipeline.surroundings import surroundings
+from curate.probe.estimate import PROCESSES, Estimate, StageEstimate, as_object
+from curate.run.folder import RunFolder
+from curate.types import CurateError
+
+logger = logging.getLogger(__name__)
+
+_ASSUMPTIONS = (
+    "Seconds are those of this machine as busy as it is now; every further process has a device, or as many cores, of "
+    "its own.",
+    "Scoring, embedding and training divide among processes; reading, tokenising, clustering, selecting and evaluating "
+    "do not.",
+    "Kept records are taken to be as long as all records (of select.method=longest: the longest).",
+    "Lm-eval tasks, a judge and score.columns are not in it.",
+    "Within one `curate run` the scoring model stays in memory while the adapter is trained.",
+)
+
+
+def estimate(recipe: Recipe, *, progress: Callable[[str, int, int | None, str], None] | None = None) -> Estimate:
+    """Find out what `curate run` with this recipe would take.
+
+    What a run folder has settled holds here too. Nothing is written into it, and there need be none.
+
+    Args:
+        recipe: see `curate.config.load_recipe`.
+        progress: called with stage, done, total and unit.
+
+    Raises:
+        CurateError: data, models or settings that a run would refuse too.
+    """
+    started, show = time.monotonic(), progress or _silent
+    with TemporaryDirectory(prefix="curate-estimate-") as name:
+        folder = Path(name)
+        show("estimate: tokens", 0, None, "")
+        sample = take_sample(recipe, folder)
+        counts = count(sample.store, sample.records)
+        if not counts.scored:
+            raise CurateError(f"none of the {counts.sampled} records of the sample can be scored ({counts.dropped})")
+        recipe = sample.recipe
+        per_record = sample.read_seconds + sample.token_seconds
+        tokens = sample.fixed_seconds + sample.records * per_record
+        priced = [Priced((StageEstimate("tokens", (tokens,) * len(PROCESSES)),))]
+        for what, price in (("scores", price_scores), ("selection", price_selection), ("training", price_training)):
+            show(f"estimate: {what}", 0, None, "")
+            priced.append(price(sample, folder))
+    settings = {
+        "data.format": recipe.data.format,
+        "prompt.template": recipe.prompt.template,
+        "prompt.max_length": recipe.prompt.max_length,
+        "model.dtype": recipe.model.dtype,
+        "score.tokens_per_batch": priced[1].tokens_per_batch or recipe.score.tokens_per_batch,
+        "select.name": recipe.select.name,
+    }
+    seconds = time.monotonic() - started
+    device = str(surroundings(recipe)["device"])
+    stages = tuple(stage for part in priced for stage in part.stages)
+    memory = tuple(peak for part in priced for peak in part.memory)
+    return Estimate(counts, stages, memory, device, settings, _ASSUMPTIONS, seconds)
+
+
+def keep_estimate(result: Estimate, folder: RunFolder) -> bool:
+    """Enter an estimate in the manifest of a run, and say whether that was done: not where there is no run folder."""
+    if not folder.is_ours():
+        return False
+    try:
+        with folder.lock():
+            folder.describe(estimate=as_object(result))
+    except CurateError as error:
+        logger.warning("the estimate was not stored: %s", error)
+        return False
+    return True
+
+
+def _silent(stage: str, done: int, total: int | None, unit: str) -> None:
+    pass
