@@ -11,7 +11,6 @@ import torch
 from transformers import GenerationConfig
 
 from curate.config import Recipe
-from curate.models.fingerprint import locate
 from curate.models.load import (
     load_config,
     load_model,
@@ -19,6 +18,7 @@ from curate.models.load import (
     resolve_device,
     resolve_dtype,
 )
+from curate.models.locate import locate
 from curate.models.size import count_parameters
 from curate.pipeline.doctor_model import SENTENCES, examine_model, examine_signal
 from curate.pipeline.doctor_tokenizer import examine_tokenizer
