@@ -38,15 +38,15 @@ _SMALL_CHUNKS = "import curate.pipeline.embeddings as e; e._CHUNK_ROWS = 32"
 _SLOW = f"""
 {_SMALL_CHUNKS}
 import sys, time
-import curate.pipeline.scorer as scorer, curate.training.callbacks as callbacks
-quick, log = scorer.score_batch, callbacks.Journal.on_log
-scorer.score_batch = lambda *words: (time.sleep(0.05), quick(*words))[1]
+import curate.pipeline.compute as compute, curate.training.callbacks as callbacks
+quick, log = compute.score_batch, callbacks.Journal.on_log
+compute.score_batch = lambda *words: (time.sleep(0.05), quick(*words))[1]
 callbacks.Journal.on_log = lambda *words, **more: (time.sleep(0.5), log(*words, **more))[1]
 """
 # Files under their temporary names last long enough to be seen.
 _SEEN = f"""
 {_SMALL_CHUNKS}
-import time, curate.run.folder as runs
+import time, curate.run.atomic as runs
 flush = runs._flush
 runs._flush = lambda path: (time.sleep(0.02), flush(path))[1]
 """
@@ -134,7 +134,7 @@ def assert_unharmed(street: Street, expected: Files, *, faults: int) -> None:
     stages = json.loads((street.folder / "manifest.json").read_text())["stages"]
     assert set(stages) == {
         *("tokens", "scores", "embeddings", "clusters"),
-        *("selections/main", "selections/main/adapter"),
+        *("selections/main", "selections/main/trainers", "selections/main/adapter"),
     }
     for name, stage in stages.items():
         assert stage["in"] == stage["out"] + sum(stage["dropped"].values()), name
@@ -189,6 +189,7 @@ def test_killed_at_random_moments(
 
 MOMENTS = (
     "work/.tokens.*",
+    "work/texts",
     "work/tokens",
     "work/scores/key.json",
     "work/scores/.000001.chunk.*",

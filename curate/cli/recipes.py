@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
 from curate.config.shipped import recipes_folder
 from curate.run.folder import RunFolder
@@ -31,10 +32,22 @@ def recipe_of(words: Sequence[str]) -> Recipe:
     own = Path(recipe.run.dir) / "recipe.yaml"
     if recipe.data.path or recipe.model.name or not own.is_file():
         return recipe
-    trusted = recipe.model.trust_remote_code
-    recipe = _in_its_folder(load_recipe(own, words), own, words)
-    model = recipe.model.model_copy(update={"trust_remote_code": trusted})
-    return recipe.model_copy(update={"model": model})
+    return _without_trust(_in_its_folder(load_recipe(own, words), own, words), words=recipe)
+
+
+def _without_trust(recipe: Recipe, *, words: Recipe) -> Recipe:
+    """A recipe found in a run folder, of which nobody has named the file: it runs no code and sends nothing away.
+
+    The folder may be somebody else's. Model code, task files (lm-eval runs Python that they name) and a judge (it is
+    sent a key of the environment) are taken from the words of the command only.
+    """
+    model = recipe.model.model_copy(update={"trust_remote_code": words.model.trust_remote_code})
+    of_words = {"include_path": words.evaluate.include_path, "judge": words.evaluate.judge}
+    for key, value in of_words.items():
+        if getattr(recipe.evaluate, key) != value:
+            warn(f"warning: evaluate.{key} of {recipe.run.dir}/recipe.yaml is left out: name that recipe to use it")
+    evaluate = recipe.evaluate.model_copy(update=of_words)
+    return recipe.model_copy(update={"model": model, "evaluate": evaluate})
 
 
 def _is_setting(word: str) -> bool:

@@ -15,6 +15,9 @@ from curate.config.words import annotation_of, parse_word
 from curate.types import CurateError
 
 
+_MOST_CHARACTERS = 1_000_000  # PyYAML takes a second for some hundred thousand
+
+
 def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file (or the defaults), changed by `section.key=value` words.
 
@@ -35,6 +38,11 @@ def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Re
 
 def _change(tree: dict[str, Any], word: str) -> None:
     """Change the tree of a recipe as a word says."""
+    if not word.isprintable() and any("\ud800" <= c <= "\udfff" for c in word):
+        raise CurateError(
+            f"expected UTF-8 text, got {word!a}: rename such a file; where the terminal is not set to UTF-8, set "
+            "PYTHONUTF8=1"
+        )
     key, equals, text = word.partition("=")
     section, dot, name = key.partition(".")
     if not equals or not dot or word.startswith("-"):
@@ -69,11 +77,14 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(_MOST_CHARACTERS + 1)
     except OSError as error:
         raise CurateError(f"cannot read the recipe {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CurateError(f"the recipe {path} is not UTF-8 text") from None
+    if len(text) > _MOST_CHARACTERS:
+        raise CurateError(f"the recipe {path} has more than {_MOST_CHARACTERS:,} characters: is it a data file?")
     tree = strict_yaml.parse(text, f"the recipe {path}")
     if tree is None:
         return {}

@@ -10,7 +10,18 @@ from curate.types import CurateError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses keys that stand twice or are not words."""
+    """Safe YAML that refuses keys that stand twice or are not words, and references.
+
+    A few lines of references to references stand for a billion values; no recipe needs one.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse `*name` before it is followed."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]  # of PyYAML
+            line = event.start_mark.line + 1
+            raise CurateError(f"recipe line {line}: a reference (*{event.anchor}): write the value itself")
+        return super().compose_node(parent, index)
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

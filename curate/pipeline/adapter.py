@@ -21,12 +21,12 @@ from curate.models.load import load_model
 from curate.pipeline.features import read_dropped, read_features, trained_model, write_features
 from curate.pipeline.job import Job
 from curate.pipeline.selection import selection_stage
+from curate.pipeline.verified import verified_kept
 from curate.publish.adapter import write_adapter_files
 from curate.run.atomic import remove, replacing, write_json
 from curate.run.folder import Key, read_key
 from curate.run.processes import lost_process
 from curate.run.stage import Outcome, Stage
-from curate.tables.selection import read_kept
 from curate.tokens.prompts import resolve_template
 from curate.training.lora import TrainResult, merge_adapter, train_adapter
 from curate.types import CurateError
@@ -209,7 +209,7 @@ def _prepare(job: Job) -> Prepared:
     if not work.exists():
         with replacing(work) as temporary:
             temporary.mkdir()
-            kept = read_kept(job.folder.selection(name) / "selection.parquet")
+            kept = verified_kept(job.folder, name)
             write_features(job, np.flatnonzero(kept), temporary / "features.npz")
             write_json(temporary / "key.json", dict(key))
     return Prepared(False, dict(key), selection["out"], read_dropped(work / "features.npz"))

@@ -9,11 +9,10 @@ import numpy as np
 from curate.config import Select
 from curate.pipeline.job import Job
 from curate.pipeline.needed import BY_SCORE, needs_embeddings, passes_of
+from curate.pipeline.verified import verified_clusters, verified_embeddings, verified_rows
 from curate.read.files import read_records
 from curate.selection import Candidates, holdout_rows, keep_count
-from curate.tables.clusters import read_clusters
-from curate.tables.embeddings import open_embeddings
-from curate.tables.score_columns import Rows, read_column, read_rows, score_columns
+from curate.tables.score_columns import Rows, read_column, score_columns
 from curate.types import STATUSES, BoolArray, CurateError, FloatArray, IntArray
 
 
@@ -28,21 +27,19 @@ def candidates(job: Job, chosen: Select) -> Candidates:
     by = chosen.by if chosen.method in BY_SCORE else "response_tokens"
     within, embedded = chosen.within, needs_embeddings(chosen)
     group_field = chosen.groups.field if chosen.groups else None
-    path = job.folder.path / "scores.parquet"
-    rows = read_rows(path)
+    rows = verified_rows(job)
     names = {*within, by} - {"random"}
     columns = {name: _column(job, name, exits=chosen.exits, ordered_by=name == by) for name in sorted(names)}
-    clusters = job.folder.path / "clusters.parquet"
     codes, group_names = (None, ()) if group_field is None else _groups(job, group_field, len(rows.status))
     return Candidates(
         rows.status,
         rows.response_tokens,
         columns,
-        clusters=read_clusters(clusters) if clusters.exists() else None,
+        clusters=verified_clusters(job, len(rows.status), needed=embedded),
         duplicate_ids=rows.duplicate_ids,
         groups=codes,
         group_names=group_names,
-        embeddings=open_embeddings(job.folder.path / "embeddings.npy") if embedded else None,
+        embeddings=verified_embeddings(job) if embedded else None,
         held_out=held_out(job, rows),
     )
 
@@ -53,7 +50,7 @@ def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
     if holdout == 0:
         return None
     if rows is None:
-        rows = read_rows(job.folder.path / "scores.parquet")
+        rows = verified_rows(job)
     return holdout_rows(
         len(rows.status),
         keep_count(holdout, len(rows.status)),
@@ -65,7 +62,7 @@ def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
 
 def count_statuses(job: Job) -> dict[str, int]:
     """Return how many records have each status: a pool is another one once scoring has refused some."""
-    counts = np.bincount(read_rows(job.folder.path / "scores.parquet").status, minlength=len(STATUSES)).tolist()
+    counts = np.bincount(verified_rows(job).status, minlength=len(STATUSES)).tolist()
     return {name: count for name, count in zip(STATUSES, counts, strict=True) if count}
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from curate.diversity.cluster import auto_count
 from curate.diversity.cluster import cluster as k_means
 from curate.pipeline.job import Job
+from curate.pipeline.verified import verified_embeddings
 from curate.run.stage import Outcome, Stage
 from curate.tables.clusters import write_clusters
-from curate.tables.embeddings import open_embeddings
+from curate.tables.digests import digest_of_values
 from curate.types import CurateError
 
 
@@ -38,7 +41,7 @@ def cluster(job: Job) -> None:
     stage = Stage(job.folder, "clusters", key, (path,))
     if stage.holds():
         return
-    embeddings = open_embeddings(job.folder.path / "embeddings.npy")
+    embeddings = verified_embeddings(job)
     count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count
     with job.launch.heartbeat.kept_up():
         clusters = k_means(
@@ -51,6 +54,7 @@ def cluster(job: Job) -> None:
         "clusters": num_clusters,
         "training_points": clusters.num_training_points,
         "sampled": clusters.sampled,
+        "digest": digest_of_values(clusters.labels.astype(np.int32)),
     }
     dropped = {"not_embedded": missing} if missing else {}
     stage.finish(Outcome(len(embeddings), len(embeddings) - missing, dropped, details, f"{num_clusters} clusters"))

@@ -25,6 +25,7 @@ from curate.pipeline.tokens import embedding_texts, make_tokens
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import read_key
 from curate.run.stage import Outcome, Stage
+from curate.tables.digests import digest_of_blocks
 from curate.tables.score_columns import read_scored
 from curate.types import STATUSES
 
@@ -158,6 +159,7 @@ def _publish(job: Job, chunks: list[Path], stage: Stage) -> None:
             job.launch.heartbeat.beat()
     missing = int((~embedded).sum())
     dropped = {"not_scored": missing} if missing else {}
-    stage.finish(Outcome(len(embedded), len(embedded) - missing, dropped, {"texts_cut_by_the_embedder": truncated}))
+    details = {"texts_cut_by_the_embedder": truncated, "digest": digest_of_blocks(_path(job))}
+    stage.finish(Outcome(len(embedded), len(embedded) - missing, dropped, details))
     shutil.rmtree(job.folder.work / "embeddings")
     shutil.rmtree(job.folder.work / "texts")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from curate.pipeline.job import Job
+from curate.pipeline.verified import verified_kept
 from curate.publish.records import describe_kept
 from curate.run.atomic import remove
 from curate.run.folder import Key, fingerprint
 from curate.run.stage import Stage
-from curate.tables.selection import read_kept
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _write(job: Job, folder: Path, kept: Path) -> str | None:
         tokenizer = saved_tokenizer(job, trained_model(recipe))
     except CurateError as error:
         return str(error)
-    rows = np.flatnonzero(read_kept(kept.parent / "selection.parquet"))
+    rows = np.flatnonzero(verified_kept(job.folder, recipe.select.name))
     features = (feature for _, feature in training_features(job, rows) if feature is not None)
     records = describe_kept(kept, job.settled.source, recipe.data)
     write_trainers(records, recipe, folder, features=features, tokenizer=tokenizer)

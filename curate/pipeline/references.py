@@ -16,11 +16,11 @@ from curate.pipeline.features import tokens_to_train_on, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import tokenize_as_settled
+from curate.pipeline.verified import verified_rows
 from curate.read.examples import read_examples
 from curate.read.files import open_source, source_sha256
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
-from curate.tables.score_columns import read_rows
 from curate.tokens.store import open_tokens, write_tokens
 from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
 
@@ -87,7 +87,7 @@ def _held_out(job: Job) -> References:
 
 def _held_out_rows(job: Job) -> IntArray:
     """The held-out rows, in order; of exact duplicates the first."""
-    rows = read_rows(job.folder.path / "scores.parquet")
+    rows = verified_rows(job)
     mask = held_out(job, rows)
     assert mask is not None
     seen: set[int] = set()

@@ -20,6 +20,7 @@ from curate.run.folder import Key, fingerprint
 from curate.run.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
+from curate.tables.digests import digest_of_values
 from curate.tables.selection import write_selection
 from curate.types import CurateError
 
@@ -48,16 +49,15 @@ def _select(job: Job) -> bool:
         if needs_embeddings(recipe.select):
             cluster(job)
         target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
-        products = [target / "selection.parquet"]
-        if (record := folder.stage(name)) is not None:
-            products.append(target / record["file"])
-        stage = Stage(folder, name, _key(job), tuple(products))
+        written = (folder.stage(name) or {}).get("files", [])
+        products = tuple(target / file for file in ("selection.parquet", *written))
+        stage = Stage(folder, name, _key(job), products)
         if stage.is_finished():
             hand_over(job, name)
             return False
         table = candidates(job, recipe.select)
         selection = choose(table, selection_rule(recipe.select, seed=selection_seed(recipe)))
-        kept_along = _kept_along(job, target)
+        kept_along = _kept_along(job, target, same=folder.is_done(name, stage.key))
         with stage.replacing(target) as temporary:
             kept = _publish(job, selection, table, temporary)
             written = sorted(path.name for path in temporary.iterdir())
@@ -67,17 +67,30 @@ def _select(job: Job) -> bool:
     dropped = count_reasons(selection.reason)
     rows_out = dropped.pop("kept", 0)
     note = str(target / kept.name)
-    stage.finish(Outcome(len(selection.kept), rows_out, dropped, {"file": kept.name, "files": written}, note))
+    stage.finish(
+        Outcome(
+            len(selection.kept),
+            rows_out,
+            dropped,
+            {"file": kept.name, "files": written, "digest": digest_of_values(selection.kept)},
+            note,
+        )
+    )
     with job.launch.heartbeat.kept_up():
         hand_over(job, name)
     return True
 
 
-def _kept_along(job: Job, target: Path) -> list[Path]:
+def _kept_along(job: Job, target: Path, *, same: bool) -> list[Path]:
     """What stands beside the old selection and is not removed with it.
 
     What was trained on the old selection took hours, and selecting takes a second: `select` refuses to remove it. `run`
     keeps it until its own training has replaced it. Files of other people stay.
+
+    Args:
+        job: its select.name names the selection.
+        target: the folder of the selection.
+        same: the same selection is made again, because a file of it is gone; what was trained on it stays valid.
 
     Raises:
         CurateError: something was trained on the selection that would be replaced.
@@ -86,7 +99,7 @@ def _kept_along(job: Job, target: Path) -> list[Path]:
         return []
     chosen = job.recipe.select
     trained = [target / name for name in TRAINED if (target / name).exists()]
-    if trained and job.launch.verb != "run" and not chosen.replace:
+    if trained and job.launch.verb != "run" and not chosen.replace and not same:
         raise CurateError(
             f"{target} holds {trained[0].name}, made with the selection that is there: choose another select.name, or "
             "remove it with select.replace=true"
@@ -95,7 +108,7 @@ def _kept_along(job: Job, target: Path) -> list[Path]:
     records = [record for name in (stage, f"{stage}/trainers") if (record := job.folder.stage(name))]
     ours = {file for record in records for file in record.get("files", [])}
     others = [path for path in sorted(target.iterdir()) if path.name not in ours | set(TRAINED)]
-    return others + (trained if job.launch.verb == "run" and not chosen.replace else [])
+    return others + (trained if same or (job.launch.verb == "run" and not chosen.replace) else [])
 
 
 def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) -> Path:

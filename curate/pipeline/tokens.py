@@ -19,6 +19,7 @@ from curate.read.files import Source
 from curate.run.atomic import replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
+from curate.tables.digests import digest_of_ids
 from curate.tokens.lengths import length_limit, own_max_length
 from curate.tokens.remarks import Remark, count_remarks
 from curate.tokens.saved import save_tokenizer
@@ -51,7 +52,9 @@ def make_tokens(job: Job) -> TokenStore:
     record = job.folder.stage("tokens")
     known = read_key(folder) == key and record is not None
     if known and record and holds(folder, records=record["in"], tokens=record["tokens"]):
-        return open_tokens(folder)
+        store = open_tokens(folder)
+        _refuse_nothing_to_score(store, {text: Remark(**told) for text, told in record.get("remarks", {}).items()})
+        return store
     recipe, remarks = job.recipe, dict[str, Remark]()
     named, texts = (recipe.model.name, recipe.model.revision), job.folder.work / "texts"
     with replacing(texts) as texts_part, replacing(folder) as part:
@@ -163,6 +166,7 @@ def _outcome(store: TokenStore, remarks: Mapping[str, Remark], source: Source) -
         "truncated": int(store.rows["truncated"].sum()),
         "records_with_control_tokens": int(np.count_nonzero(store.rows["control_hits"])),
         "tokens": len(store.input_ids),
+        "ids": digest_of_ids(store.rows["id"]),
         "files": [Path(file.name).name for file in source.files],
         "files_not_read": {skipped.name: skipped.why for skipped in source.skipped},
         "remarks": {text: asdict(remark) for text, remark in remarks.items()},

@@ -166,9 +166,10 @@ class RunFolder:
                 write_text(self.path / MARKER, "The folder of a curate run. What a run writes is inside.\n")
         except OSError as error:
             raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
-        for part in (".lock", "work", "selections"):
-            if (self.path / part).is_symlink():
-                raise CurateError(f"{self.path / part} is a link: expected a folder or file of the run itself")
+        parts = [self.path / ".lock", *(p for name in ("work", "selections") for p in _with_inside(self.path / name))]
+        for part in parts:
+            if part.is_symlink():
+                raise CurateError(f"{part} is a link: expected a folder or file of the run itself")
         if self.work.exists() and not self.work.is_dir():
             raise CurateError(f"{self.work} is a file: expected a folder of the run, remove it")
 
@@ -217,6 +218,11 @@ def read_key(folder: Path) -> Key | None:
     except (OSError, ValueError):
         return None
     return key if isinstance(key, dict) else None
+
+
+def _with_inside(folder: Path) -> list[Path]:
+    """A folder and what is directly in it; not what is behind a link."""
+    return [folder, *(sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else [])]
 
 
 def _short(value: Any) -> str:

@@ -84,6 +84,11 @@ def join_launch(hang_timeout: float) -> Processes:
     try:
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=hang_timeout))
         launch = broadcast_object_list([secrets.token_hex(8)])[0]
+    except ValueError as error:  # WORLD_SIZE was set by hand
+        raise CurateError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} says that a launcher started this process, and what else it sets "
+            f"is missing ({' '.join(str(error).split())[:120]}): start with accelerate launch, or unset WORLD_SIZE"
+        ) from None
     except RuntimeError as error:
         if not lost_process(error):
             raise

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curate.scoring.confidence import complexity
+from curate.tables.digests import digest_of_ids
 from curate.tables.parquet import by_row, open_table, told_by_name
 from curate.types import STATUSES, CurateError, FloatArray
 
@@ -29,11 +30,13 @@ class Rows:
     response_tokens  int32 [N], 0 where null
     duplicate_ids    int32 [N], from 0 and equal for records with the same id (exact duplicates); -1 where no
                      other record has the id
+    digest           of all ids in order of row, see `digest_of_ids`
     """
 
     status: npt.NDArray[np.uint8]
     response_tokens: npt.NDArray[np.int32]
     duplicate_ids: npt.NDArray[np.int32]
+    digest: str = ""
 
 
 def read_rows(path: Path) -> Rows:
@@ -43,7 +46,7 @@ def read_rows(path: Path) -> Rows:
         CurateError: the file is missing or damaged.
     """
     num_rows = open_table(path, _VERB).metadata.num_rows
-    rows, numbers = _duplicates(path, num_rows)  # first, before other columns take memory too
+    rows, numbers, digest = _duplicates(path, num_rows)  # first, before other columns take memory too
     duplicate_ids = np.full(num_rows, -1, np.int32)
     duplicate_ids[rows] = numbers
     status, tokens = np.empty(num_rows, np.uint8), np.empty(num_rows, np.int32)
@@ -52,7 +55,7 @@ def read_rows(path: Path) -> Rows:
         with told_by_name(path, _VERB):
             status[part] = [codes[s] for s in batch["status"].to_pylist()]
         tokens[part] = batch["response_tokens"].fill_null(0)
-    return Rows(status, tokens, duplicate_ids)
+    return Rows(status, tokens, duplicate_ids, digest)
 
 
 def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) -> FloatArray:
@@ -113,8 +116,8 @@ def stored_exits(schema: pa.Schema) -> list[int]:
     return exits
 
 
-def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
-    """The rows that share their id with another row, and the number from 0 of that id for each of them.
+def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], str]:
+    """The rows that share their id with another row, the number from 0 of that id for each of them, and a digest.
 
     Sorted in place, 20 bytes a row: `np.unique` with its inverse would take three times that.
     """
@@ -123,10 +126,11 @@ def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.
         with told_by_name(path, _VERB):
             ids["head"][part] = np.frombuffer(bytes.fromhex("".join(batch["id"].to_pylist())), "S32")
         ids["row"][part] = part
+    digest = digest_of_ids(ids["head"])
     ids.view("S20").sort()
     repeats = np.append(False, ids["head"][1:] == ids["head"][:-1])
     shared = np.flatnonzero(repeats | np.append(repeats[1:], False))
-    return ids["row"][shared], np.cumsum(~repeats[shared], dtype=np.int32) - 1
+    return ids["row"][shared], np.cumsum(~repeats[shared], dtype=np.int32) - 1, digest
 
 
 def _numbers_of(values: pa.Array, keep: Sequence[int]) -> FloatArray:

@@ -7,9 +7,11 @@ Written in row groups, so that memory does not grow with the number of records.
 from __future__ import annotations
 
 import json
-import tempfile
+import secrets
+import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.scoring.confidence import complexity, perplexity
-from curate.tables.parquet import ROW_GROUP, told_by_name
-from curate.tables.score_columns import METADATA, read_column
-from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
+from curate.tables.digests import digest_of_ids
+from curate.tables.parquet import ROW_GROUP, open_table, told_by_name
+from curate.tables.score_columns import METADATA, read_column, read_rows, score_columns
+from curate.types import STATUSES, BatchScores, CurateError, FloatArray, TokenStore
 
 _BASE = [
     ("row", pa.int64()),
@@ -82,10 +85,11 @@ def write_scores(
         earlier: a scores.parquet whose columns of other scores are carried over, if there is one.
     """
     schema = scores_schema(layers, num_layers)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scores.", suffix=".curate-tmp") as folder:
-        scores = gather(store, chunks, len(layers), Path(folder))
+    further = _further_columns(earlier, store) if earlier is not None else {}
+    with _scratch_folder(path) as folder:
+        scores = gather(store, chunks, len(layers), folder)
         counts: Counter[str] = Counter()
-        own = path if earlier is None else Path(folder) / "scores.parquet"
+        own = folder / "scores.parquet" if further else path
         with pq.ParquetWriter(own, schema, use_dictionary=["status"], compression="zstd") as writer:
             for start in range(0, len(store), ROW_GROUP):
                 part = slice(start, start + ROW_GROUP)
@@ -95,8 +99,9 @@ def write_scores(
                 group |= _complexity_group(status, confidence, log_prob, full_model=layers[-1] == num_layers)
                 writer.write_table(pa.table(group, schema=schema))
         del scores  # unmaps the scratch files
-        if earlier is not None:
-            _carry_over(earlier, own, path)
+        if further:
+            about = {name: told for name, (_, told) in further.items()}
+            add_columns(own, path, {name: values for name, (values, _) in further.items()}, about)
     return counts
 
 
@@ -133,14 +138,29 @@ def add_columns(
                 writer.write_table(pa.table([*own, *more], schema=schema))
 
 
-def _carry_over(earlier: Path, scores: Path, path: Path) -> None:
-    """Put the columns of other scores in `earlier` behind those of `scores`."""
-    schema = pq.read_schema(earlier)
-    own = {name for name, _ in (*_BASE, *_COMPLEXITY)}
-    names = [name for name in schema.names if name not in own]
-    about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
-    columns = {name: read_column(earlier, name) for name in names}
-    add_columns(scores, path, columns, {name: about[name] for name in names if name in about})
+def _further_columns(earlier: Path, store: TokenStore) -> dict[str, tuple[FloatArray, str]]:
+    """The columns of other scores in `earlier`, and what they are; none if it is damaged or of other records."""
+    try:
+        schema = open_table(earlier, "score").schema_arrow
+        own = {name for name, _ in (*_BASE, *_COMPLEXITY)}
+        names = [name for name in score_columns(earlier) if name not in own]
+        if not names or read_rows(earlier).digest != digest_of_ids(store.rows["id"]):
+            return {}
+        about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+        return {name: (read_column(earlier, name), str(about.get(name, ""))) for name in names}
+    except CurateError:
+        return {}
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, gone afterwards; of a killed run, the next one removes it."""
+    folder = path.with_name(f".scores.{secrets.token_hex(4)}.curate-tmp")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def gather(
