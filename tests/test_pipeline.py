@@ -229,7 +229,7 @@ def test_no_stage_loses_a_row() -> None:
 
 def test_the_manifest_says_with_what_a_run_was_made() -> None:
     found = manifest()
-    assert {"versions", "git_commit", "model", "seed", "device", "stages"} == set(found)
+    assert {"versions", "git_commit", "model", "seed", "device", "threads", "stages"} == set(found)
     assert {"python", "lc-curate", "torch", "transformers", "numpy"} <= set(found["versions"])
     assert found["model"] == {"name": "llama", "revision": None}
     key = found["stages"]["scores"]["key"]

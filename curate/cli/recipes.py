@@ -62,7 +62,7 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     if path.name != "recipe.yaml" or not RunFolder(folder).is_ours():
         return recipe
     said = {word.partition("=")[0] for word in words}
-    recorded = Path(recipe.run.dir)
+    recorded = Path(load_recipe(path).run.dir)  # where the run was begun, whatever the words say
     if "run.dir" not in said and not (recorded.exists() and recorded.samefile(folder)):
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(folder)})})
     bases = [Path(), folder, _begun_from(folder, recorded)]

@@ -14,7 +14,6 @@ from curate.config.recipe import Recipe
 from curate.config.words import annotation_of, parse_word
 from curate.types import CurateError
 
-
 _MOST_CHARACTERS = 1_000_000  # PyYAML takes a second for some hundred thousand
 
 

@@ -36,10 +36,12 @@ def hand_over(job: Job, selection_stage: str) -> None:
     assert selection is not None, "the caller has just finished it"
     name = job.recipe.select.name
     folder = job.folder.selection(name)
-    stage = Stage(job.folder, f"{selection_stage}/trainers", _key(job, selection), (folder / "trl.yaml",))
+    name_of_stage = f"{selection_stage}/trainers"
+    old = (job.folder.stage(name_of_stage) or {}).get("files", [])
+    products = tuple(folder / file for file in ("trl.yaml", *old))
+    stage = Stage(job.folder, name_of_stage, _key(job, selection), products)
     if stage.holds():
         return
-    old = (job.folder.stage(stage.name) or {}).get("files", [])
     job.folder.forget(stage.name)
     scratch = job.folder.work / f"trainers-{name}"
     remove(scratch)
