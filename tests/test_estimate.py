@@ -245,9 +245,9 @@ def test_an_estimate_prices_every_stage_and_writes_nothing_into_the_run_folder()
     assert all(stage.seconds[7] <= stage.seconds[0] for stage in result.stages)
     passes = {stage.name: stage.forward_passes for stage in result.stages}
     assert passes["masked"] is not None
-    assert passes["masked"] >= 3
+    assert passes["masked"] >= 2  # the subnet of sparsity 0 is the model, which complexity has scored
     assert passes["ifd"] is not None
-    assert 1 < passes["ifd"] < 2.5
+    assert 0 < passes["ifd"] < 1.5  # the response alone
     assert passes["tokens"] is passes["train"] is None
     assert [peak.stage for peak in result.memory] == ["complexity", "ifd", "masked", "dropout", "embed", "train"]
     parameters = 2 * 512 * 32 + 4 * (3 * 32 * 32 + 3 * 32 * 64 + 2 * 32) + 32

@@ -6,6 +6,7 @@ In reading order:
     terminal.py  prints lines, warnings, progress bars and error messages; turns errors into exit codes
     tables.py    prints the table of a comparison
     pages.py     prints previews and differences, as text, JSON or pages
+    estimates.py prints estimates and what the doctor finds
 
 The verbs and their help stand below.
 """
@@ -37,6 +38,7 @@ _Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
 ]
+_Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 _INPUT = ("run", "data", "prompt", "model")
 READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb reads
     "run": (*_INPUT, "score", "embed", "cluster", "select", "train"),
@@ -133,7 +135,7 @@ def preview(
     words: _Words = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Records to show.")] = 3,
     row: Annotated[list[int] | None, typer.Option("--row", min=0, help="A row to show instead; may repeat.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: _Json = False,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
 ) -> None:
     """Show exactly which tokens are scored, before anything is paid."""
@@ -172,10 +174,7 @@ def demo(words: _Words = None) -> None:
 
 
 @app.command(epilog=_epilog("estimate"))
-def estimate(
-    words: _Words = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
+def estimate(words: _Words = None, as_json: _Json = False) -> None:
     """Say what a run will take, from a probe of seconds: records, tokens, time, memory. Beside the truth if it ran."""
     recipe = _recipe(words)
     with terminal.outcome():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from curate.cli import terminal
-from curate.cli.terminal import say
+from curate.cli.terminal import printable, say
 from curate.config import Recipe
 from curate.probe.estimate import Compared, Estimate, as_object, compare_with_truth
 from curate.probe.findings import Finding
@@ -45,17 +45,19 @@ def show_examination(recipe: Recipe) -> None:
     """
     from curate.pipeline.doctor import examine
 
-    failed = 0
+    failed = []
     for finding in examine(recipe):
-        say(finding_line(finding))
-        failed += finding.level == "fail"
+        say(printable(finding_line(finding)))
+        if finding.level == "fail":
+            failed.append(finding)
     if failed:
-        raise CurateError(f"{recipe.model.name or 'this machine'}: {failed} of the checks above failed")
+        first = finding_line(failed[0]).partition("  ")[2]
+        raise CurateError(f"{recipe.model.name}: {len(failed)} of the checks above failed, the first: {first}")
 
 
 def finding_line(finding: Finding) -> str:
     """Return a finding as a line: its level, what was looked at, what was seen."""
-    return f"{finding.level:<4}  {finding.name}: {finding.text}"
+    return f"{finding.level:<4}  {finding.name}: {' '.join(finding.text.splitlines())}"
 
 
 def estimate_lines(result: Estimate) -> Iterator[str]:

@@ -49,7 +49,13 @@ From the kept records to what they are worth:
 What people look at:
 
     preview.py       which tokens would be scored, before anything is paid
+    probe_sample.py  a sample of the input, tokenised, and what it says of the whole
+    probe_scores.py  what scoring costs here, from a few batches of the plan
+    probe_stages.py  what embedding, clustering, training and evaluating cost here
+    probe_costs.py   from these probes to seconds and memory of every stage
+    estimate.py      what a run will take; nothing is written into its folder
     doctor.py        proves that a model is scored correctly on this machine
+    doctor_tokenizer.py, doctor_model.py  what it looks at
     pages.py         the report of a run, and the difference of two selections
 """
 

@@ -132,8 +132,8 @@ def _free_bytes(device: torch.device) -> float:
 def _end_ids(recipe: Recipe, config: Any) -> frozenset[int]:
     """Tokens at which generation stops: those of generation_config.json, and of config.json."""
     found = [config.get_text_config().eos_token_id]
-    folder = locate(recipe.model.name)
+    place = locate(recipe.model.name)
     with contextlib.suppress(OSError):  # a model need not have that file
-        found.append(GenerationConfig.from_pretrained(folder, revision=recipe.model.revision).eos_token_id)
+        found.append(GenerationConfig.from_pretrained(place.source, revision=recipe.model.revision).eos_token_id)
     flat = [one for ids in found if ids is not None for one in (ids if isinstance(ids, list) else [ids])]
     return frozenset(flat)

@@ -15,7 +15,7 @@ from curate.pipeline.compute import fitting_tokens_per_batch, may_reuse_prefixes
 from curate.pipeline.features import trained_model
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.needed import needs_embeddings, passes_to_run
-from curate.pipeline.probe_sample import MOST_READ, MOST_SAMPLED, Sample
+from curate.pipeline.probe_sample import MOST_READ, MOST_SAMPLED, Sample, tokens_of
 from curate.pipeline.probe_scores import (
     FullPlan,
     ScoringCost,
@@ -35,7 +35,6 @@ from curate.pipeline.probe_stages import (
     training_batches,
 )
 from curate.pipeline.subnets import dropout_settings, ifd_model, masked_settings
-from curate.pipeline.tokens import tokenize_as_settled
 from curate.probe.estimate import PROCESSES, MemoryEstimate, StageEstimate, shared
 from curate.probe.spread import spread
 from curate.read.examples import read_examples
@@ -46,9 +45,9 @@ from curate.selection import keep_count
 from curate.tokens.control import make_codec
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import length_limit
-from curate.tokens.store import open_tokens, stored_tokens, write_tokens
+from curate.tokens.store import stored_tokens
 from curate.training.lora import Feature
-from curate.types import STATUSES, Example, TokenStore
+from curate.types import STATUSES, TokenStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,7 @@ class _Probed:
     cost          of its batches
     load_seconds  to load and confirm it
     base          seconds of one forward pass over everything, last exit only
+    taken_over    the model's own log-probabilities are those of complexity, and not computed again
     """
 
     scorer: ScoringModel
@@ -78,6 +78,7 @@ class _Probed:
     cost: ScoringCost
     load_seconds: float
     base: float
+    taken_over: bool = False
 
 
 def price_scores(sample: Sample, folder: Path) -> Priced:
@@ -109,7 +110,8 @@ def _price_own_model(sample: Sample, folder: Path, names: list[str]) -> Priced:
     whole = full_plan(store, sample.records_per_row, size, reuse_prefixes=False) if reuse else shares_prefixes
     cost = measure_scoring(scorer, store, shares_prefixes.plan, folder)
     base = pass_seconds(cost, whole, store, full_model(scorer))
-    probed = _Probed(scorer, store, whole, cost, load_seconds, base)
+    taken_over = "complexity" in names and scorer.layers[-1] == scorer.parts.num_layers
+    probed = _Probed(scorer, store, whole, cost, load_seconds, base, taken_over)
     stages = []
     for number, name in enumerate(names):
         if name == "complexity":
@@ -127,7 +129,7 @@ def _price_small_model(sample: Sample, folder: Path) -> Priced:
     recipe, model = sample.recipe, ifd_model(sample.recipe)
     loaded = Loaded(trust_remote_code=model.trust_remote_code, offload_folder=folder / "offload")
     started = time.perf_counter()
-    store = _tokens_of(sample, sample.examples, model, folder / "tokens-ifd")
+    store = tokens_of(sample, sample.examples, model, folder / "tokens-ifd")
     records = sample.records * (sample.read_seconds + (time.perf_counter() - started) / len(store))
     started = time.perf_counter()
     scorer = full_model(loaded.scoring_model(model, recipe.score.exits))
@@ -148,11 +150,13 @@ def _seconds_of_pass(sample: Sample, probed: _Probed, name: str) -> float:
         responses = alone(store, opening).tokens
         size = settled_tokens_per_batch(sample.recipe)
         without = full_plan(responses, sample.records_per_row, size, reuse_prefixes=False)
-        return probed.base + pass_seconds(probed.cost, without, responses, scorer)
+        given = 0.0 if probed.taken_over else probed.base
+        return given + pass_seconds(probed.cost, without, responses, scorer)
     if name == "masked":
-        sparsity = masked_settings(score.masked).sparsity
-        masking = seconds_to_mask(scorer, max(sparsity)) * sum(fraction > 0 for fraction in sparsity)
-        return len(sparsity) * probed.base + masking
+        sparsity = [
+            fraction for fraction in masked_settings(score.masked).sparsity if fraction or not probed.taken_over
+        ]
+        return sum(probed.base + seconds_to_mask(scorer, fraction) for fraction in sparsity)
     assert name == "dropout"
     rates = dropout_settings(score.dropout).rates
     factor = dropout_factor(scorer, probed.cost, store, probed.full.plan, float(np.median(rates)))
@@ -192,7 +196,7 @@ def price_training(sample: Sample, folder: Path) -> Priced:
     )
     store = sample.store
     if not trained.is_scoring_model:
-        store = _tokens_of(sample, sample.examples, model, folder / "tokens-train")
+        store = tokens_of(sample, sample.examples, model, folder / "tokens-train")
     features = _features(sample, store, model)
     size, factor = recipe.evaluate.tokens_per_batch, sample.records_per_row
     full = full_plan(store, factor, size, reuse_prefixes=False)
@@ -225,7 +229,7 @@ def _references(sample: Sample, store: TokenStore, model: Model, folder: Path) -
         data = Data(**wanted.model_dump(exclude={"name"}), on_error="fail")
         found = spread(islice(read_examples(data, open_source(data)), MOST_READ), MOST_SAMPLED)
         examples = [replace(example, row=i) for i, example in enumerate(found.items)]
-        own = _tokens_of(sample, examples, model, folder / f"tokens-set-{number}")
+        own = tokens_of(sample, examples, model, folder / f"tokens-set-{number}")
         yield full_plan(own, found.count / len(own), size, reuse_prefixes=True), own
 
 
@@ -240,9 +244,3 @@ def _features(sample: Sample, store: TokenStore, model: Model) -> list[Feature]:
     ids_and_labels = (training_labels(record, tokenizer.eos_token_id) for record in stored_tokens(store, rows))
     features = [(np.array(ids)[:limit], np.array(labels)[:limit]) for ids, labels in ids_and_labels]
     return sorted(features, key=lambda feature: len(feature[0]))
-
-
-def _tokens_of(sample: Sample, examples: list[Example], model: Model, folder: Path) -> TokenStore:
-    for _ in write_tokens(tokenize_as_settled(sample.recipe, sample.loaded, examples, model), folder):
-        pass
-    return open_tokens(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.config import Recipe
+from curate.config import Model, Recipe
 from curate.diversity.texts import Texts, open_texts, recording
 from curate.models.load import resolve_device, resolve_dtype
 from curate.pipeline.loaded import Loaded
@@ -91,6 +91,13 @@ def take_sample(recipe: Recipe, folder: Path) -> Sample:
     return Sample(
         recipe, loaded, examples, store, texts, records, read_seconds, token_seconds, fixed_seconds, fit_batches
     )
+
+
+def tokens_of(sample: Sample, examples: list[Example], model: Model, folder: Path) -> TokenStore:
+    """Return the tokens that another model's tokenizer makes of records, written to `folder`."""
+    for _ in write_tokens(tokenize_as_settled(sample.recipe, sample.loaded, examples, model), folder):
+        pass
+    return open_tokens(folder)
 
 
 def count(store: TokenStore, records: int) -> Counts:
