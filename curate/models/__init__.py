@@ -8,6 +8,7 @@ Before anything is paid, in reading order:
     gguf.py         the header of a GGUF file
     fingerprint.py  what tells models, tokenizers and embedders apart: one hash over what is loaded
     weights.py      what weights say without being loaded, and what is refused
+    size.py         how large a model is, before its weights are read
     embedder.py     the same for the folder of an embedder
     minilm.py       the default embedder as a Python package
     names.py        how a base model is named in what is published

@@ -88,7 +88,7 @@ class RunFolder:
         stage = self.manifest()["stages"].get(name)
         if stage is None:
             return None
-        if not isinstance(stage, dict) or not isinstance(stage.get("key"), dict) or "fingerprint" not in stage:
+        if not isinstance(stage, dict) or not isinstance(stage.get("key", {}), dict):
             raise CurateError(
                 f"{self.path / 'manifest.json'}: what it says of {name} is damaged; remove that part, and the stage is "
                 "done again"
@@ -119,7 +119,7 @@ class RunFolder:
     def is_done(self, name: str, key: Key) -> bool:
         """Whether a stage was finished with this very key."""
         stage = self.stage(name)
-        return stage is not None and stage["fingerprint"] == fingerprint(key)
+        return stage is not None and stage.get("fingerprint") == fingerprint(key)
 
     def require_same(self, name: str, old: Key, new: Key) -> None:
         """Refuse to continue immutable work whose settings or inputs changed.
