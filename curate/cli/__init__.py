@@ -39,6 +39,7 @@ _Words = Annotated[
     typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+_CONTEXT = {"ignore_unknown_options": True}  # --data.path=x is answered with how a setting is written
 _INPUT = ("run", "data", "prompt", "model")
 READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb reads
     "run": (*_INPUT, "score", "embed", "cluster", "select", "train"),
@@ -71,43 +72,43 @@ def _curate(
         raise typer.Exit
 
 
-@app.command(epilog=_epilog("run"))
+@app.command(epilog=_epilog("run"), context_settings=_CONTEXT)
 def run(words: _Words = None) -> None:
     """Score, embed, select and train. Finished stages are skipped."""
     _perform("run", _recipe(words))
 
 
-@app.command(epilog=_epilog("score"))
+@app.command(epilog=_epilog("score"), context_settings=_CONTEXT)
 def score(words: _Words = None) -> None:
     """Score the learning complexity of every record: scores.parquet."""
     _perform("score", _recipe(words))
 
 
-@app.command(epilog=_epilog("embed"))
+@app.command(epilog=_epilog("embed"), context_settings=_CONTEXT)
 def embed(words: _Words = None) -> None:
     """Embed and cluster the records: embeddings.npy, clusters.parquet."""
     _perform("embed", _recipe(words))
 
 
-@app.command(epilog=_epilog("select"))
+@app.command(epilog=_epilog("select"), context_settings=_CONTEXT)
 def select(words: _Words = None) -> None:
     """Choose records from finished scores, in moments: selections/NAME."""
     _perform("select", _recipe(words))
 
 
-@app.command(epilog=_epilog("train"))
+@app.command(epilog=_epilog("train"), context_settings=_CONTEXT)
 def train(words: _Words = None) -> None:
     """Train a LoRA adapter on a selection: selections/NAME/adapter."""
     _perform("train", _recipe(words))
 
 
-@app.command(epilog=_epilog("evaluate"))
+@app.command(epilog=_epilog("evaluate"), context_settings=_CONTEXT)
 def evaluate(words: _Words = None) -> None:
     """Measure response loss and tasks, untuned and with the adapter: selections/NAME/evaluation.json."""
     _perform("evaluate", _recipe(words))
 
 
-@app.command(epilog=_epilog("compare"))
+@app.command(epilog=_epilog("compare"), context_settings=_CONTEXT)
 def compare(words: _Words = None) -> None:
     """Compare selectors by training on what each keeps: comparison.json. Finished cells are skipped."""
     recipe = _recipe(words)
@@ -118,7 +119,7 @@ def compare(words: _Words = None) -> None:
         show_comparison(Path(recipe.run.dir))
 
 
-@app.command(epilog=_epilog("report"))
+@app.command(epilog=_epilog("report"), context_settings=_CONTEXT)
 def report(words: _Words = None) -> None:
     """Write a page about a run that opens from disk: report.html."""
     recipe = _recipe(words)
@@ -130,7 +131,7 @@ def report(words: _Words = None) -> None:
             say(f"report: {write_report(job)}")
 
 
-@app.command(epilog=_epilog("preview"))
+@app.command(epilog=_epilog("preview"), context_settings=_CONTEXT)
 def preview(
     words: _Words = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Records to show.")] = 3,
@@ -173,7 +174,7 @@ def demo(words: _Words = None) -> None:
         say(line)
 
 
-@app.command(epilog=_epilog("estimate"))
+@app.command(epilog=_epilog("estimate"), context_settings=_CONTEXT)
 def estimate(words: _Words = None, as_json: _Json = False) -> None:
     """Say what a run will take, from a probe of seconds: records, tokens, time, memory. Beside the truth if it ran."""
     recipe = _recipe(words)
@@ -183,7 +184,7 @@ def estimate(words: _Words = None, as_json: _Json = False) -> None:
         show_estimate(recipe, as_json=as_json)
 
 
-@app.command(epilog=_epilog("doctor"))
+@app.command(epilog=_epilog("doctor"), context_settings=_CONTEXT)
 def doctor(words: _Words = None) -> None:
     """Prove that model.name=M is scored correctly on this machine: a pass, fail or note a line; exit 2 if one fails."""
     recipe = _recipe(words)
@@ -245,6 +246,3 @@ def _perform(verb: Verb, recipe: Recipe) -> None:
         from curate.pipeline import perform
 
         perform(verb, recipe, progress=progress)
-
-
-__all__ = ["app", "main"]
