@@ -30,6 +30,7 @@ From vectors to the kept records:
 
     embeddings.py    texts to embeddings.npy
     clusters.py      embeddings.npy to clusters.parquet
+    verified.py      files of the run, seen to be those that were written
     candidates.py    what a selection chooses from, read from the run folder
     selection.py     scores and clusters to selections/NAME: the second pass over the input
     hand_over.py     the files with which other training programs go on
@@ -55,7 +56,8 @@ What people look at:
     probe_costs.py   from these probes to seconds and memory of every stage
     estimate.py      what a run will take; nothing is written into its folder
     doctor.py        proves that a model is scored correctly on this machine
-    doctor_tokenizer.py, doctor_model.py  what it looks at
+    doctor_tokenizer.py  what it looks at in the tokenizer and its chat template
+    doctor_model.py  what it looks at in the model
     pages.py         the report of a run, and the difference of two selections
 """
 

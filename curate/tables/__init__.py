@@ -3,6 +3,7 @@
 In reading order:
 
     parquet.py        opens Parquet files; tells a damaged or missing one by name
+    digests.py        short digests by which a run knows its own tables again
     chunks.py         chunks of scores on their way to scores.parquet
     scores.py         writes scores.parquet: what every record is, and its scores
     score_columns.py  reads columns of scores.parquet
