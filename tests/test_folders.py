@@ -87,7 +87,10 @@ def test_a_packed_file_may_have_several_parts_and_must_have_its_end(tmp_path: Pa
 def test_what_was_packed_leaves_unpacked_byte_for_byte(tmp_path: Path) -> None:
     fill(
         tmp_path,
-        {"a.jsonl.gz": gzip.compress(b'{"a" :1}\n{"a":2}\n'), "b.csv.zst": zstd(b"\xef\xbb\xbfx,y\r\n1,2\r\n3,4")},
+        {
+            "a.jsonl.gz": gzip.compress(b'{"a" :1}\n{"a":2}\n', mtime=0),
+            "b.csv.zst": zstd(b"\xef\xbb\xbfx,y\r\n1,2\r\n3,4"),
+        },
     )
     for name, expected in (("a.jsonl.gz", b'{"a":2}\n'), ("b.csv.zst", b"\xef\xbb\xbfx,y\r\n3,4\r\n")):
         data = Data(path=str(tmp_path / name))
@@ -100,7 +103,8 @@ def test_what_was_packed_leaves_unpacked_byte_for_byte(tmp_path: Path) -> None:
 
 def test_packed_and_plain_files_of_a_folder_are_all_read(tmp_path: Path) -> None:
     fill(
-        tmp_path, {"a.jsonl.gz": gzip.compress(b'{"n": 0}'), "b.jsonl": b'{"n": 1}', "c.json.zst": zstd(b'[{"n": 2}]')}
+        tmp_path,
+        {"a.jsonl.gz": gzip.compress(b'{"n": 0}', mtime=0), "b.jsonl": b'{"n": 1}', "c.json.zst": zstd(b'[{"n": 2}]')},
     )
     assert read(tmp_path) == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert skipped(tmp_path) == {}
@@ -131,7 +135,7 @@ def test_what_is_not_read_is_named_with_the_reason(tmp_path: Path) -> None:
         ("b.xlsx", b"PK\x03\x04"),
         ("b.json.bz2", bz2.compress(LINE)),
         ("b.jsonl.xz", b"\xfd7zXZ"),
-        ("b.tar.gz", gzip.compress(b"x")),
+        ("b.tar.gz", gzip.compress(b"x", mtime=0)),
         ("b.zip", b"PK\x03\x04"),
         ("b.pkl", b"\x80\x04"),
         ("b.XLS", b"\xd0\xcf\x11\xe0"),
@@ -140,7 +144,7 @@ def test_what_is_not_read_is_named_with_the_reason(tmp_path: Path) -> None:
         ("b.jsonl.1", LINE),
         ("b.part", b"PAR1"),
         ("b.parquet.incomplete", b"PAR1"),
-        ("part-0000.gz", gzip.compress(LINE)),
+        ("part-0000.gz", gzip.compress(LINE, mtime=0)),
     ],
 )
 def test_a_folder_is_not_read_by_half(tmp_path: Path, name: str, content: bytes) -> None:
@@ -199,7 +203,7 @@ def test_files_of_one_split_are_read_together(tmp_path: Path, names: list[str]) 
 
 
 def test_the_same_file_twice_and_missing_shards_are_noticed(tmp_path: Path) -> None:
-    fill(tmp_path / "twice", {"a.jsonl": LINE, "a.jsonl.gz": gzip.compress(LINE)})
+    fill(tmp_path / "twice", {"a.jsonl": LINE, "a.jsonl.gz": gzip.compress(LINE, mtime=0)})
     with pytest.raises(CurateError, match=r"a\.jsonl\.gz and a\.jsonl are the same data"):
         read(tmp_path / "twice")
     shards = {f"d-{i:05}-of-00003.jsonl": LINE for i in range(3)}
