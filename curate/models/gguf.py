@@ -5,6 +5,7 @@ Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -17,6 +18,14 @@ Value = int | float | bool | str | None
 
 _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+# Weights in a block of each type of tensor, and its bytes.
+BLOCKS = {
+    **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
+    **{16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82)},
+    **{23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2)},
+    **{34: (256, 54), 35: (256, 66), 39: (32, 17)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
             return _parse(data, path)
     except OSError as error:
         raise CurateError(f"cannot read {path}: {error.strerror}") from error
-    except (struct.error, ValueError, KeyError, OverflowError, MemoryError) as error:  # ValueError: an empty file too
+    except (struct.error, ValueError, KeyError, ArithmeticError, MemoryError) as error:  # ValueError: an empty file too
         raise CurateError(f"{path} is damaged or incomplete: download or copy it again") from error
 
 
@@ -64,15 +73,18 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
         key, position = _text(data, position)
         (kind,) = struct.unpack_from("<I", data, position)
         values[key], position = _value(data, position + 4, kind)
-    shapes, furthest = dict[str, tuple[int, ...]](), 0
+    shapes, ends = dict[str, tuple[int, ...]](), [0]
     for _ in range(num_tensors):
         name, position = _text(data, position)
         (dimensions,) = struct.unpack_from("<I", data, position)
         shape = struct.unpack_from(f"<{dimensions}Q", data, position + 4)
-        _, offset = struct.unpack_from("<IQ", data, position + 4 + 8 * dimensions)
-        shapes[name], furthest = shape[::-1], max(furthest, offset)
+        form, offset = struct.unpack_from("<IQ", data, position + 4 + 8 * dimensions)
+        weights, num_bytes = BLOCKS.get(form, (1, 0))  # of a type that is newer than this, only its start
+        shapes[name] = shape[::-1]
+        ends.append(offset + math.prod(shape) // weights * num_bytes)
         position += 16 + 8 * dimensions
-    if position + furthest >= len(data):  # where the last tensor begins, the file has ended
+    alignment = values.get("general.alignment", 32)
+    if not isinstance(alignment, int) or -(-position // alignment) * alignment + max(ends) > len(data):
         raise ValueError(path)
     return GgufHeader(values, shapes, position)
 

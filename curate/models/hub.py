@@ -32,8 +32,8 @@ def unreachable(name: str, reason: str = "") -> CurateError:
     """What to say where a name is no local folder and the hub does not give it."""
     because = f" ({reason})" if reason else ""
     return CurateError(
-        f"{name} is no local folder{nearest(Path(name))} and cannot be had from the Hugging Face hub{because}: "
-        "download it first and give its folder"
+        f"{name} is no local folder and cannot be had from the Hugging Face hub{because}: "
+        f"download it first and give its folder{nearest(Path(name))}"
     )
 
 

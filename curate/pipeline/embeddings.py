@@ -132,7 +132,8 @@ def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Pa
 
 def _load(job: Job) -> Any:
     with job.launch.heartbeat.kept_up():
-        return load_embedder(job.recipe.embed.model, device=str(resolve_device()))
+        trust = job.recipe.model.trust_remote_code
+        return load_embedder(job.recipe.embed.model, device=str(resolve_device()), trust_remote_code=trust)
 
 
 def _write_chunk(path: Path, arrays: dict[str, Any]) -> None:
