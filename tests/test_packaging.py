@@ -65,7 +65,8 @@ def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
 
 def test_the_wheel_holds_the_package_its_data_and_the_recipes(built: Path) -> None:
     files = {name for name in _files(built / "installed") if ".dist-info/" not in name}
-    recipes = {f"curate/{name}" for name in _sources("recipes") if name.endswith(".yaml")}
+    shipped = [n for n in _sources("recipes") if n.endswith(".yaml") or n.startswith("recipes/tasks/")]
+    recipes = {f"curate/{name}" for name in shipped}
     assert len(recipes) >= 9
     assert files == _sources("curate") | recipes
 

@@ -119,6 +119,65 @@ def test_without_lm_eval_the_package_to_install_is_named(monkeypatch: pytest.Mon
         evaluate_tasks(None, None, ["hellaswag"])
 
 
+needs_ifeval = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("lm_eval", "langdetect", "immutabledict", "nltk")),
+    reason='IFEval\'s checkers are not installed: pip install "lm-eval[ifeval]"',
+)
+RECIPES = Path(__file__).parents[1] / "recipes" / "tasks"
+
+
+@pytest.fixture
+def ifeval_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory holds ifeval.jsonl with one prompt of two instructions."""
+    doc = {
+        "key": 1,
+        "prompt": "Name a city in three words or more, without a comma.",
+        "instruction_id_list": ["punctuation:no_comma", "length_constraints:number_words"],
+        "kwargs": [{}, {"relation": "at least", "num_words": 3}],
+    }
+    (tmp_path / "ifeval.jsonl").write_text(json.dumps(doc) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+@needs_ifeval
+@quiet
+def test_ifeval_from_a_file_is_checked_by_lm_evals_own_checkers(
+    ifeval_file: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nltk
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr(nltk.data, "find", lambda name: name)  # neither instruction needs it
+    task = TaskManager(include_path=str(RECIPES), include_defaults=False).load(["ifeval_local"])["tasks"][
+        "ifeval_local"
+    ]
+    (doc,) = task.test_docs()
+    answers = {"The city of Rome": [True, True], "Rome, the eternal city": [False, True], "Rome": [True, False]}
+    for answer, followed in answers.items():
+        found = task.process_results(doc, [answer])
+        assert found["inst_level_strict_acc"] == followed
+        assert found["prompt_level_strict_acc"] == all(followed)
+    assert task.doc_to_text(doc) == doc["prompt"]
+
+
+@needs_ifeval
+@quiet
+def test_ifeval_without_sentence_tables_is_refused_before_anything_is_generated(
+    ifeval_file: None, model_and_tokenizer: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nltk
+
+    def find(name: str) -> str:
+        raise LookupError("\n***\n  Resource 'punkt_tab' not found.\n")
+
+    monkeypatch.setattr(nltk.data, "find", find)
+    monkeypatch.setattr(nltk, "download", lambda name: False)  # lm-eval tries the network by itself
+    model, tokenizer = model_and_tokenizer
+    monkeypatch.setattr(model, "generate", None)
+    with pytest.raises(CurateError, match=r"data of ifeval_local cannot be had \(Resource 'punkt_tab' not found"):
+        evaluate_tasks(model, tokenizer, ["ifeval_local"], include_path=str(RECIPES))
+
+
 def test_no_task_needs_nothing() -> None:
     found: list[TaskResult] = evaluate_tasks(None, None, [])
     assert found == []
