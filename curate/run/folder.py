@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.atomic import remove, write_json
+from curate.run.atomic import DISK_FULL, remove, write_json
 from curate.run.lock import hold
 from curate.types import CurateError
 
@@ -166,6 +166,8 @@ class RunFolder:
                 # Not under a temporary name: a second start at the same moment would take that for a stranger's file.
                 (self.path / MARKER).write_text("The folder of a curate run. What a run writes is inside.\n")
         except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
             raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
         parts = [self.path / ".lock", *(p for name in ("work", "selections") for p in _with_inside(self.path / name))]
         for part in parts:
@@ -177,9 +179,7 @@ class RunFolder:
     def abandon(self, before: Collection[str], made: Sequence[Path]) -> None:
         """Remove what a start has left where nothing was begun. Only under the lock.
 
-        Args:
-            before: names of what the folder held.
-            made: the folder and those above it that were not there, the folder first.
+        `before` names what the folder held; `made` is the folder and those above it that were not there, it first.
         """
         left = {".lock", "status.json", MARKER}
         remove(self.work / "launches")
