@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
     """Run the command line on the words given to this process; Ctrl-C is answered from the first moment."""
-    try:
-        from curate.cli import main as run
+    signal.signal(signal.SIGINT, _interrupted)  # until a run folder is held, and again after that
+    from curate.cli import main as run
 
-        sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:
-        # Before the run folder is held nothing was begun, so there is nothing to clean up either.
-        os.write(2, b"curate: interrupted before anything was begun; the same command starts again\n")
-        os._exit(130)
+    code = run(sys.argv[1:])
+    if code == 130:
+        # Python ends by the signal instead where it came while a library was running a text as code.
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Say so and end at once: no run folder is held, so there is nothing to clean up."""
+    cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar hides it
+    os.write(2, cursor + b"curate: interrupted; the same command starts again, and goes on from what is finished\n")
+    os._exit(130)
 
 
 if __name__ == "__main__":

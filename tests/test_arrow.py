@@ -128,6 +128,16 @@ def test_lists_that_nobody_wrote_out_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "a.parquet", on_error="skip")
 
 
+def test_a_row_that_states_hundreds_of_megabytes_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"output": ["x" * (300 << 20)]}), path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 100_000
+    before = pa.total_allocated_bytes()
+    with pytest.raises(CurateError, match=r"a\.parquet: 1 rows unfold to 3\d\d,\d{3},\d{3} bytes, more than 268"):
+        read(path)
+    assert pa.total_allocated_bytes() == before
+
+
 def test_rows_that_are_all_null_and_files_without_rows(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": pa.nulls(200_000, pa.string()), "b": pa.nulls(200_000)}), tmp_path / "a.parquet")
     assert sum(1 for _ in read(tmp_path / "a.parquet")) == 200_000

@@ -99,7 +99,9 @@ class Street:
         """Everything that others read, but for what holds times (manifest, status, training log) or this path."""
         paths = [self.folder / name for name in ("scores.parquet", "embeddings.npy", "clusters.parquet")]
         paths += [path for path in self.folder.glob("selections/**/*") if path.is_file()]
-        return {str(p.relative_to(self.folder)): p.read_bytes() for p in paths if p.name != "train_log.jsonl"}
+        files = {str(p.relative_to(self.folder)): p.read_bytes() for p in paths if p.name != "train_log.jsonl"}
+        # how many folders up the model lies differs from place to place
+        return {name: re.sub(rb"(\.\./)+", b"../", b) if name.endswith(".yaml") else b for name, b in files.items()}
 
     def status(self) -> dict[str, object]:
         value: dict[str, object] = json.loads((self.folder / "status.json").read_text())
@@ -336,7 +338,8 @@ def test_a_full_disk(
     expected, _ = references(1)
     (tmp_path / "street").mkdir()
     street, ended = Street(tmp_path / "street", words), []
-    street.folder.symlink_to(small_disk)
+    (small_disk / "run").mkdir()
+    street.folder.symlink_to(small_disk / "run")
     ballast = small_disk / "ballast"
     for free in (4, 40, 120, 250, 500, 560, 620, 700, 800, 1_000, 1_400):
         _fill(ballast, small_disk, free)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.run.atomic import exit_code, replacing, write_json, write_text
+from curate.run.atomic import exit_code, full_disk_told, replacing, write_json, write_text
 from curate.run.folder import RunFolder, changed_names, fingerprint
 from curate.types import CurateError
 
@@ -217,6 +217,16 @@ def test_a_broken_status_is_overwritten(tmp_path: Path, text: str) -> None:
 )
 def test_the_exit_code_tells_whose_fault_it_is(error: BaseException, code: int) -> None:
     assert exit_code(error) == code
+
+
+def test_what_a_native_library_says_of_a_full_disk_is_an_os_error_and_all_else_stays(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as full, full_disk_told(tmp_path):
+        raise Exception("No space left on device (os error 28)")
+    assert exit_code(full.value) == 2
+    for error in (RuntimeError("Permission denied (os error 13)"), ValueError("no"), FileNotFoundError("x")):
+        with pytest.raises(type(error)) as same, full_disk_told(tmp_path):
+            raise error
+        assert same.value is error
 
 
 # ---------------------------------------------------------------- the lock

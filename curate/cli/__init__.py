@@ -3,6 +3,7 @@
 In reading order:
 
     recipes.py   finds the recipe that the words of a command name; lists the shipped ones
+    sections.py  says which sections of a recipe a verb reads
     terminal.py  prints lines, warnings, progress bars and error messages; turns errors into exit codes
     tables.py    prints the table of a comparison
     pages.py     prints previews and differences, as text, JSON or pages
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from curate.cli import terminal
+from curate.cli.sections import epilog
 from curate.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -39,26 +41,7 @@ _Words = Annotated[
     typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
-_CONTEXT = {"ignore_unknown_options": True}  # --data.path=x is answered with how a setting is written
-_INPUT = ("run", "data", "prompt", "model")
-READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb reads
-    "run": (*_INPUT, "score", "embed", "cluster", "select", "train"),
-    "score": (*_INPUT, "score"),
-    "embed": (*_INPUT, "embed", "cluster"),
-    "select": ("run", "data", "cluster", "select"),
-    "train": ("run", "data", "prompt", "model", "select", "train"),
-    "evaluate": ("run", "data", "prompt", "model", "select", "train", "evaluate"),
-    "compare": (*_INPUT, "score", "embed", "cluster", "select", "train", "evaluate", "compare"),
-    "report": ("run", "data", "select"),
-    "preview": ("data", "prompt", "model"),
-    "estimate": (*_INPUT, "score", "embed", "cluster", "select", "train", "evaluate"),
-    "doctor": ("model", "score"),
-}
-
-
-def _epilog(verb: str) -> str:
-    sections = ", ".join(READS[verb])
-    return f"Sections of the recipe that it reads: {sections}. `curate settings SECTION` lists their keys."
+_ANY_WORD = {"ignore_unknown_options": True}  # --data.path=x is answered with how a setting is written
 
 
 @app.callback(invoke_without_command=True)
@@ -72,43 +55,43 @@ def _curate(
         raise typer.Exit
 
 
-@app.command(epilog=_epilog("run"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("run"), context_settings=_ANY_WORD)
 def run(words: _Words = None) -> None:
     """Score, embed, select and train. Finished stages are skipped."""
     _perform("run", _recipe(words))
 
 
-@app.command(epilog=_epilog("score"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("score"), context_settings=_ANY_WORD)
 def score(words: _Words = None) -> None:
     """Score the learning complexity of every record: scores.parquet."""
     _perform("score", _recipe(words))
 
 
-@app.command(epilog=_epilog("embed"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("embed"), context_settings=_ANY_WORD)
 def embed(words: _Words = None) -> None:
     """Embed and cluster the records: embeddings.npy, clusters.parquet."""
     _perform("embed", _recipe(words))
 
 
-@app.command(epilog=_epilog("select"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("select"), context_settings=_ANY_WORD)
 def select(words: _Words = None) -> None:
     """Choose records from finished scores, in moments: selections/NAME."""
     _perform("select", _recipe(words))
 
 
-@app.command(epilog=_epilog("train"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("train"), context_settings=_ANY_WORD)
 def train(words: _Words = None) -> None:
     """Train a LoRA adapter on a selection: selections/NAME/adapter."""
     _perform("train", _recipe(words))
 
 
-@app.command(epilog=_epilog("evaluate"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("evaluate"), context_settings=_ANY_WORD)
 def evaluate(words: _Words = None) -> None:
     """Measure response loss and tasks, untuned and with the adapter: selections/NAME/evaluation.json."""
     _perform("evaluate", _recipe(words))
 
 
-@app.command(epilog=_epilog("compare"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("compare"), context_settings=_ANY_WORD)
 def compare(words: _Words = None) -> None:
     """Compare selectors by training on what each keeps: comparison.json. Finished cells are skipped."""
     recipe = _recipe(words)
@@ -119,7 +102,7 @@ def compare(words: _Words = None) -> None:
         show_comparison(Path(recipe.run.dir))
 
 
-@app.command(epilog=_epilog("report"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("report"), context_settings=_ANY_WORD)
 def report(words: _Words = None) -> None:
     """Write a page about a run that opens from disk: report.html."""
     recipe = _recipe(words)
@@ -131,7 +114,7 @@ def report(words: _Words = None) -> None:
             say(f"report: {write_report(job)}")
 
 
-@app.command(epilog=_epilog("preview"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("preview"), context_settings=_ANY_WORD)
 def preview(
     words: _Words = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Records to show.")] = 3,
@@ -162,7 +145,7 @@ def diff(
         show_diff(recipe, name_a, name_b, html=html)
 
 
-@app.command()
+@app.command(context_settings=_ANY_WORD)
 def demo(words: _Words = None) -> None:
     """Do everything on the embedded model and data; settings may be changed as for run."""
     from curate.demo.report import demo_recipe, flaw_lines
@@ -174,7 +157,7 @@ def demo(words: _Words = None) -> None:
         say(line)
 
 
-@app.command(epilog=_epilog("estimate"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("estimate"), context_settings=_ANY_WORD)
 def estimate(words: _Words = None, as_json: _Json = False) -> None:
     """Say what a run will take, from a probe of seconds: records, tokens, time, memory. Beside the truth if it ran."""
     recipe = _recipe(words)
@@ -184,7 +167,7 @@ def estimate(words: _Words = None, as_json: _Json = False) -> None:
         show_estimate(recipe, as_json=as_json)
 
 
-@app.command(epilog=_epilog("doctor"), context_settings=_CONTEXT)
+@app.command(epilog=epilog("doctor"), context_settings=_ANY_WORD)
 def doctor(words: _Words = None) -> None:
     """Prove that model.name=M is scored correctly on this machine: a pass, fail or note a line; exit 2 if one fails."""
     recipe = _recipe(words)
@@ -246,3 +229,6 @@ def _perform(verb: Verb, recipe: Recipe) -> None:
         from curate.pipeline import perform
 
         perform(verb, recipe, progress=progress)
+
+
+__all__ = ["app", "main"]

@@ -63,6 +63,7 @@ What people look at:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -208,7 +209,20 @@ def _settled_job(launch: Launch, recipe: Recipe, verb: str) -> Job:
         with launch.heartbeat.kept_up():
             return settle(recipe, launch.folder, loaded, ask_model=verb in ("run", "score", "compare"))
 
-    return Job(launch, launch.lead("settings", prepare, Settled), loaded)
+    settled = launch.lead("settings", prepare, Settled)
+    if verb in ("run", "score", "compare"):
+        _keep_threads(launch.folder)
+    return Job(launch, settled, loaded)
+
+
+def _keep_threads(folder: RunFolder) -> None:
+    """On a CPU the last bits of a score depend on the number of threads: a run keeps to its first, where it can."""
+    import torch
+
+    made = folder.manifest()
+    threads = made.get("threads")
+    if made.get("device") == "cpu" and isinstance(threads, int) and 0 < threads <= (os.cpu_count() or 1):
+        torch.set_num_threads(threads)
 
 
 def _check_ahead(job: Job) -> None:

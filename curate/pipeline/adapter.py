@@ -23,7 +23,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_kept
 from curate.publish.adapter import write_adapter_files
-from curate.run.atomic import remove, replacing, write_json
+from curate.run.atomic import full_disk_told, remove, replacing, write_json
 from curate.run.folder import Key, read_key
 from curate.run.processes import lost_process
 from curate.run.stage import Outcome, Stage
@@ -115,7 +115,7 @@ def _train(job: Job) -> TrainResult:
 def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) -> None:
     folder, work = job.folder.selection(job.recipe.select.name), _work(job)
     stage = _stage(job, prepared.key, started)
-    with stage.replacing(folder / "adapter") as temporary:
+    with stage.replacing(folder / "adapter") as temporary, full_disk_told(folder):
         shutil.copytree(work / "adapter", temporary)
         model, prompt = trained_model(job.recipe), job.recipe.prompt
         tokenizer = job.loaded.tokenizer(model.name, model.revision)

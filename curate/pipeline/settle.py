@@ -125,7 +125,9 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
     from curate.run.atomic import write_text
 
     path, text = folder / "recipe.yaml", dump_recipe(recipe)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
+    if path.is_dir():
+        raise CurateError(f"{path} is a folder: expected a file of the run, move it")
+    if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
 
 

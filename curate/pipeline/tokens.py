@@ -16,7 +16,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import read_examples
 from curate.read.files import Source
-from curate.run.atomic import replacing, write_json
+from curate.run.atomic import full_disk_told, replacing, write_json
 from curate.run.folder import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
 from curate.tables.digests import digest_of_ids
@@ -65,7 +65,8 @@ def make_tokens(job: Job) -> TokenStore:
         for count in write_tokens(count_remarks(tokenized, remarks), part):
             job.launch.advance("tokens", count, None, "records")
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
-        save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
+        with full_disk_told(part):
+            save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
         write_json(part / "key.json", key)
         write_json(texts_part / "key.json", _texts_key(job))
     store = open_tokens(folder)

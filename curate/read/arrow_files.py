@@ -19,6 +19,7 @@ from curate.types import CurateError
 BATCH_BYTES = 16_000_000  # rows of about so many bytes together are decoded at once
 _MANY_ROWS = 65_536  # rows decoded at once, at most
 _MANY_VALUES = 1 << 24  # values of a list column in a row group, beyond which they must take some room in the file
+_MOST_ROW_BYTES = 1 << 28  # a row is decoded before its size is known; more than this each is no text to train on
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -68,6 +69,11 @@ def _check(footer: pq.FileMetaData, name: str) -> None:
     if sum(group.num_rows for group in groups) != footer.num_rows or any(group.num_rows < 0 for group in groups):
         raise ValueError(f"its parts do not add up to the {footer.num_rows} rows that it states")
     for group in groups:
+        if group.total_byte_size > _MOST_ROW_BYTES * max(group.num_rows, 1):
+            raise CurateError(
+                f"{name}: {group.num_rows} rows unfold to {group.total_byte_size:,} bytes, more than "
+                f"{_MOST_ROW_BYTES:,} each: it is not read"
+            )
         values: dict[str, int] = {}
         stored: dict[str, int] = {}
         for i in range(group.num_columns):

@@ -16,7 +16,8 @@ from curate.report.projection import Projection, project
 from curate.report.run_table import LENGTH, RunTable, read_run
 from curate.report.vega import vega_script
 from curate.run.folder import RunFolder
-from curate.types import Example, IntArray
+from curate.tables.embeddings import open_embeddings
+from curate.types import CurateError, Example, IntArray
 
 MAX_BYTES = 5_000_000
 MAX_LISTED = 50_000
@@ -152,7 +153,7 @@ def _projection(folder: Path, table: RunTable) -> Projection | None:
     path = folder / "embeddings.npy"
     if not path.exists():
         return None
-    embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    embeddings = open_embeddings(path)
     return project(embeddings, _sample(table)) if len(embeddings) == len(table) else None
 
 
@@ -167,6 +168,10 @@ def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
         recipe = parse((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml") or {}
     except FileNotFoundError:
         recipe = {}
+    except (OSError, UnicodeDecodeError):
+        raise CurateError(f"{folder / 'recipe.yaml'} is damaged: remove it, and curate score makes it again") from None
+    if not isinstance(recipe, dict):
+        raise CurateError(f"{folder / 'recipe.yaml'} is no recipe: remove it, and curate score makes it again")
     return {**recipe, "select": {"name": table.selection, **table.settings}}
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ DISK_FULL = {
     errno.EFBIG: "a file may not grow",
 }
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
 
 def exit_code(error: BaseException) -> int:
     """What a process that ends with `error` exits with.
@@ -31,6 +34,23 @@ def exit_code(error: BaseException) -> int:
         return 130
     full = isinstance(error, OSError) and error.errno in DISK_FULL
     return 2 if full or isinstance(error, (CurateError, TimeoutError)) else 1
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turn what a native library says of a full disk into the OSError that Python's own files raise.
+
+    tokenizers raises a bare Exception that ends with "(os error 28)".
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        found = _OS_ERROR.search(str(error))
+        if found is None or int(found[1]) not in DISK_FULL:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
 
 
 @contextmanager

@@ -13,13 +13,13 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.atomic import remove, write_json, write_text
+from curate.run.atomic import DISK_FULL, remove, write_json
 from curate.run.lock import hold
 from curate.types import CurateError
 
@@ -163,8 +163,11 @@ class RunFolder:
                         "folder, give another run.dir"
                     )
                 self.path.mkdir(parents=True, exist_ok=True)
-                write_text(self.path / MARKER, "The folder of a curate run. What a run writes is inside.\n")
+                # Not under a temporary name: a second start at the same moment would take that for a stranger's file.
+                (self.path / MARKER).write_text("The folder of a curate run. What a run writes is inside.\n")
         except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
             raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
         parts = [self.path / ".lock", *(p for name in ("work", "selections") for p in _with_inside(self.path / name))]
         for part in parts:
@@ -172,6 +175,23 @@ class RunFolder:
                 raise CurateError(f"{part} is a link: expected a folder or file of the run itself")
         if self.work.exists() and not self.work.is_dir():
             raise CurateError(f"{self.work} is a file: expected a folder of the run, remove it")
+
+    def abandon(self, before: Collection[str], made: Sequence[Path]) -> None:
+        """Remove what a start has left where nothing was begun. Only under the lock.
+
+        `before` names what the folder held; `made` is the folder and those above it that were not there, it first.
+        """
+        left = {".lock", "status.json", MARKER}
+        remove(self.work / "launches")
+        remove(self.work / "heartbeats")
+        with contextlib.suppress(OSError):  # not empty, or not there
+            self.work.rmdir()
+        if {path.name for path in self.path.iterdir()} - set(before) <= left:
+            for name in left - set(before):
+                remove(self.path / name)
+            with contextlib.suppress(OSError):
+                for path in made:
+                    path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -148,14 +148,19 @@ def open_launch(
         progress: see `Launch`.
         hang_timeout: see `Launch`.
     """
-    processes = Processes(launcher_rank())
+    processes, path = Processes(launcher_rank()), folder.path
+    fresh = processes.is_main and not folder.is_ours()
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    before = [p.name for p in path.iterdir()] if path.is_dir() else []
     if processes.is_main:
         folder.claim(begin=begin)
+    met = False
     with folder.lock() if processes.is_main else nullcontext(), _interruptible() as interrupted:
         try:
             if processes.is_main:
                 folder.clean()
             processes = join_launch(hang_timeout)
+            met = True
             if processes.is_main:
                 folder.status(verb, "running", None, "", launch=processes.launch)
             heartbeat = Heartbeat(folder.work, processes)
@@ -164,6 +169,8 @@ def open_launch(
         except BaseException as error:
             with suppress(OSError):  # the disk may be what is full
                 _write_failure(folder, verb, processes, error)
+                if fresh and met and processes.count == 1:  # who uses a launcher reads status.json
+                    folder.abandon(before, made)
             raise
         if processes.is_main:
             folder.status(verb, "done", 0, "", launch=processes.launch)

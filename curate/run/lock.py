@@ -43,6 +43,8 @@ def hold(folder: Path) -> Iterator[None]:
             ) from None
         except OSError as error:  # some shared file systems have no locks
             logger.warning("%s cannot be locked (%s): do not start two runs in it", folder, error.strerror)
+        if not _is_there(folder / ".lock", descriptor):
+            raise CurateError(f"another start has just ended in {folder}: start again")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -51,3 +53,11 @@ def hold(folder: Path) -> Iterator[None]:
             yield
         finally:
             _held.discard(real)
+
+
+def _is_there(path: Path, descriptor: int) -> bool:
+    """Whether a file has not been removed, or replaced, since it was opened."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

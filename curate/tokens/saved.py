@@ -55,6 +55,9 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, length_l
 
 
 def open_tokenizer(folder: Path) -> SavedTokenizer | None:
-    """Open what `save_tokenizer` wrote, or return None if there is nothing."""
+    """Open what `save_tokenizer` wrote, or return None if there is nothing, or what is there is damaged."""
     path = folder / _FACTS
-    return SavedTokenizer(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    try:
+        return SavedTokenizer(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,118 @@
+"""Starts that come to nothing: what is missing is named in the order of a run, and no folder is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from conftest import WORDS
+
+from curate.cli import main
+from curate.config import load_recipe
+from curate.pipeline import perform
+from curate.run.folder import RunFolder
+from curate.run.launch import open_launch
+from curate.types import CurateError
+
+pytestmark = pytest.mark.usefixtures("workplace")
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.name=./nowhere"], "data.path is not set"),
+        (["data.path=nowhere.json", "model.name=./nowhere"], "no such file or folder: nowhere.json"),
+        (["data.path=alpaca.json"], "expected model.name"),
+        (["data.path=alpaca.json", "model.name=./nowhere", "embed.model=./none"], "no model folder ./nowhere"),
+        (["data.path=alpaca.json", "model.name=llama", "embed.model=./none"], "no embedder folder ./none"),
+        (["data.path=alpaca.json", "model.name=llama", "embed.model=embedder", "train.report_to=smoke"], "report_to"),
+    ],
+)
+def test_what_is_missing_is_named_in_the_order_of_a_run(words: list[str], message: str, capsys: Capture) -> None:
+    before = sorted(Path().rglob("*"))
+    assert main(["run", *words, "run.dir=new/deep/run"]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_start_that_comes_to_nothing_leaves_what_a_person_had_there() -> None:
+    for name in ("empty", "with-recipe"):
+        Path(name).mkdir()
+    Path("with-recipe/recipe.yaml").write_text("run: {seed: 1}\n")
+    for name in ("empty", "with-recipe"):
+        assert main(["run", "model.name=x", f"run.dir={name}"]) == 2
+    assert list(Path("empty").iterdir()) == []
+    assert [path.name for path in Path("with-recipe").iterdir()] == ["recipe.yaml"]
+
+
+def test_a_failure_in_a_run_that_was_begun_keeps_its_status() -> None:
+    assert main(["score", *WORDS, "data.path=other.json"]) == 2
+    status = json.loads(Path("run/status.json").read_text())
+    assert (status["verb"], status["state"], status["exit_code"]) == ("score", "failed", 2)
+    assert "other.json" in status["message"]
+
+
+@pytest.mark.parametrize("word", ["--data.path=x", "--run.seed=3"])
+def test_a_setting_in_the_habit_of_other_programs_is_answered(word: str, capsys: Capture) -> None:
+    assert main(["run", word]) == 2
+    assert f"settings are written {word.lstrip('-')}, without dashes" in capsys.readouterr().err
+
+
+def test_of_two_starts_in_one_process_one_is_refused() -> None:
+    """A POSIX lock does not keep two threads apart."""
+    recipe = load_recipe(None, [*WORDS, "run.dir=new"])
+    refused: list[str] = []
+    holding, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        folder = RunFolder(Path("new"))
+        with open_launch(folder, "score", begin=True, progress=lambda *_: None, hang_timeout=9.0):
+            holding.set()
+            over.wait(30)
+
+    first = threading.Thread(target=hold)
+    first.start()
+    assert holding.wait(30)
+    try:
+        perform("score", recipe)
+    except CurateError as error:
+        refused.append(str(error))
+    over.set()
+    first.join()
+    assert refused == ["another run of this process works in new; wait or use another run.dir"]
+    perform("score", recipe)
+
+
+def test_ctrl_c_before_anything_is_begun_is_a_line_and_130() -> None:
+    """The signal comes while the first thing that curate imports is imported."""
+    Path("typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path[1:]])}
+    command = [sys.executable, "-m", "curate", "run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "curate: interrupted; the same command starts again, and goes on from what is finished\n"
+
+
+def test_ctrl_c_while_a_library_runs_text_as_code_is_130_too() -> None:
+    """Python remembers such an interruption and would end by the signal, after the exit code was said."""
+    Path("interrupting.py").write_text(
+        "import os, signal, sys\nimport curate.pipeline.settle as settle\nfrom curate import __main__ as entry\n"
+        "import curate.pipeline as pipeline\n"
+        "def stop(*words, **more):\n"
+        "    exec('import os, signal; os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]')\n"
+        "pipeline.settle = stop\nsys.argv = ['curate', *sys.argv[1:]]\nentry.main()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[1:])}
+    command = [sys.executable, "interrupting.py", "score", *WORDS, "run.dir=new"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.returncode != -signal.SIGINT
+    assert done.stderr.startswith("curate: interrupted; what is finished is kept. Continue with:")
+    assert not Path("new").exists()
