@@ -112,6 +112,20 @@ def save_llama(folder: Path, *, hidden: int = 32, layers: int = NUM_LAYERS, chat
     return folder
 
 
+def split_weights(folder: Path) -> None:
+    """Put the weights of a model folder into two shards with an index."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {key: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, key in enumerate(sorted(weights))}
+    for shard in set(places.values()):
+        part = {key: weight for key, weight in weights.items() if places[key] == shard}
+        save_file(part, folder / shard, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a four-layer random Llama without a chat template."""

@@ -88,6 +88,19 @@ def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers() -> None:
     assert pq.read_table(cell / "evaluation.parquet").equals(before)
 
 
+@pytest.mark.parametrize("left", ["", '{"seed": 1', "[]", '{"seed": 7}'])
+def test_the_unfinished_work_of_another_cell_or_of_none_is_begun_anew(left: str) -> None:
+    words = ("compare.baselines=[]", "compare.selectors=[random]", "compare.seeds=1")
+    first = compare(*words)
+    (cell,) = Path("compared/comparison").glob("*/cell.json")
+    cell.unlink()
+    work = Path("compared/work") / f"cell-{cell.parent.name}"
+    (work / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    (work / "key.json").write_text(left)
+    assert without_seconds(compare(*words)) == without_seconds(first)
+    assert not work.exists()
+
+
 @pytest.mark.parametrize("budget", ["steps", "epochs", "tokens"])
 def test_a_budget_is_the_same_for_every_cell(budget: str) -> None:
     compare(f"compare.budget={budget}", "compare.seeds=1", "train.max_steps=6", "train.epochs=1")

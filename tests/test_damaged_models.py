@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import save_llama, small_tokenizer
-from safetensors.torch import load_file, save_file
+from conftest import save_llama, small_tokenizer, split_weights
 
 from curate.diversity.embed import load_embedder
 from curate.models.embedder import check_embedder, embedder_fingerprint
@@ -64,14 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_llama(
         tmp_path_factory.mktemp("models") / "llama", hidden=16, layers=2, chat_template="{{ messages }}"
     )
-    weights = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    places = {key: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, key in enumerate(sorted(weights))}
-    for shard in set(places.values()):
-        part = {key: weight for key, weight in weights.items() if places[key] == shard}
-        save_file(part, folder / shard, metadata={"format": "pt"})
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    split_weights(folder)
     (folder / "special_tokens_map.json").write_text('{"bos_token": "<s>"}')
     (folder / "added_tokens.json").write_text("{}")
     (folder / "additional_chat_templates").mkdir()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NUM_LAYERS, VOCABULARY, save_llama
+from conftest import NUM_LAYERS, VOCABULARY, save_llama, split_weights
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -35,13 +35,7 @@ def folder(llama: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def sharded(folder: Path) -> Path:
     """The same in two shards with an index."""
-    weights = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    places = {key: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, key in enumerate(sorted(weights))}
-    for shard in set(places.values()):
-        part = {key: weight for key, weight in weights.items() if places[key] == shard}
-        save_file(part, folder / shard, metadata={"format": "pt"})
-    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": 1}, "weight_map": places})
+    split_weights(folder)
     return folder
 
 

@@ -25,7 +25,7 @@ from curate.config import Recipe, load_recipe
 from curate.pipeline import Verb, perform
 from curate.read.examples import read_examples
 from curate.read.files import open_source
-from curate.run.folder import fingerprint
+from curate.run.keys import fingerprint
 from curate.scoring import score as score_module
 from curate.scoring.selftest import Check
 from curate.training.lora import Feature, TrainResult
@@ -656,7 +656,7 @@ def test_a_folder_with_other_peoples_files_is_refused_and_left_alone(verb: Verb)
     assert [str(path) for path in Path("theirs").rglob("*")] == ["theirs/work", str(theirs)]
 
 
-@pytest.mark.parametrize("part", [".lock", "work", "selections"])
+@pytest.mark.parametrize("part", [".lock", "work", "selections", "comparison"])
 def test_nothing_is_written_or_removed_through_a_link(part: str) -> None:
     victim = Path("victim")
     victim.mkdir()
@@ -666,7 +666,7 @@ def test_nothing_is_written_or_removed_through_a_link(part: str) -> None:
     if (RUN / part).is_dir():
         shutil.rmtree(RUN / part)
     else:
-        (RUN / part).unlink()
+        (RUN / part).unlink(missing_ok=True)
     (RUN / part).symlink_to(target.resolve())
     with pytest.raises(CurateError, match="is a link"):
         do("run", "select.keep=5")

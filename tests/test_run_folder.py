@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.run.atomic import exit_code, full_disk_told, replacing, write_json, write_text
-from curate.run.folder import RunFolder, changed_names, fingerprint
+from curate.run.folder import RunFolder
+from curate.run.keys import changed_names, fingerprint
 from curate.types import CurateError
 
 json_values = st.recursive(
@@ -88,29 +89,37 @@ def kill_between_renames(monkeypatch: pytest.MonkeyPatch, path: Path, after: int
             (temporary / "new").touch()
 
 
+@pytest.mark.parametrize("part", ["selections", "comparison"])
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_kill_between_two_renames_leaves_the_old_or_the_new_folder_once_cleaned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, part: str
 ) -> None:
-    run = RunFolder(tmp_path)
-    run.selection("main").mkdir(parents=True)
-    (run.selection("main") / "old").touch()
+    place = tmp_path / part / "main"
+    place.mkdir(parents=True)
+    (place / "old").touch()
     if after < 2:
-        kill_between_renames(monkeypatch, run.selection("main"), after)
+        kill_between_renames(monkeypatch, place, after)
         assert len(names(tmp_path)) > 3, "something was left behind"
     else:  # both renames done, the old one not yet removed
-        os.rename(run.selection("main"), tmp_path / "selections" / ".main.0123abcd.curate-old")
-        run.selection("main").mkdir()
-        (run.selection("main") / "new").touch()
-    run.clean()
+        os.rename(place, place.with_name(".main.0123abcd.curate-old"))
+        place.mkdir()
+        (place / "new").touch()
+    RunFolder(tmp_path).clean()
     whole = "new" if after == 2 else "old"
-    assert names(tmp_path) == ["selections", "selections/main", f"selections/main/{whole}"]
+    assert names(tmp_path) == [part, f"{part}/main", f"{part}/main/{whole}"]
 
 
 def test_cleaning_touches_nothing_that_is_not_ours(tmp_path: Path) -> None:
     """A person may name a folder with other things in it as run.dir, their home among them."""
     theirs = [".bashrc.old", ".config.tmp", ".x.12.tmp", "notes.curate-tmp", "work/mine", "selections/main/kept.json"]
-    ours = [".scores.parquet.ab.curate-tmp", "work/scores/.000003.chunk.ab.curate-tmp", "work/launches/x/y.json"]
+    theirs.append("comparison/random-8-seed1/cell.json")
+    ours = [
+        ".scores.parquet.ab.curate-tmp",
+        "work/scores/.000003.chunk.ab.curate-tmp",
+        "work/scores-masked/part-2/.000003.chunk.ab.curate-tmp",
+        "comparison/.random-8-seed1.ab.curate-tmp/cell.json",
+        "work/launches/x/y.json",
+    ]
     for name in theirs + ours:
         write_text(tmp_path / name, "")
     RunFolder(tmp_path).clean()

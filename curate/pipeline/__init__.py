@@ -93,8 +93,6 @@ def open_job(verb: str, recipe: Recipe, *, begin: bool, progress: Progress | Non
         CurateError: the folder is not that of a run, or the recipe does not go with what is in it.
     """
     folder, hang_timeout = RunFolder(Path(recipe.run.dir)), recipe.run.hang_timeout
-    if begin and not folder.path.exists():
-        _check_named(recipe)
     with open_launch(folder, verb, begin=begin, progress=progress or _silent, hang_timeout=hang_timeout) as launch:
         yield _settled_job(launch, recipe, verb)
 
@@ -189,16 +187,6 @@ def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
         job.folder.describe(**surroundings(job.recipe))
     save_recipe(job.folder.path, job.recipe)
     return left
-
-
-def _check_named(recipe: Recipe) -> None:
-    """See that data and model are there before a folder is made for them, in the order in which people name them."""
-    from curate.models.locate import locate
-    from curate.read.files import open_source
-
-    open_source(recipe.data)
-    if recipe.model.name:
-        locate(recipe.model.name)
 
 
 def _settled_job(launch: Launch, recipe: Recipe, verb: str) -> Job:

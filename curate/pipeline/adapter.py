@@ -24,7 +24,7 @@ from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_kept
 from curate.publish.adapter import write_adapter_files
 from curate.run.atomic import full_disk_told, remove, replacing, write_json
-from curate.run.folder import Key, read_key
+from curate.run.keys import Key, read_key
 from curate.run.processes import lost_process
 from curate.run.stage import Outcome, Stage
 from curate.tokens.prompts import resolve_template

@@ -24,9 +24,9 @@ from curate.pipeline.losses import load_trained_model, losses_on, task_results
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
 from curate.run.atomic import replacing, write_json
-from curate.run.folder import Key, fingerprint
+from curate.run.keys import Key, fingerprint, read_key
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
-from curate.training.lora import train_adapter
+from curate.training.lora import Feature, TrainResult, train_adapter
 from curate.types import BoolArray, CurateError
 
 
@@ -94,17 +94,7 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
 
     def prepare() -> PreparedCell:
         assert kept is not None
-        key = dict(cell_key(job, planned, kept, steps, sets))
-        work = _work(job, planned)
-        done = stored_result(job, planned, key) is not None
-        if not done:
-            # Checkpoints of another key would be gone on with.
-            earlier = work / "key.json"
-            if work.exists() and (not earlier.exists() or json.loads(earlier.read_text(encoding="utf-8")) != key):
-                shutil.rmtree(work)
-            shutil.rmtree(work / "adapter", ignore_errors=True)
-            write_json(earlier, key)
-        return PreparedCell(done, key, np.flatnonzero(kept).tolist())
+        return _prepare(job, planned, cell_key(job, planned, kept, steps, sets), kept)
 
     prepared = job.launch.lead(f"cell {planned.name}", prepare, PreparedCell)
     if prepared.done:
@@ -113,20 +103,7 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
     if not features:
         raise CurateError(f"{planned.name}: none of the kept records can be trained on")
     started = time.monotonic()
-    settings = job.recipe.train.model_copy(update={"max_steps": steps})
-    work = _work(job, planned)
-    with training(job, work):
-        result = train_adapter(
-            features,
-            load_trained_model(job, None),
-            settings=settings,
-            seed=planned.cell.seed,
-            checkpoint_dir=work / "checkpoints",
-            output_dir=work / "adapter",
-            on_log=lambda entry: job.launch.advance(
-                f"training {planned.name}", int(entry["step"]), int(entry["total_steps"]), "steps"
-            ),
-        )
+    result = _train(job, planned, features, steps)
     if not job.is_main:
         return
     trained = time.monotonic() - started
@@ -139,7 +116,33 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
         training_seconds=round(trained, 1),
     )
     _evaluate(job, planned, prepared.key, cost, sets)
-    shutil.rmtree(work)
+    shutil.rmtree(_work(job, planned))
+
+
+def _prepare(job: Job, planned: PlannedCell, key: Key, kept: BoolArray) -> PreparedCell:
+    done, work = stored_result(job, planned, key) is not None, _work(job, planned)
+    if not done:
+        if work.exists() and read_key(work) != key:
+            shutil.rmtree(work)  # checkpoints of another key would be gone on with
+        shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
+        write_json(work / "key.json", dict(key))
+    return PreparedCell(done, dict(key), np.flatnonzero(kept).tolist())
+
+
+def _train(job: Job, planned: PlannedCell, features: Sequence[Feature], steps: int | None) -> TrainResult:
+    work = _work(job, planned)
+    with training(job, work):
+        return train_adapter(
+            features,
+            load_trained_model(job, None),
+            settings=job.recipe.train.model_copy(update={"max_steps": steps}),
+            seed=planned.cell.seed,
+            checkpoint_dir=work / "checkpoints",
+            output_dir=work / "adapter",
+            on_log=lambda entry: job.launch.advance(
+                f"training {planned.name}", int(entry["step"]), int(entry["total_steps"]), "steps"
+            ),
+        )
 
 
 def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[References]) -> None:

@@ -15,7 +15,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.verified import verified_kept
 from curate.publish.records import describe_kept
 from curate.run.atomic import remove
-from curate.run.folder import Key, fingerprint
+from curate.run.keys import Key, fingerprint
 from curate.run.stage import Stage
 from curate.types import CurateError
 

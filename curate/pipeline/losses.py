@@ -16,7 +16,7 @@ from curate.pipeline.features import trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.references import References
 from curate.run.atomic import replacing
-from curate.run.folder import fingerprint
+from curate.run.keys import fingerprint
 from curate.training.lora import load_adapter
 
 

@@ -20,7 +20,7 @@ from curate.pipeline.compute import (
 from curate.pipeline.job import Job
 from curate.pipeline.parts import BatchFunction, Part, compute_part, finished_chunks, refuse_non_finite, stored_chunks
 from curate.run.atomic import write_json
-from curate.run.folder import read_key
+from curate.run.keys import read_key
 from curate.run.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel

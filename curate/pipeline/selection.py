@@ -16,7 +16,7 @@ from curate.publish.card import write_card
 from curate.publish.kept import write_kept
 from curate.publish.records import describe_kept
 from curate.run.atomic import carry_over
-from curate.run.folder import Key, fingerprint
+from curate.run.keys import Key, fingerprint
 from curate.run.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose

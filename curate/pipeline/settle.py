@@ -12,7 +12,8 @@ from curate.config import Recipe
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import input_format
 from curate.read.files import Source, open_source, source_sha256
-from curate.run.folder import Key, RunFolder, read_key
+from curate.run.folder import RunFolder
+from curate.run.keys import Key, read_key
 from curate.types import CurateError
 
 
@@ -54,7 +55,6 @@ def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool
             and scores that are there, by name.
     """
     source = open_source(recipe.data)
-    data_sha256 = source_sha256(source)
     known = known_key(folder)
     recipe = adopt(recipe, known)
     fit_batches = recipe.score.tokens_per_batch == "auto"
@@ -62,6 +62,7 @@ def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool
     num_layers, vocabulary = 0, None
     if ask_model or not known:
         recipe, scores_key, num_layers, vocabulary = _ask(recipe, source, loaded, known)
+    data_sha256 = source_sha256(source)  # after the model, whose absence is found sooner
     tokenizer = scores_key.pop("tokenizer", known.get("tokenizer"))
     tokens_key = {"data": data_sha256, **token_settings(recipe), "tokenizer": tokenizer}
     if known:

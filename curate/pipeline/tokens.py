@@ -17,7 +17,7 @@ from curate.pipeline.loaded import Loaded
 from curate.read.examples import read_examples
 from curate.read.files import Source
 from curate.run.atomic import full_disk_told, replacing, write_json
-from curate.run.folder import Key, fingerprint, read_key
+from curate.run.keys import Key, fingerprint, read_key
 from curate.run.stage import Outcome, Stage
 from curate.tables.digests import digest_of_ids
 from curate.tokens.lengths import length_limit, own_max_length

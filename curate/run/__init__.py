@@ -3,6 +3,7 @@
 In reading order:
 
     atomic.py     writes a file so that it is whole or absent
+    keys.py       what a result depends on, by name, and its fingerprint
     folder.py     the run folder: manifest with fingerprints, status.json
     lock.py       one run at a time works in a folder
     processes.py  processes of one launch: who am I, wait for a file, notice one that hangs

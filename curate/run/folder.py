@@ -8,45 +8,29 @@ publishes the same bytes again.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curate.run.atomic import DISK_FULL, remove, write_json
+from curate.run.keys import Key, changed_names, fingerprint
 from curate.run.lock import hold
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
-
-Key = Mapping[str, Any]  # what a stage's result depends on, by name; plain JSON values
-
-
-def fingerprint(key: Key) -> str:
-    """SHA-256 (hex) of a key's canonical JSON."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def changed_names(old: Key, new: Key) -> list[str]:
-    """Names whose values differ between two keys, sorted.
-
-    >>> changed_names({"prompt.template": "alpaca", "data": 1}, {"prompt.template": "chat", "data": 1})
-    ['prompt.template']
-    """
-    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
-
 
 MARKER = ".curate"
 """The name of the file that marks a folder as that of a run."""
 
 # What a folder may hold before its first run: a recipe that a person put there, and what a refused start has left.
 _MAY_BE_THERE = {"recipe.yaml", ".lock", "status.json"}
+_PARTS = ("work", "selections", "comparison")  # the folders of a run
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.curate-(?P<kind>tmp|old)")
 
 
@@ -169,7 +153,7 @@ class RunFolder:
             if error.errno in DISK_FULL:
                 raise
             raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
-        parts = [self.path / ".lock", *(p for name in ("work", "selections") for p in _with_inside(self.path / name))]
+        parts = [self.path / ".lock", *(p for name in _PARTS for p in _with_inside(self.path / name))]
         for part in parts:
             if part.is_symlink():
                 raise CurateError(f"{part} is a link: expected a folder or file of the run itself")
@@ -205,7 +189,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what a killed run left half-written, and put back what it moved aside. Only under the lock."""
-        for folder in ("", "work/", "work/*/", "selections/", "selections/*/"):
+        for folder in ("", "work/**/", "selections/", "selections/*/", "comparison/"):
             for leftover in self.path.glob(f"{folder}.*.curate-*"):
                 match = _LEFTOVER.fullmatch(leftover.name)
                 if match is None or leftover.parent.is_symlink():
@@ -229,15 +213,6 @@ class RunFolder:
             if old["launch"] == launch and old["state"] == "failed":
                 return
         write_json(path, {"verb": verb, "state": state, "exit_code": exit_code, "message": message, "launch": launch})
-
-
-def read_key(folder: Path) -> Key | None:
-    """Read the key stored beside unfinished work; None if none can be read, and so nothing can be gone on with."""
-    try:
-        key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return key if isinstance(key, dict) else None
 
 
 def _with_inside(folder: Path) -> list[Path]:

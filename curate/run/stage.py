@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from curate.run.atomic import replacing
-from curate.run.folder import Key, RunFolder
+from curate.run.folder import RunFolder
+from curate.run.keys import Key
 
 logger = logging.getLogger(__name__)
 
