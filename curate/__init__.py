@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from curate.pipeline import perform
     from curate.read.examples import read_examples
     from curate.read.files import open_source, read_records
-    from curate.run.folder import RunFolder
+    from curate.runs.folder import RunFolder
     from curate.scoring.confidence import complexity
     from curate.scoring.exits import exit_layers
     from curate.scoring.parts import find_parts
@@ -103,7 +103,7 @@ _OWNERS = {
     "diversity.embed": ("embed", "embedding_text", "load_embedder"),
     "models.load": ("load_model", "load_tokenizer"),
     "pipeline": ("perform",),
-    "run.folder": ("RunFolder",),
+    "runs.folder": ("RunFolder",),
     "scoring.confidence": ("complexity",),
     "scoring.exits": ("exit_layers",),
     "scoring.parts": ("find_parts",),

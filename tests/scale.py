@@ -68,7 +68,7 @@ def prepare_run(recipe: Recipe, data: Path, count: int) -> Recipe:
     """A run folder as it stands after scoring and embedding, with random numbers in it."""
     from curate.pipeline.settle import token_settings
     from curate.read.files import open_source, source_sha256
-    from curate.run.folder import RunFolder
+    from curate.runs.folder import RunFolder
     from curate.tables.scores import write_scores
 
     recipe = recipe.model_copy(

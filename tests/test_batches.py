@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from real import real
 
-from curate.run.processes import chunks_of_rank
+from curate.runs.processes import chunks_of_rank
 from curate.scoring.batches import MAX_CHUNKS, BatchPlan, auto_tokens_per_batch, imbalance, plan_batches
 
 lengths_of_all = st.lists(st.integers(1, 60), min_size=0, max_size=150).map(lambda lengths: np.array(lengths, np.int32))

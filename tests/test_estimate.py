@@ -40,7 +40,7 @@ from curate.probe.estimate import (
 from curate.probe.memory import peak_memory
 from curate.probe.spread import spread
 from curate.read.files import open_source
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.scoring.batches import plan_batches_of
 from curate.types import CurateError, TokenStore
 

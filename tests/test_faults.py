@@ -46,7 +46,7 @@ callbacks.Journal.on_log = lambda *words, **more: (time.sleep(0.5), log(*words, 
 # Files under their temporary names last long enough to be seen.
 _SEEN = f"""
 {_SMALL_CHUNKS}
-import time, curate.run.atomic as runs
+import time, curate.runs.atomic as runs
 flush = runs._flush
 runs._flush = lambda path: (time.sleep(0.02), flush(path))[1]
 """

@@ -15,7 +15,7 @@ from processes import free_port
 from curate.config import load_recipe
 from curate.config.shipped import recipes_folder
 from curate.pipeline import perform
-from curate.run.processes import join_launch
+from curate.runs.processes import join_launch
 from curate.types import CurateError
 
 FOLDER = recipes_folder() / "accelerate"

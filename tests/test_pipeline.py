@@ -25,7 +25,7 @@ from curate.config import Recipe, load_recipe
 from curate.pipeline import Verb, perform
 from curate.read.examples import read_examples
 from curate.read.files import open_source
-from curate.run.keys import fingerprint
+from curate.runs.keys import fingerprint
 from curate.scoring import score as score_module
 from curate.scoring.selftest import Check
 from curate.training.lora import Feature, TrainResult

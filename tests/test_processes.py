@@ -22,10 +22,10 @@ from processes import accelerate, on_cpus, start
 
 from curate.config import load_recipe
 from curate.pipeline import perform
-from curate.run.atomic import write_text
-from curate.run.folder import RunFolder
-from curate.run.launch import Launch
-from curate.run.processes import Heartbeat, Processes, heartbeat_path, wait_for
+from curate.runs.atomic import write_text
+from curate.runs.folder import RunFolder
+from curate.runs.launch import Launch
+from curate.runs.processes import Heartbeat, Processes, heartbeat_path, wait_for
 
 LAUNCH = "launch"
 QUICK = 0.3  # seconds
@@ -64,7 +64,7 @@ def test_a_heartbeat_is_a_file_per_process_and_launch_touched_now_and_then(
     first = path.stat().st_mtime_ns
     heartbeat.beat()
     assert path.stat().st_mtime_ns == first, "not for every record"
-    monkeypatch.setattr("curate.run.processes._BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("curate.runs.processes._BEAT_SECONDS", 0.01)
     with heartbeat.kept_up():
         eventually(lambda: path.stat().st_mtime_ns > first)
 
@@ -344,7 +344,7 @@ def test_asking_accelerate_for_two_processes_on_cpus_in_the_way_that_starts_one_
 
 
 _LATE_RANK_1 = """
-import os, time, pathlib, curate.run.launch as launch
+import os, time, pathlib, curate.runs.launch as launch
 lead = launch.Launch.lead
 def late(self, stage, prepare, kind):
     prepared = lead(self, stage, prepare, kind)

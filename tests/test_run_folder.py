@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.run.atomic import exit_code, full_disk_told, replacing, write_json, write_text
-from curate.run.folder import RunFolder
-from curate.run.keys import changed_names, fingerprint
+from curate.runs.atomic import exit_code, full_disk_told, replacing, write_json, write_text
+from curate.runs.folder import RunFolder
+from curate.runs.keys import changed_names, fingerprint
 from curate.types import CurateError
 
 json_values = st.recursive(
@@ -82,8 +82,8 @@ def kill_between_renames(monkeypatch: pytest.MonkeyPatch, path: Path, after: int
         rename(source, target)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):  # noqa: PT012
-        patch.setattr("curate.run.folder.os.rename", rename_or_die)
-        patch.setattr("curate.run.atomic.remove", lambda path: None)
+        patch.setattr("curate.runs.folder.os.rename", rename_or_die)
+        patch.setattr("curate.runs.atomic.remove", lambda path: None)
         with replacing(path) as temporary:
             temporary.mkdir()
             (temporary / "new").touch()
@@ -243,7 +243,7 @@ def test_what_a_native_library_says_of_a_full_disk_is_an_os_error_and_all_else_s
 _HOLD = """
 import sys
 from pathlib import Path
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()

@@ -16,8 +16,8 @@ from conftest import WORDS
 from curate.cli import main
 from curate.config import load_recipe
 from curate.pipeline import perform
-from curate.run.folder import RunFolder
-from curate.run.launch import open_launch
+from curate.runs.folder import RunFolder
+from curate.runs.launch import open_launch
 from curate.types import CurateError
 
 pytestmark = pytest.mark.usefixtures("workplace")

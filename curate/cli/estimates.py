@@ -11,7 +11,7 @@ from curate.cli.terminal import printable, say
 from curate.config import Recipe
 from curate.probe.estimate import Compared, Estimate, as_object, compare_with_truth
 from curate.probe.findings import Finding
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.types import CurateError
 
 _SHOWN = (1, 2, 4, 8)  # processes

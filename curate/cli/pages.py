@@ -9,7 +9,7 @@ from pathlib import Path
 
 from curate.cli.terminal import say
 from curate.config import Recipe
-from curate.run.atomic import write_text
+from curate.runs.atomic import write_text
 
 
 def show_preview(recipe: Recipe, *, count: int, rows: Sequence[int], as_json: bool, html: Path | None) -> None:

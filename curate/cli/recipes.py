@@ -9,7 +9,7 @@ from pathlib import Path
 from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
 from curate.config.shipped import recipes_folder
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.types import CurateError
 
 _SETTING = re.compile(r"[A-Za-z_]+\.[A-Za-z_.]+=", re.DOTALL)

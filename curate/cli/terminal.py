@@ -49,7 +49,7 @@ def printable(text: str) -> str:
 @contextmanager
 def outcome() -> Iterator[None]:
     """Turn the ways a command can end into lines and exit codes."""
-    from curate.run.atomic import DISK_FULL
+    from curate.runs.atomic import DISK_FULL
 
     prepare_terminal()
     try:

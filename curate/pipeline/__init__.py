@@ -75,8 +75,8 @@ from curate.pipeline.loaded import Loaded
 from curate.pipeline.needed import FURTHER, needs_embeddings, passes_to_run
 from curate.pipeline.settle import Settled, save_recipe, settle
 from curate.pipeline.surroundings import surroundings
-from curate.run.folder import RunFolder
-from curate.run.launch import Launch, Progress, open_launch
+from curate.runs.folder import RunFolder
+from curate.runs.launch import Launch, Progress, open_launch
 from curate.types import CurateError
 
 Verb = Literal["run", "score", "embed", "select", "train", "evaluate", "compare"]

@@ -23,10 +23,10 @@ from curate.pipeline.job import Job
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_kept
 from curate.publish.adapter import write_adapter_files
-from curate.run.atomic import full_disk_told, remove, replacing, write_json
-from curate.run.keys import Key, read_key
-from curate.run.processes import lost_process
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import full_disk_told, remove, replacing, write_json
+from curate.runs.keys import Key, read_key
+from curate.runs.processes import lost_process
+from curate.runs.stage import Outcome, Stage
 from curate.tokens.prompts import resolve_template
 from curate.training.lora import TrainResult, merge_adapter, train_adapter
 from curate.types import CurateError

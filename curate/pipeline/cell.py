@@ -23,8 +23,8 @@ from curate.pipeline.job import Job
 from curate.pipeline.losses import load_trained_model, losses_on, task_results
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
-from curate.run.atomic import replacing, write_json
-from curate.run.keys import Key, fingerprint, read_key
+from curate.runs.atomic import replacing, write_json
+from curate.runs.keys import Key, fingerprint, read_key
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
 from curate.training.lora import Feature, TrainResult, train_adapter
 from curate.types import BoolArray, CurateError

@@ -8,7 +8,7 @@ from curate.diversity.cluster import auto_count
 from curate.diversity.cluster import cluster as k_means
 from curate.pipeline.job import Job
 from curate.pipeline.verified import verified_embeddings
-from curate.run.stage import Outcome, Stage
+from curate.runs.stage import Outcome, Stage
 from curate.tables.clusters import write_clusters
 from curate.tables.digests import digest_of_values
 from curate.types import CurateError

@@ -25,7 +25,7 @@ from curate.pipeline.observations import Kept, observe
 from curate.pipeline.plan_cells import PlannedCell, planned_cells, selects_of
 from curate.pipeline.references import References, references
 from curate.pipeline.selection import selection_rule
-from curate.run.atomic import replacing, write_json
+from curate.runs.atomic import replacing, write_json
 from curate.selection import select
 from curate.tables.comparison import write_comparison
 from curate.tables.json_values import as_json

@@ -22,9 +22,9 @@ from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import embedding_texts, make_tokens
-from curate.run.atomic import replacing, write_json
-from curate.run.keys import read_key
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import replacing, write_json
+from curate.runs.keys import read_key
+from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
 from curate.tables.score_columns import read_scored
 from curate.types import STATUSES

@@ -13,7 +13,7 @@ from curate.pipeline.probe_costs import Priced, price_scores, price_selection, p
 from curate.pipeline.probe_sample import count, take_sample
 from curate.pipeline.surroundings import surroundings
 from curate.probe.estimate import PROCESSES, Estimate, StageEstimate, as_object
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)

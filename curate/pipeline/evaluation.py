@@ -17,8 +17,8 @@ from curate.pipeline.job import Job
 from curate.pipeline.losses import load_trained_model, losses_on, task_results, untuned_losses
 from curate.pipeline.references import References, examples_of, references
 from curate.pipeline.selection import selection_stage
-from curate.run.atomic import write_json
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import write_json
+from curate.runs.stage import Outcome, Stage
 from curate.tables.evaluation import SetLosses, evaluation_json, write_evaluation
 from curate.types import CurateError
 

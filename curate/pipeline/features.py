@@ -17,7 +17,7 @@ from curate.config import Model, Recipe
 from curate.pipeline.job import Job
 from curate.pipeline.tokens import TOKENIZER, make_tokens, tokenize_as_settled
 from curate.read.examples import read_examples
-from curate.run.atomic import full_disk_told, replacing
+from curate.runs.atomic import full_disk_told, replacing
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import length_limit
 from curate.tokens.prompts import resolve_template

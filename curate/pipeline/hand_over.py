@@ -14,9 +14,9 @@ import numpy as np
 from curate.pipeline.job import Job
 from curate.pipeline.verified import verified_kept
 from curate.publish.records import describe_kept
-from curate.run.atomic import remove
-from curate.run.keys import Key, fingerprint
-from curate.run.stage import Stage
+from curate.runs.atomic import remove
+from curate.runs.keys import Key, fingerprint
+from curate.runs.stage import Stage
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from curate.config import Recipe
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.settle import Settled
-from curate.run.folder import RunFolder
-from curate.run.launch import Launch
+from curate.runs.folder import RunFolder
+from curate.runs.launch import Launch
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from curate.models.load import load_model
 from curate.pipeline.features import trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.references import References
-from curate.run.atomic import replacing
-from curate.run.keys import fingerprint
+from curate.runs.atomic import replacing
+from curate.runs.keys import fingerprint
 from curate.training.lora import load_adapter
 
 

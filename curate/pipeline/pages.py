@@ -10,7 +10,7 @@ from curate.pipeline.selection import selection_stage
 from curate.read.examples import read_examples
 from curate.report.diff import SelectionDiff, diff
 from curate.report.report import report
-from curate.run.atomic import write_text
+from curate.runs.atomic import write_text
 from curate.types import CurateError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.pipeline.job import Job
-from curate.run.processes import chunks_of_rank
+from curate.runs.processes import chunks_of_rank
 from curate.scoring.batches import BatchPlan
 from curate.scoring.score import join_scores
 from curate.tables.chunks import read_chunk, write_chunk

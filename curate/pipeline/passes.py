@@ -19,9 +19,9 @@ from curate.pipeline.job import Job
 from curate.pipeline.parts import compute_part, finished_chunks, refuse_non_finite, stored_chunks
 from curate.pipeline.rows import ensure_rows
 from curate.pipeline.subnets import FurtherScore, Setup, further_score, pass_key, set_up
-from curate.run.atomic import sha256_of, write_json
-from curate.run.keys import fingerprint, read_key
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import sha256_of, write_json
+from curate.runs.keys import fingerprint, read_key
+from curate.runs.stage import Outcome, Stage
 from curate.tables.own_scores import read_own_scores
 from curate.tables.score_columns import column_names, read_rows, score_columns
 from curate.tables.scores import add_columns, gather

@@ -13,7 +13,7 @@ from curate.pipeline.tokens import tokenize_as_settled
 from curate.read.examples import read_examples
 from curate.read.files import open_source
 from curate.report.preview import Preview, PreviewToken
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.tokens.pieces import pieces
 
 

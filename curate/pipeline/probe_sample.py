@@ -20,7 +20,7 @@ from curate.probe.estimate import Counts
 from curate.probe.spread import spread
 from curate.read.examples import read_examples
 from curate.read.files import Source, open_source, read_records
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.scoring.batches import auto_tokens_per_batch
 from curate.tokens.control import make_codec
 from curate.tokens.lengths import length_limit

@@ -12,7 +12,7 @@ from transformers import Cache
 
 from curate.probe.cost import BatchCost, fit_cost
 from curate.probe.memory import peak_memory
-from curate.run.atomic import replacing
+from curate.runs.atomic import replacing
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches
 from curate.scoring.dropout import dropout_subnets, score_dropout
 from curate.scoring.masks import masked_weights

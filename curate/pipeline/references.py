@@ -19,8 +19,8 @@ from curate.pipeline.tokens import tokenize_as_settled
 from curate.pipeline.verified import verified_rows
 from curate.read.examples import read_examples
 from curate.read.files import open_source, source_sha256
-from curate.run.atomic import replacing, write_json
-from curate.run.keys import Key, fingerprint, read_key
+from curate.runs.atomic import replacing, write_json
+from curate.runs.keys import Key, fingerprint, read_key
 from curate.tokens.store import open_tokens, write_tokens
 from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
 

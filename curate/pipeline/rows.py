@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curate.pipeline.job import Job
-from curate.run.stage import Stage
+from curate.runs.stage import Stage
 from curate.tables.scores import write_rows
 
 

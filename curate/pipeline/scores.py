@@ -19,9 +19,9 @@ from curate.pipeline.compute import (
 )
 from curate.pipeline.job import Job
 from curate.pipeline.parts import BatchFunction, Part, compute_part, finished_chunks, refuse_non_finite, stored_chunks
-from curate.run.atomic import write_json
-from curate.run.keys import read_key
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import write_json
+from curate.runs.keys import read_key
+from curate.runs.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel
 from curate.tables.scores import write_scores

@@ -15,9 +15,9 @@ from curate.pipeline.rows import ensure_rows
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
 from curate.publish.records import describe_kept
-from curate.run.atomic import carry_over
-from curate.run.keys import Key, fingerprint
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import carry_over
+from curate.runs.keys import Key, fingerprint
+from curate.runs.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
 from curate.tables.digests import digest_of_values

@@ -12,8 +12,8 @@ from curate.config import Recipe
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import input_format
 from curate.read.files import Source, open_source, source_sha256
-from curate.run.folder import RunFolder
-from curate.run.keys import Key, read_key
+from curate.runs.folder import RunFolder
+from curate.runs.keys import Key, read_key
 from curate.types import CurateError
 
 
@@ -123,7 +123,7 @@ def token_settings(recipe: Recipe) -> dict[str, Any]:
 def save_recipe(folder: Path, recipe: Recipe) -> None:
     """Write the settled recipe, which replays the run, unless it stands there already."""
     from curate.config import dump_recipe
-    from curate.run.atomic import write_text
+    from curate.runs.atomic import write_text
 
     path, text = folder / "recipe.yaml", dump_recipe(recipe)
     if path.is_dir():

@@ -15,7 +15,7 @@ from curate.pipeline.compute import batch_scores, settled_tokens_per_batch
 from curate.pipeline.job import Job
 from curate.pipeline.parts import BatchFunction, Part
 from curate.pipeline.tokens import tokens_for
-from curate.run.keys import Key, fingerprint
+from curate.runs.keys import Key, fingerprint
 from curate.scoring.batches import BatchPlan, plan_batches_of
 from curate.scoring.dropout import dropout_confidence, dropout_subnets, score_dropout
 from curate.scoring.ifd import alone, ifd, pool_alone

@@ -16,9 +16,9 @@ from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import read_examples
 from curate.read.files import Source
-from curate.run.atomic import full_disk_told, replacing, write_json
-from curate.run.keys import Key, fingerprint, read_key
-from curate.run.stage import Outcome, Stage
+from curate.runs.atomic import full_disk_told, replacing, write_json
+from curate.runs.keys import Key, fingerprint, read_key
+from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_ids
 from curate.tokens.lengths import length_limit, own_max_length
 from curate.tokens.remarks import Remark, count_remarks

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.pipeline.job import Job
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.tables.clusters import read_clusters
 from curate.tables.digests import digest_of_blocks, digest_of_values
 from curate.tables.embeddings import open_embeddings

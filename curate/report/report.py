@@ -15,7 +15,7 @@ from curate.report.names import cluster_names
 from curate.report.projection import Projection, project
 from curate.report.run_table import LENGTH, RunTable, read_run
 from curate.report.vega import vega_script
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.tables.embeddings import open_embeddings
 from curate.types import CurateError, Example, IntArray
 

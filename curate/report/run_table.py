@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 from curate.tables.parquet import by_row, open_table
 from curate.tables.score_columns import METADATA, read_column, score_columns, stored_exits
 from curate.types import CurateError, FloatArray, IntArray

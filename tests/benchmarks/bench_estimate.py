@@ -22,7 +22,7 @@ from curate.config import Recipe, load_recipe
 from curate.pipeline import perform
 from curate.pipeline.estimate import estimate
 from curate.probe.estimate import compare_with_truth
-from curate.run.folder import RunFolder
+from curate.runs.folder import RunFolder
 
 DEMO = Path(curate.__file__).parent / "demo"
 

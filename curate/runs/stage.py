@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curate.run.atomic import replacing
-from curate.run.folder import RunFolder
-from curate.run.keys import Key
+from curate.runs.atomic import replacing
+from curate.runs.folder import RunFolder
+from curate.runs.keys import Key
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.run.atomic import DISK_FULL, remove, write_json
-from curate.run.keys import Key, changed_names, fingerprint
-from curate.run.lock import hold
+from curate.runs.atomic import DISK_FULL, remove, write_json
+from curate.runs.keys import Key, changed_names, fingerprint
+from curate.runs.lock import hold
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from zipfile import BadZipFile
 
 from pydantic import TypeAdapter
 
-from curate.run.atomic import exit_code, replacing, write_json
-from curate.run.folder import RunFolder
-from curate.run.processes import Heartbeat, Processes, chunks_of_rank, join_launch, launcher_rank, wait_for
+from curate.runs.atomic import exit_code, replacing, write_json
+from curate.runs.folder import RunFolder
+from curate.runs.processes import Heartbeat, Processes, chunks_of_rank, join_launch, launcher_rank, wait_for
 
 logger = logging.getLogger(__name__)
 
