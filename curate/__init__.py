@@ -20,7 +20,7 @@ The map, in reading order:
     tables/      the Parquet files of a run, a module per schema
     probe/       what a run will cost, from a sample; what a doctor finds
     report/      what a person looks at: preview, the report of a run, two selections side by side
-    run/         the machine room: folder, atomic files, lock, processes, job
+    runs/        the machine room: folder, atomic files, lock, processes, stages
     pipeline/    the only place that joins stages
     cli/         the command line, the only room that prints; __main__.py starts it
     demo/        the embedded model and data set
