@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import WORDS, alpaca_records, write_json_array
 
-from curate.compare.selectors import BUILT_IN, settings_of
+from curate.compare.selectors import BUILT_IN, LENGTHS_OF, settings_of
 from curate.config import load_recipe
 from curate.config.proof import SELECTORS
 from curate.pipeline import perform
@@ -44,6 +44,7 @@ def without_seconds(comparison: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_every_named_selector_is_built_in_and_stands_for_settings_that_are_valid() -> None:
     assert set(SELECTORS) == {*BUILT_IN, "last_exit"}
+    assert set(LENGTHS_OF) <= set(BUILT_IN)
     assert settings_of("last_exit", num_layers=4)["exits"] == (4,)
     recipe = load_recipe(None, [f"compare.selectors=[{', '.join(SELECTORS)}]", "compare.seeds=[5, 7]"])
     cells = planned_cells(recipe, num_layers=4)
@@ -54,6 +55,32 @@ def test_every_named_selector_is_built_in_and_stands_for_settings_that_are_valid
 def test_a_selector_with_a_bad_setting_is_named() -> None:
     with pytest.raises(CurateError, match=r"compare\.selectors: mine: select\.method"):
         compare("compare.selectors=[{name: mine, select: {method: best}}]")
+
+
+@pytest.mark.parametrize(
+    ("selectors", "message"),
+    [
+        ("random_same_lengths", "random_same_lengths keeps the lengths of clusters: expected clusters beside it"),
+        (
+            "clusters, random_same_lengths, {name: mine, select: {method: random}, lengths_of: random_same_lengths}",
+            "mine keeps the lengths of random_same_lengths, and that those of clusters: expected clusters",
+        ),
+    ],
+)
+def test_a_selector_that_follows_the_lengths_of_nobody_is_refused(selectors: str, message: str) -> None:
+    recipe = load_recipe(None, [f"compare.selectors=[{selectors}]"])
+    with pytest.raises(CurateError, match=message):
+        planned_cells(recipe, num_layers=4)
+
+
+def test_records_drawn_with_the_lengths_of_another_selector_are_as_long_and_are_others() -> None:
+    chosen = "compare.selectors=[random_same_lengths, longest, clusters, {name: as_long, lengths_of: longest, select: "
+    table = compare(chosen + "{method: random}}]", "compare.seeds=1", "compare.baselines=[]", "train.max_steps=1")
+    lengths = table["lengths"]["8"]
+    assert lengths["random_same_lengths"] == lengths["clusters"] != lengths["longest"] == lengths["as_long"]
+    overlaps = table["overlaps"]["8"]
+    place = {name: i for i, name in enumerate(overlaps["names"])}
+    assert overlaps["count"][place["random_same_lengths"]][place["clusters"]] < 8
 
 
 def test_a_comparison_has_a_row_for_every_selector_set_and_mean_and_is_done_once() -> None:

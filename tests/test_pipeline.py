@@ -857,6 +857,19 @@ def test_groups_keep_what_they_are_given() -> None:
     assert [sum(row["kept"] and row["group"] == name for row in table) for name in "ab"] == [14, 6]
 
 
+@pytest.mark.parametrize("field", ["response_tokens", "size"])
+def test_groups_may_be_ranges_of_a_column_or_of_a_numeric_field(field: str) -> None:
+    records = [{**record, "size": str(len(record["output"]))} for record in alpaca_records()]
+    write_json_array(Path("alpaca.json"), records)
+    words = ("run.dir=binned", "select.method=longest", "select.keep=12")
+    do("run", *words, f"select.groups={{field: {field}, bins: 3, quota: equal}}", "train.max_steps=1")
+    table = rows(Path("binned/selections/main/selection.parquet"))
+    kept = [row["group"] for row in table if row["kept"]]
+    assert sorted(kept.count(name) for name in set(kept)) == [4, 4, 4]
+    with pytest.raises(CurateError, match=r"select\.groups\.bins: no record has a number in the field output"):
+        do("select", *words, "select.groups={field: output, bins: 3}")
+
+
 def test_a_persons_own_scores_are_joined_and_selected_by() -> None:
     Path("mine.csv").write_text("row,mine\n" + "".join(f"{row},{-row}\n" for row in range(79)))
     do("run", "run.dir=own", "score.columns=mine.csv", "select.by=mine", "select.method=top", "train.max_steps=1")

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from curate.selection import REASONS, Candidates, Rule, holdout_rows, select
+from curate.selection.bins import equal_bins
 from curate.selection.quotas import cluster_quotas, group_quotas
 from curate.selection.strata import strata
 from curate.types import CurateError
@@ -153,3 +154,25 @@ def test_more_than_there_are_cannot_be_held_out():
         CurateError, match=r"expected 3 records to hold out, but only 2 of 4 .*data\.holdout to at most 2"
     ):
         holdout_rows(4, 3, seed=0, eligible=np.array([1, 1, 1, 0], bool), duplicate_ids=np.array([0, 0, -1, -1]))
+
+
+@given(
+    st.lists(st.one_of(st.integers(-5, 40).map(float), st.sampled_from([np.nan, np.inf, -np.inf])), max_size=60),
+    st.integers(2, 9),
+)
+def test_bins_are_ranges_that_do_not_overlap_and_hold_equal_values_together(values, count):
+    codes, names = equal_bins(np.array(values), count)
+    assert [code >= 0 for code in codes] == [bool(np.isfinite(value)) for value in values]
+    known = sorted((value, code) for value, code in zip(values, codes.tolist(), strict=True) if code >= 0)
+    assert [code for _, code in known] == sorted(code for _, code in known)  # a larger value is in no lower range
+    assert len({code for _, code in known}) == len(names) <= count
+    for value in {value for value, _ in known}:
+        assert len({code for other, code in known if other == value}) == 1
+    for code, name in enumerate(names):
+        inside = [value for value, own in known if own == code]
+        assert name == f"{min(inside):.6g} to {max(inside):.6g}"
+
+
+def test_bins_of_distinct_values_are_equal_in_size():
+    codes, _ = equal_bins(np.random.default_rng(0).permutation(1000).astype(float), 10)
+    assert np.bincount(codes).tolist() == [100] * 10

@@ -17,6 +17,7 @@ BUILT_IN: dict[str, Mapping[str, Any]] = {
     "hard": {"method": "clusters", "by": "complexity", "order": "highest"},
     "random": {"method": "random"},
     "random_per_cluster": {"method": "clusters", "by": "random"},
+    "random_same_lengths": {"method": "random"},  # with the lengths of LENGTHS_OF
     "longest": {"method": "longest"},  # arXiv 2402.04833
     "perplexity": {"method": "top", "by": "perplexity", "order": "lowest"},
     "ifd": {"method": "top", "by": "ifd", "order": "highest", "within": {"ifd": (None, _BELOW_ONE)}},  # 2308.12032
@@ -26,6 +27,9 @@ BUILT_IN: dict[str, Mapping[str, Any]] = {
     "k_center": {"method": "k_center"},
 }
 """`last_exit` is the same as `clusters` by the last exit alone; which layer that is, the model says."""
+
+LENGTHS_OF = {"random_same_lengths": "clusters"}
+"""Built-in selectors that keep as many records of each length as another one does."""
 
 
 def settings_of(name: str, *, num_layers: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ SELECTORS = (
     "top",
     "random",
     "random_per_cluster",
+    "random_same_lengths",
     "longest",
     "perplexity",
     "ifd",
@@ -64,6 +65,9 @@ class Selector(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="its name in the table")
     select: dict[str, Any] = Field(default_factory=dict, description="settings of select.* by key")
+    lengths_of: str | None = Field(
+        None, description="another selector of the comparison: keep as many records of each length as that one does"
+    )
 
 
 class Compare(Section):

@@ -54,6 +54,12 @@ class Groups(Section):
     """Groups of records and what each keeps."""
 
     field: str = Field(description="field of the records whose values are the groups (source, language, ...)")
+    bins: int | None = Field(
+        None,
+        ge=2,
+        description="cut numbers into so many ranges of equally many records; the field may be a score column here, "
+        "e.g. response_tokens",
+    )
     quota: Quota | dict[str, int | str] = Field(
         "proportional", description="proportional, equal, or a share or count for every value"
     )

@@ -43,6 +43,7 @@ From the kept records to what they are worth:
     losses.py        losses and tasks of a loaded model
     evaluation.py    an adapter to evaluation.json and evaluation.parquet
     plan_cells.py    which cells a comparison has
+    cell_selections.py  what every cell keeps
     cell.py          one cell: selected, trained, evaluated, done once
     observations.py  what stands beside the table: overlaps, lengths, correlations, labels
     comparison.py    all cells, and the table that they come to

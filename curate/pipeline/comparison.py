@@ -12,25 +12,22 @@ import numpy as np
 from curate.compare.cells import LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, UNTUNED, Cell, Cost, Measurement
 from curate.compare.comparison import Comparison
 from curate.compare.table import table_rows
-from curate.config import Select
 from curate.evaluation.summary import Losses, summarize
 from curate.evaluation.tasks import TaskResult
-from curate.pipeline.candidates import candidates
 from curate.pipeline.cell import run_cell, stored_result
+from curate.pipeline.cell_selections import Kept, kept_of_cells
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
 from curate.pipeline.losses import load_trained_model, task_results, untuned_losses
 from curate.pipeline.needed import needs_embeddings, score_stages
-from curate.pipeline.observations import Kept, observe
+from curate.pipeline.observations import observe
 from curate.pipeline.plan_cells import PlannedCell, planned_cells, selects_of
 from curate.pipeline.references import References, references
-from curate.pipeline.selection import selection_rule
 from curate.runs.atomic import replacing, write_json
-from curate.selection import select
 from curate.tables.comparison import write_comparison
 from curate.tables.json_values import as_json
 from curate.tables.score_columns import read_rows
-from curate.types import BoolArray, IntArray
+from curate.types import IntArray
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +62,7 @@ def compare(job: Job) -> Comparison | None:
         with job.launch.heartbeat.kept_up():
             if any(needs_embeddings(chosen) for chosen in selects_of(job.recipe, num_layers=layers)):
                 cluster(job)
-            kept.update({planned.name: _kept(job, planned) for planned in cells})
+            kept.update(kept_of_cells(job, cells))
             lengths = read_rows(job.folder.path / "scores.parquet").response_tokens.astype(np.int64)
             return Prepared(references(job), _steps(job, cells, kept, lengths))
 
@@ -81,13 +78,6 @@ def num_layers(job: Job) -> int:
     """Return the decoder layers of the scoring model."""
     model = job.recipe.model
     return int(job.loaded.config(model.name, model.revision).get_text_config().num_hidden_layers)
-
-
-def _kept(job: Job, planned: PlannedCell) -> BoolArray:
-    """The records of a cell, bool [N]; of the baseline, all that can be kept."""
-    chosen = planned.chosen or Select(method="random", keep=1, duplicates=job.recipe.select.duplicates)
-    selection = select(candidates(job, chosen), selection_rule(chosen, seed=planned.cell.seed))
-    return selection.kept if planned.chosen else selection.rank >= 0
 
 
 def _steps(job: Job, cells: Sequence[PlannedCell], kept: Kept, lengths: IntArray) -> dict[str, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from curate.config import Recipe, Select
+from curate.config import Groups, Recipe, Select
 
 FURTHER = ("ifd", "masked", "dropout")
 _PASS_OF = {
@@ -27,7 +27,13 @@ def columns_of(select: Select) -> set[str]:
     {'ifd'}
     """
     by = {select.by} if select.method in BY_SCORE else set()
-    return {name for name in by | set(select.within) if name not in _OF_TOKENS}
+    binned = {select.groups.field} if select.groups is not None and is_binned_column(select.groups) else set()
+    return {name for name in by | binned | set(select.within) if name not in _OF_TOKENS}
+
+
+def is_binned_column(groups: Groups) -> bool:
+    """Say whether groups are ranges of a column of scores.parquet, and not of a field of the records."""
+    return groups.bins is not None and groups.field in {*_PASS_OF, "response_tokens", "prompt_tokens"}
 
 
 def passes_of(columns: set[str]) -> set[str]:

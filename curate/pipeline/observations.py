@@ -10,14 +10,13 @@ import numpy as np
 from curate.compare.comparison import Comparison
 from curate.compare.labels import Agreement, Label, agreement, kept_shares, read_labels
 from curate.compare.statistics import length_statistics, overlaps, rank_correlations
+from curate.pipeline.cell_selections import Kept
 from curate.pipeline.job import Job
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.surroundings import surroundings
 from curate.read.files import read_records
 from curate.tables.score_columns import read_column, read_rows, score_columns
-from curate.types import BoolArray, FloatArray, IntArray
-
-Kept = dict[str, BoolArray]
+from curate.types import FloatArray, IntArray
 
 # Which end of a score comes first in a selection of the easy; of a person's own score, the highest.
 _LOWEST_FIRST = {"complexity", "perplexity", "masked_loss", "prompt_tokens", "response_tokens"}

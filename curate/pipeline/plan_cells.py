@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from curate.compare.cells import ALL, Cell
-from curate.compare.selectors import settings_of
+from curate.compare.selectors import LENGTHS_OF, settings_of
 from curate.config import Recipe, Select, Selector
 from curate.types import CurateError
 
@@ -18,17 +18,28 @@ from curate.types import CurateError
 class PlannedCell:
     """A cell and its selection.
 
-    chosen  the section `select` that it stands for; None for the baseline of all records
+    chosen      the section `select` that it stands for; None for the baseline of all records
+    lengths_of  the name of the cell whose response lengths it keeps; None: it keeps what its section says
     """
 
     cell: Cell
     chosen: Select | None
+    lengths_of: str | None = None
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        keep = self.cell.keep.replace("%", "pct").replace(" ", "")
-        return "-".join(part for part in (self.cell.selector, keep, f"seed{self.cell.seed}") if part)
+        return cell_name(self.cell)
+
+
+def cell_name(cell: Cell) -> str:
+    """Return what the folder of a cell is called.
+
+    >>> cell_name(Cell("random", "10%", 0))
+    'random-10pct-seed0'
+    """
+    keep = cell.keep.replace("%", "pct").replace(" ", "")
+    return "-".join(part for part in (cell.selector, keep, f"seed{cell.seed}") if part)
 
 
 def seeds_of(recipe: Recipe) -> Sequence[int]:
@@ -50,7 +61,9 @@ def planned_cells(recipe: Recipe, *, num_layers: int) -> list[PlannedCell]:
             for selector in compare.selectors:
                 name = selector if isinstance(selector, str) else selector.name
                 chosen = selector_select(recipe, selector, num_layers=num_layers, keep=keep, seed=seed)
-                cells.append(PlannedCell(Cell(name, str(keep), seed), chosen))
+                other = lengths_of(recipe, selector)
+                followed = None if other is None else cell_name(Cell(other, str(keep), seed))
+                cells.append(PlannedCell(Cell(name, str(keep), seed), chosen, followed))
         if "all" in compare.baselines:
             cells.append(PlannedCell(Cell(ALL, "", seed), None))
     return cells
@@ -72,6 +85,31 @@ def selector_select(recipe: Recipe, selector: str | Selector, *, num_layers: int
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise CurateError(f"compare.selectors: {name}: select.{key}: {first['msg']}") from None
+
+
+def lengths_of(recipe: Recipe, selector: str | Selector) -> str | None:
+    """Return the selector whose response lengths a selector keeps, if it has one.
+
+    Raises:
+        CurateError: it is not compared, or it follows another one itself.
+    """
+    followed = {s if isinstance(s, str) else s.name: _lengths_of(s) for s in recipe.compare.selectors}
+    other = _lengths_of(selector)
+    if other is None:
+        return None
+    name = selector if isinstance(selector, str) else selector.name
+    if other not in followed:
+        raise CurateError(f"compare.selectors: {name} keeps the lengths of {other}: expected {other} beside it")
+    if followed[other] is not None:
+        raise CurateError(
+            f"compare.selectors: {name} keeps the lengths of {other}, and that those of {followed[other]}: "
+            f"expected {followed[other]}"
+        )
+    return other
+
+
+def _lengths_of(selector: str | Selector) -> str | None:
+    return LENGTHS_OF.get(selector) if isinstance(selector, str) else selector.lengths_of
 
 
 def selects_of(recipe: Recipe, *, num_layers: int) -> list[Select]:

@@ -4,6 +4,7 @@ In reading order:
 
     rule.py    what a selection is made from, and how
     pool.py    which rows may be kept, and why the others may not
+    bins.py    numbers cut into ranges, to be groups
     strata.py  the parts that are filled on their own
     quotas.py  how many records each part keeps
     orders.py  which rows of a part come first
