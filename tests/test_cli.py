@@ -206,7 +206,9 @@ def test_a_run_says_for_each_stage_what_went_in_and_out(capsys: Capture) -> None
     assert re.search(r"^tokens: 80 in, 78 out, dropped 1 empty_response, 1 too_long; \d+\.\d s$", out, re.M)
     assert re.search(r"^scores: 80 in, 78 out, dropped 1 empty_response, 1 too_long; .* tokens/s$", out, re.M)
     assert done(capsys, "score", *WORDS, "run.dir=new") == "scores: finished before\n"
-    finished = done(capsys, "run", *WORDS).splitlines()
+    *finished, worth = done(capsys, "run", *WORDS).splitlines()
+    assert worth.startswith("was it worth it?")
+    assert worth.endswith("curate compare run/recipe.yaml data.holdout=5%")
     assert finished == [
         f"{stage}: finished before" for stage in ("scores", "embeddings", "selections/main", "selections/main/adapter")
     ]

@@ -58,7 +58,12 @@ def _curate(
 @app.command(epilog=epilog("run"), context_settings=_ANY_WORD)
 def run(words: _Words = None) -> None:
     """Score, embed, select and train. Finished stages are skipped."""
-    _perform("run", _recipe(words))
+    recipe = _recipe(words)
+    _perform("run", recipe)
+    with terminal.outcome():
+        from curate.cli.tables import show_worth
+
+        show_worth(recipe)
 
 
 @app.command(epilog=epilog("score"), context_settings=_ANY_WORD)

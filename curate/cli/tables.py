@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curate.cli.terminal import say
 from curate.compare.table import TextTable, difference_tables, summary_tables
 from curate.tables.comparison import read_rows
 
+if TYPE_CHECKING:
+    from curate.config import Recipe
+
+
+def show_worth(recipe: Recipe) -> None:
+    """Print what is known of the worth of a finished selection: what was compared here, or how to; main process only."""
+    if not _is_main() or recipe.select.method == "random":
+        return
+    folder = Path(recipe.run.dir)
+    if (folder / "comparison.json").is_file():
+        say(f"was it worth it? this run was compared: {folder / 'comparison.json'}; curate report shows it")
+        return
+    where = "" if recipe.data.holdout or recipe.evaluate.sets else " data.holdout=5%"
+    say(
+        "was it worth it? in our own comparison records chosen for low complexity taught less than random ones "
+        f"(README); to see it on your data: curate compare {shlex.quote(str(folder / 'recipe.yaml'))}{where}"
+    )
+
 
 def show_comparison(run_dir: Path) -> None:
     """Print what a comparison came to: a line per selector, then its differences to random; main process only."""
-    if os.environ.get("RANK", "0") != "0":
+    if not _is_main():
         return
     rows = read_rows(run_dir / "comparison.json")
     for table in [*summary_tables(rows), *difference_tables(rows)]:
         _show(table)
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _show(table: TextTable) -> None:
