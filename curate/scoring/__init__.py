@@ -3,18 +3,18 @@
 The learning complexity (the first score), in reading order:
 
     parts.py         takes a decoder apart: blocks, final norm, head
-    exits.py         what a copy of the model with only its first k layers would predict
-    confidence.py    the maths, from logits to one number a record
-    prefixes.py      finds what many records begin with
-    prefix_cache.py  the keys and values of such a beginning, computed once
-    batches.py       which records are computed together, in which order, by which process
-    score.py         batches of tokens in, confidence and log-probability at every exit out
-    selftest.py      proves on the model at hand that all this is right, or refuses it
+    exits.py         reads what the first k layers of the model would predict
+    confidence.py    computes one number a record from logits
+    prefixes.py      finds the prefixes that many records share
+    prefix_cache.py  computes the KV cache of a prefix once for all records that share it
+    batches.py       plans which records are computed together, in which order, by which process
+    score.py         scores a batch: tokens in, confidence and log-probability at every exit out
+    selftest.py      checks on the model at hand that the numbers are right, or refuses the model
 
 Further scores:
 
-    ifd.py           how much the prompt helps with the response
-    masks.py         subnets by zeroing the smallest weights
-    branches.py      finds what each attention and MLP adds to the residual stream
-    dropout.py       subnets by dropout on what they add
+    ifd.py           measures how much the prompt helps with the response
+    masks.py         makes subnets by zeroing the smallest weights
+    branches.py      finds the modules (attention, MLP) whose outputs are added to the residual stream
+    dropout.py       makes subnets by dropout on those outputs
 """

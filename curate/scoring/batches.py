@@ -1,6 +1,7 @@
 """The batch plan: which records are computed together, in which order, and by which process.
 
-The plan follows from the lengths and one number, so every process works it out for itself and comes to the same.
+The plan depends only on the tokens and on one number, the budget of a batch. So every process computes the same plan by
+itself, and a resumed run finds the same batches.
 """
 
 from __future__ import annotations
@@ -15,26 +16,27 @@ from curate.scoring.prefixes import Prefix, shared_prefixes
 from curate.types import STATUSES, FloatArray, IntArray, TokenStore
 
 MAX_CHUNKS = 1024
-# Where records are few, their lengths differ within a batch: it ends before more than a sixteenth is padding, unless it
-# is not a quarter full by then.
+# Among few records, neighbours in length still differ much. So a batch ends before more than 1/16 of it is padding, but
+# not before it has used 1/4 of its budget.
 _MOST_PADDING = 1 / 16
 _LEAST_FILLED = 4
-# Every record's attention sees the keys of what it begins with, and holds a copy of them for one layer at a time.
+# Tokens that a batch may attend to, prefixes included, in budgets: attention copies the prefix's keys and values for
+# every record, one layer at a time.
 _MOST_SEEN = 8
 _AUTO = {"cuda": 16_384, "cpu": 2_048}
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Batches of records of like length, grouped into chunks that are stored and resumed as one.
+    """Batches of records of similar length, grouped into chunks; a chunk is stored, and resumed, as a whole.
 
     order        int32 [R]: the rows to score, prefix by prefix, longest first, ties by row
     batches      int64 [B + 1]: batch b is order[batches[b]:batches[b + 1]]
-    prefix_ids   int16 [B]: the prefix that all rows of a batch begin with, -1 for none
-    costs        int64 [B], in padded tokens
+    prefix_ids   int16 [B]: index into `prefixes` of the prefix that all rows of a batch begin with, -1 for none
+    costs        int64 [B], padded tokens of each batch, prefixes not counted
     chunks       int64 [C + 1]: chunk c is made of batches chunks[c] to chunks[c + 1] - 1
-    chunk_costs  float64 [C], in padded tokens
-    prefixes     what all rows with prefix 0, 1, ... begin with; not counted in costs
+    chunk_costs  float64 [C], padded tokens of each chunk
+    prefixes     the shared prefixes, int32 token ids each
     """
 
     order: npt.NDArray[np.int32]
@@ -47,28 +49,28 @@ class BatchPlan:
 
     @property
     def num_chunks(self) -> int:
-        """C."""
+        """C, the number of chunks."""
         return len(self.chunks) - 1
 
     def rows_of_batch(self, batch: int) -> IntArray:
-        """Rows of a batch, longest first."""
+        """Return the rows of a batch, longest first: int64."""
         return self.order[self.batches[batch] : self.batches[batch + 1]].astype(np.int64)
 
     @property
     def heaviest(self) -> int:
-        """The batch whose records see most tokens, prefixes included."""
-        prefix_lengths = np.array([*map(len, self.prefixes), 0])[self.prefix_ids]
+        """The batch that attends to the most tokens, prefixes included: it needs the most memory."""
+        prefix_lengths = np.array([*map(len, self.prefixes), 0])[self.prefix_ids]  # index -1, no prefix, is the last
         return int(np.argmax(self.costs + np.diff(self.batches) * prefix_lengths))
 
     def rows_of_chunk(self, chunk: int) -> IntArray:
-        """Rows of all batches of a chunk."""
+        """Return the rows of all batches of a chunk: int64."""
         return self.order[self.batches[self.chunks[chunk]] : self.batches[self.chunks[chunk + 1]]].astype(np.int64)
 
 
 def plan_batches_of(store: TokenStore, tokens_per_batch: int, *, reuse_prefixes: bool) -> BatchPlan:
-    """The plan for all records of a token store that are to be scored.
+    """Plan the batches for all records of a token store that are to be scored.
 
-    With `reuse_prefixes`, records that begin alike are batched together, so that their prefix may be computed once.
+    With `reuse_prefixes`, records that share a prefix are batched together, so that the prefix is computed once.
     """
     rows = np.flatnonzero(store.rows["status"] == STATUSES.index("scored"))
     if not reuse_prefixes:
@@ -89,25 +91,28 @@ def plan_batches(
 ) -> BatchPlan:
     """Sort rows by length and cut them into batches of at most `tokens_per_batch` padded tokens (or one record).
 
-    A batch of R records whose longest has T tokens has R * T padded tokens; it is cut short where more than a sixteenth
-    of them, beyond the first quarter of the budget, would be padding. At most MAX_CHUNKS chunks of equally
-    many batches: few files for ten million records, one batch a chunk for ten thousand.
+    R records whose longest has T tokens make R * T padded tokens. A batch ends earlier where more than 1/16 of it would
+    be padding, unless less than 1/4 of the budget is used. The batches form at most MAX_CHUNKS chunks, each of the same
+    number of batches but the last.
 
     Args:
         rows: int [R], the rows to score.
-        lengths: int [R], how many tokens of each are to be computed: without its prefix.
-        tokens_per_batch: the budget.
-        prefix_ids: int [R] from -1, of each row; a batch never holds rows of two prefixes. None: no prefix is shared.
-        prefixes: number 0, 1, ...; their tokens, which every record of a batch attends to, may be 8 times the
-            budget together with those that are computed.
+        lengths: int [R], tokens to compute for each row, its prefix not counted.
+        tokens_per_batch: the budget of a batch, in padded tokens.
+        prefix_ids: int [R], each row's index into `prefixes`, -1 for none; None: no row has a prefix. A batch never
+            holds rows with different prefixes.
+        prefixes: the shared prefixes. A batch may attend to 8 budgets of tokens, prefixes included.
+
+    With a budget of 9 tokens, the record of 9 tokens fills a batch, and two records of 4 (or of 3) share one:
 
     >>> plan = plan_batches(np.arange(5), np.array([3, 9, 4, 3, 4]), 9)
     >>> [plan.rows_of_batch(b).tolist() for b in range(3)]
     [[1], [2, 4], [0, 3]]
     """
     top = int(lengths.max(initial=0))
-    # Prefix, then length from the longest, then row, in one number each, sorted in place: a sort by several keys would
-    # hold three times as much.
+    # The three sort keys (prefix, then longest first, then row) are packed into one int64 each and sorted in place,
+    # since np.lexsort takes three times the memory. With top = 9, row 2 of prefix 0 and length 4 becomes
+    # ((0 + 1) * 10 + 9 - 4) << 32 | 2; without a prefix the factor is 0.
     place = np.zeros(len(rows), np.int64) if prefix_ids is None else prefix_ids.astype(np.int64) + 1
     place *= top + 1
     place += top
@@ -116,8 +121,8 @@ def plan_batches(
     place <<= 32
     place |= rows
     place.sort()
-    order = place.astype(np.int32)  # the lower half
-    place >>= 32
+    order = place.astype(np.int32)  # the lower half: the rows
+    place >>= 32  # the upper half: prefix and length
     cuts, costs, prefix_of = [0], [], []
     while cuts[-1] < len(place):
         prefix_id, less = divmod(int(place[cuts[-1]]), top + 1)
@@ -128,6 +133,7 @@ def plan_batches(
         costs.append((top - less) * (cuts[-1] - cuts[-2]))
         prefix_of.append(prefix_id - 1)
     num_batches = len(costs)
+    # A chunk is a file: few files for ten million records, a batch a chunk (little work to lose) for ten thousand.
     per_chunk = max(1, -(-num_batches // MAX_CHUNKS))
     chunks = np.append(np.arange(0, num_batches, per_chunk), num_batches).astype(np.int64)
     chunk_costs = np.add.reduceat(np.array(costs, float), chunks[:-1]) if num_batches else np.zeros(0)
@@ -143,7 +149,7 @@ def plan_batches(
 
 
 def _cut(longest_first: IntArray, tokens_per_batch: int, prefix_length: int) -> int:
-    """How many of these records make the next batch: as many as the budget and the padding allow."""
+    """Return how many of these records make the next batch: as many as the budget and the padding allow."""
     longest = max(int(longest_first[0]), 1)
     seen = min(tokens_per_batch // longest, _MOST_SEEN * tokens_per_batch // (longest + prefix_length))
     most, least = (
@@ -155,17 +161,20 @@ def _cut(longest_first: IntArray, tokens_per_batch: int, prefix_length: int) -> 
 
 
 def auto_tokens_per_batch(*, device_type: str) -> int:
-    """Padded tokens in a batch when nobody says.
+    """Return the budget of a batch, in padded tokens, for score.tokens_per_batch=auto.
 
-    On a CPU throughput is flat from 1,024 to 4,096 tokens for models of 0.3 to 70 million parameters, and falls
-    beyond (tests/benchmarks/bench_score.py --batches); a value timed on the spot would be noise, and would change the
-    batches, and with them the last bits, from run to run. A GPU is busy long before its memory is full.
+    The values are fixed and not timed on the spot: a timing is noisy, and other batches change the last bits of the
+    scores. On a CPU throughput was measured to be flat from 1,024 to 4,096 tokens for models of 0.3 to 70 million
+    parameters and to fall beyond (tests/benchmarks/bench_score.py --batches). A GPU is busy long before its memory is
+    full.
     """
     return _AUTO.get(device_type, _AUTO["cpu"])
 
 
 def imbalance(chunk_costs: FloatArray, num_processes: int) -> float:
-    """Cost of the busiest process over the mean: 1.0 is perfect; 1.0 for an empty plan.
+    """Divide the cost of the busiest process by the mean cost of a process: 1.0 is perfect.
+
+    Process r of n computes the chunks r, r + n, r + 2n, ... An empty plan gives 1.0.
 
     >>> imbalance(np.array([4.0, 2.0]), 2)
     1.3333333333333333

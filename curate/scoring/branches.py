@@ -1,12 +1,12 @@
-"""Finds what the blocks of a decoder add to the residual stream, without knowing an architecture by name.
+"""Finds the branches of a decoder: the modules whose outputs its blocks add to the residual stream.
 
-One forward pass over eight tokens is watched, operation by operation. In every block the tensors are followed that are
-sums of the block's input and of what its modules put out:
+No architecture is known by name. One forward pass over eight tokens is watched, operation by operation, and every
+tensor is followed that is a sum of the block's input and of outputs of its modules:
 
     block_out = c * block_in + sum over branches of c_i * branch_i
 
-The branches are usually one attention and one MLP (or mixture of experts), one after the other or side by side; where a
-norm stands between a branch and the sum, the norm's output is what is added.
+A block usually has two branches, an attention and an MLP (or a mixture of experts), one after the other or side by
+side. Where a norm stands between a module and the sum, the norm is the branch: its output is what is added.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from curate.scoring.parts import DecoderParts, first_tensor
 from curate.types import CurateError
 
-Terms = dict[int, float]  # which outputs a tensor is the sum of, with their factors; _STREAM is the block's input
+# A tensor as a sum: {3: 1.0, _STREAM: 0.5} is output number 3 plus half the block's input.
+Terms = dict[int, float]
 _Place = tuple[torch.device, int, int]
 
 _STREAM = -1
@@ -30,16 +31,17 @@ _COPIES = {torch.ops.aten.clone, torch.ops.aten._to_copy}
 _SUMS = {torch.ops.aten.add, torch.ops.aten.add_}
 _PRODUCTS = {torch.ops.aten.mul, torch.ops.aten.mul_}
 _QUOTIENTS = {torch.ops.aten.div, torch.ops.aten.div_}
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}  # of the norm; below float32 every sum was rounded
+# Largest error of a rebuilt block output, relative to its norm. In 16 bits the model itself rounds at every sum.
+_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF_TOLERANCE = 0.05
 
 
 def find_branches(parts: DecoderParts) -> tuple[tuple[nn.Module, ...], ...]:
-    """Return, for every decoder layer, the modules whose outputs it adds to the stream, in the order of their calls.
+    """Find, for every decoder layer, the modules whose outputs it adds to the stream, in the order of their calls.
 
     Raises:
-        CurateError: a block is not such a sum of its input and two or more branches (a norm stands on the stream
-            itself), or a branch is called more than once.
+        CurateError: a block's output is not a sum of its input and two or more branches (for example because a norm
+            is applied to the stream itself), or a branch is called more than once.
     """
     vocabulary = parts.model.get_input_embeddings().weight.shape[0]
     ids_1T = (torch.arange(8, device=parts.device) * 7 + 3)[None] % vocabulary
@@ -64,17 +66,18 @@ def find_branches(parts: DecoderParts) -> tuple[tuple[nn.Module, ...], ...]:
 
 
 class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is not typed
-    """Knows of every tensor of the block that is running which module outputs it is the sum of."""
+    """Records, for every tensor of the running block, which module outputs it is the sum of."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._terms: dict[_Place, Terms] = {}
-        self._alive: list[Tensor] = []  # so that no address is used twice within a block
+        # Tensors are told apart by their address in memory; held here, none is freed and its address used again.
+        self._alive: list[Tensor] = []
         self._outputs: list[tuple[nn.Module, Tensor]] = []
         self._stream = torch.empty(0)
 
     def attach(self, block: nn.Module, found: Callable[[tuple[nn.Module, ...]], None]) -> list[Any]:
-        """Watch a block; `found` is told its branches, none if its output is no such sum. Returns hook handles."""
+        """Watch a block and call `found` with its branches, none if its output is no such sum; return hook handles."""
 
         def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             stream = args[0] if args else next(v for v in kwargs.values() if isinstance(v, Tensor))
@@ -95,12 +98,15 @@ class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
             self._alive.append(out)
             if terms is not None:
                 self._terms[_place(out)] = terms
-            elif func._schema.is_mutable:
+            elif func._schema.is_mutable:  # overwritten in place by something that is no sum
                 self._terms.pop(_place(out), None)
         return out
 
     def _terms_after(self, func: Any, args: Any, kwargs: Any) -> Terms | None:
-        """The sum that an operation gives; None where it gives none, and for views, which are known by their place."""
+        """Return the sum that an operation computes, or None where its result is not a sum of known tensors.
+
+        A view needs no entry: it has the same place in memory as its tensor.
+        """
         packet = func.overloadpacket
         if packet in _COPIES:
             return self._of(args[0])
@@ -122,9 +128,10 @@ class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
         return self._terms.get(_place(value)) if isinstance(value, Tensor) else None
 
     def _note(self, module: nn.Module, args: Any, output: Any) -> None:
-        """What a module puts out is a branch to be, unless the stream is in it already or it did nothing.
+        """Note a module's output as a possible branch, under the next number.
 
-        The outer of two modules that put out the same tensor comes later and counts.
+        It is none if it has another size, if the stream is part of it already, or if the module returned its input.
+        Of two nested modules that return the same tensor the outer one, whose hook runs last, is the branch.
         """
         hidden = first_tensor(output)
         if hidden is None or hidden.numel() != self._stream.numel() or _STREAM in (self._of(hidden) or {}):
@@ -135,6 +142,7 @@ class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
         self._outputs.append((module, hidden.clone()))
 
     def _branches(self, block_out: Tensor | None) -> tuple[nn.Module, ...]:
+        """Return the modules in the block output's sum; none if the sum, computed again, misses the output."""
         terms = self._of(block_out)
         if block_out is None or terms is None or not terms.get(_STREAM):
             return ()
@@ -149,11 +157,12 @@ class _Sums(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
 
 
 def _place(tensor: Tensor) -> _Place:
-    """Where a tensor stands in memory: the same for all its views of full size."""
+    """Return where a tensor stands in memory; all its views of full size have the same place."""
     return tensor.device, tensor.data_ptr(), tensor.numel()
 
 
 def _number(value: Any) -> float | None:
+    """Return a factor as a float; None for a tensor of more than one number."""
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 else None
     return float(value)

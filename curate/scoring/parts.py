@@ -1,8 +1,8 @@
 """Takes a causal language model apart, without knowing an architecture by name.
 
-One forward pass over eight tokens is watched. The backbone is the submodule that returns `last_hidden_state`; its
-decoder blocks are the list with as many modules as the model has layers; the tail is what stands between the last
-block and the LM head (usually the final norm), found by following the tensor itself.
+One forward pass over eight tokens is watched. The backbone is the submodule that returns `last_hidden_state`. Its
+decoder blocks are the list with as many modules as the model has layers. The tail is what stands between the last
+block and the LM head, usually the final norm; it is found by following the hidden states from module to module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curate.types import CurateError
 
 @dataclass(frozen=True, slots=True)
 class DecoderParts:
-    """A causal LM taken apart: `head(tail(blocks(...)))`.
+    """A causal LM taken apart: logits = head(tail(blocks(...))).
 
     model        the causal LM itself, without a PEFT wrapper
     backbone     the submodule whose output has `last_hidden_state`
@@ -47,7 +47,7 @@ class DecoderParts:
 
 
 def find_parts(model: Any) -> DecoderParts:
-    """Take a causal LM apart by watching one forward pass over eight tokens.
+    """Find backbone, blocks and tail of a causal LM by watching one forward pass over eight tokens.
 
     Raises:
         CurateError: a part cannot be found, so early exits of this architecture cannot be read.
@@ -74,6 +74,8 @@ def find_parts(model: Any) -> DecoderParts:
 
 @dataclass(slots=True)
 class _Call:
+    """A call of a submodule, with its first argument and what it returned."""
+
     module: nn.Module
     input: Any
     output: Any = None
@@ -81,7 +83,7 @@ class _Call:
 
 @torch.inference_mode()
 def _watch_forward(model: Any) -> list[_Call]:
-    """Every submodule call of one forward pass, in the order in which they began."""
+    """Return every submodule call of one forward pass, in the order in which they began."""
     calls: list[_Call] = []
     open_calls: list[_Call] = []
 
@@ -113,12 +115,12 @@ def _watch_forward(model: Any) -> list[_Call]:
 def _trace_tail(
     calls: Sequence[_Call], last_block: nn.Module, last_hidden: Tensor | None
 ) -> tuple[nn.Module, ...] | None:
-    """Modules through which the last block's output becomes `last_hidden`, by tensor identity; None if it breaks."""
+    """Return the modules that turn the last block's output into `last_hidden`; None if they cannot be followed."""
     start = next((i for i, call in enumerate(calls) if call.module is last_block), None)
     if start is None:
         return None
     current, tail = first_tensor(calls[start].output), []
-    for call in calls[start + 1 :]:
+    for call in calls[start + 1 :]:  # the block's own submodules come first: they began after it did
         if _same(current, last_hidden):
             break
         if _same(call.input, current) and call.module not in set(last_block.modules()):
@@ -128,14 +130,15 @@ def _trace_tail(
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two tensors are the same numbers in the same memory (GPT-2 views its states into shape once more)."""
+    """Return whether two tensors are the same numbers in the same memory."""
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return False
+    # Not identity alone: GPT-2 makes a view of its hidden states before it returns them.
     return a is b or (a.shape == b.shape and a.dtype == b.dtype and a.data_ptr() == b.data_ptr() != 0)
 
 
 def first_tensor(output: Any) -> Tensor | None:
-    """Return the hidden states in what a decoder layer returns: a tensor, or a tuple that begins with it."""
+    """Return the hidden states from a decoder layer's output, a tensor or a tuple that begins with it; else None."""
     if isinstance(output, (tuple, list)):
         output = output[0] if output else None
     return output if isinstance(output, Tensor) else None

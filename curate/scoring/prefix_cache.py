@@ -1,4 +1,4 @@
-"""A prefix that many records share, computed once: its keys and values stand before those of every record.
+"""Computes the KV cache of a prefix once, for all records that share it.
 
 Shape letters: B batch, P tokens of the prefix, T tokens that follow.
 """
@@ -18,7 +18,7 @@ from curate.scoring.prefixes import Prefix
 
 
 class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
-    """One layer's keys and values of a prefix, [1, heads, P, width]; what follows is seen after them, not stored."""
+    """One layer's keys and values of a prefix, [1, heads, P, width]; a batch attends to them and leaves them as is."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()
@@ -26,7 +26,8 @@ class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not t
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values of prefix and records together: [B, heads, P + T, width]."""
+        """Return the keys and values of prefix and records together: [B, heads, P + T, width]."""
+        # transformers' own update would store the result; these must be the same for the next batch.
         keys, values = (
             torch.cat([ours.expand(len(theirs), *ours.shape[1:]), theirs], dim=-2)
             for ours, theirs in ((self.keys, key_states), (self.values, value_states))
@@ -36,9 +37,9 @@ class _PrefixLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not t
 
 @torch.inference_mode()
 def compute_prefix_cache(parts: DecoderParts, prefix: Prefix) -> Cache:
-    """What the decoder keeps of a prefix, for any number of batches of records that go on from it.
+    """Compute the KV cache of a prefix; any number of batches whose records follow the prefix can use it.
 
-    All of its keys are kept, also where a layer attends to a window: the model's own mask sees to that.
+    All keys are kept, also in a layer with a sliding window: the model's own mask hides those outside the window.
     """
     cache, ids_1P = DynamicCache(), torch.from_numpy(prefix.astype(np.int64))[None]
     parts.backbone(input_ids=ids_1P.to(parts.device), past_key_values=cache, use_cache=True)

@@ -1,7 +1,7 @@
-"""Beginnings that many records share: a template's preamble, a system prompt, the tokens of a chat header.
+"""Finds prefixes: tokens that many records begin with (a template's preamble, a system prompt, a chat header).
 
-What a decoder makes of them does not depend on what follows, so they are computed once instead of once a record.
-A quarter of all tokens of an Alpaca-style data set stand in such a prefix.
+A causal decoder's keys and values for a prefix do not depend on what follows. So they can be computed once instead of
+once a record. A quarter of all tokens of an Alpaca-style data set stand in such a prefix.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from curate.types import SCORED, IntArray, TokenStore
 
 Prefix = npt.NDArray[np.int32]
 
-# A prefix is worth being computed apart if it has 8 tokens (more than the next shorter one) and one record in 32.
+# A prefix pays if it is 8 tokens longer than the one that it extends and one record in 32 (and 16 records) has it.
 _LEAST_TOKENS = 8
 _LEAST_FRACTION = 32
 _LEAST_RECORDS = 16
-_MOST_TOKENS = 1024
-# A record more than so many times as long as its prefix gains little, and loses the kernel that needs no mask.
+_MOST_TOKENS = 1024  # longer ones are cut there
+# A record more than 8 times as long as its prefix gains little, and with a prefix cache attention needs a mask, which
+# rules out its fastest kernel.
 _MOST_TIMES = 8
-_SAMPLE = 2_048
-_BLOCK = 8_192
+_SAMPLE = 2_048  # records that candidates are taken from
+_BLOCK = 8_192  # records that are compared with a prefix in one go
 
 
 def shared_prefixes(store: TokenStore, rows: IntArray) -> tuple[list[Prefix], npt.NDArray[np.int16]]:
-    """The prefixes that many of `rows` share, longest first, and which of them each row has: int16 [R], -1 for none.
+    """Find the prefixes that many of `rows` share, longest first, and the index of each row's: int16 [R], -1 for none.
 
-    A prefix ends before the first position that predicts a scored token, so nothing that is scored lies in it.
-    Candidates come from a sample evenly spaced over the rows, so the result follows from the table and the rows.
+    A prefix ends before the first position that predicts a scored token, so no score depends on its logits. The
+    candidates come from a sample evenly spaced over the rows, so the same store and rows give the same result.
     """
     chosen = np.full(len(rows), -1, np.int16)
     sample = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.int64)] if len(rows) else rows
@@ -50,12 +51,17 @@ def shared_prefixes(store: TokenStore, rows: IntArray) -> tuple[list[Prefix], np
 
 
 def common_prefixes(sequences: Sequence[tuple[int, ...]], *, at_least: int) -> Iterator[tuple[int, ...]]:
-    """Beginnings common to `at_least` of the sorted sequences, each 8 tokens longer than the one it goes on from.
+    """Yield the prefixes that `at_least` of the sorted sequences share, each 8 tokens longer than the one it extends.
 
-    Where such sequences part, each branch that `at_least` of them take is followed on.
+    Where the sequences part, each branch that `at_least` of them take is followed further.
 
-    >>> header, other = (1, 2, 3, 4, 5, 6, 7, 8), (9,) * 8
-    >>> [len(b) for b in common_prefixes(sorted([(*header, 1), (*header, 2), (*header, *other), header]), at_least=3)]
+    Four sequences begin with the same 8 tokens; two of them go on with the same 8:
+
+    >>> header, system = (1, 2, 3, 4, 5, 6, 7, 8), (9,) * 8
+    >>> sequences = sorted([header, (*header, 1), (*header, *system, 2), (*header, *system, 3)])
+    >>> [len(prefix) for prefix in common_prefixes(sequences, at_least=2)]
+    [8, 16]
+    >>> [len(prefix) for prefix in common_prefixes(sequences, at_least=3)]
     [8]
     """
     open_branches = [(list(sequences), 0)]
@@ -63,7 +69,7 @@ def common_prefixes(sequences: Sequence[tuple[int, ...]], *, at_least: int) -> I
         branch, known_length = open_branches.pop()
         if len(branch) < at_least:
             continue
-        common = _common(branch[0], branch[-1])  # of sorted sequences it is common to all between, too
+        common = _common(branch[0], branch[-1])  # sorted: what the first and the last share, all between share
         if len(common) - known_length >= _LEAST_TOKENS:
             yield common
             known_length = len(common)
@@ -73,13 +79,15 @@ def common_prefixes(sequences: Sequence[tuple[int, ...]], *, at_least: int) -> I
 
 
 def _common(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the longest prefix of both."""
     length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     return a[:length]
 
 
 def _usable(store: TokenStore, row: int) -> tuple[int, ...]:
-    """The tokens of a row that may stand in a prefix."""
+    """Return the tokens of a row that may stand in a prefix."""
     span = store.span(row)
+    # The position just before the first scored token predicts it: its hidden state is needed, so it is left out too.
     first_scored = int(np.argmax(store.marks[span] == SCORED))
     ids = store.input_ids[span.start : span.start + min(max(first_scored - 1, 0), _MOST_TOKENS)]
     return tuple(ids.tolist())
@@ -88,7 +96,7 @@ def _usable(store: TokenStore, row: int) -> tuple[int, ...]:
 def _begin_with(
     store: TokenStore, rows: IntArray, free: npt.NDArray[np.bool_], prefix: Prefix
 ) -> npt.NDArray[np.bool_]:
-    """Which free rows begin so, score nothing that the prefix predicts, and are short enough to gain by it."""
+    """Mark the free rows that begin with the prefix, have no scored token predicted by it, and gain by it: bool [R]."""
     length, needed = len(prefix), store.rows["needed"]
     out = np.zeros(len(rows), bool)
     for start in range(0, len(rows), _BLOCK):

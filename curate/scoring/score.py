@@ -1,4 +1,4 @@
-"""The scorer: batches of tokens in, confidence and log-probability of every record at every exit out.
+"""Scores batches of tokens: confidence and log-probability of every record at every exit.
 
 Shape letters as in `exits` and `confidence`: B batch, T sequence, N response tokens of the batch, E exits, R records.
 """
@@ -29,13 +29,13 @@ _STATUS = {name: code for code, name in enumerate(STATUSES)}
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A padded batch on its way to the model.
+    """A padded batch of records, as the model is given it.
 
-    rows          int64 [B], its rows of the token store
-    input_ids_BT  int64, padded on the right with zeros; without the prefix that all share, if it is computed apart
+    rows          int64 [B], the rows of the token store that the records come from
+    input_ids_BT  int64, padded on the right with zeros; without the prefix, where a prefix cache stands for it
     keep_BT       bool, positions that predict a scored token
-    targets_N     int64, those tokens, record by record
-    counts_B      how many of them each record has
+    targets_N     int64, those scored tokens, record by record
+    counts_B      int64, scored tokens of each record; they sum to N
     """
 
     rows: IntArray
@@ -45,11 +45,16 @@ class Batch:
     counts_B: IntArray
 
 
-Forward = Callable[[Batch], Tensor]  # a batch -> log-probability of its targets in K subnets, float32 [K, N]
+# Takes a batch, returns the log-probability of its targets in each of K subnets (exits, masks, rates): float32 [K, N].
+Forward = Callable[[Batch], Tensor]
 
 
 def collate(store: TokenStore, rows: IntArray, *, skip: int = 0) -> Batch:
-    """Pad the needed tokens of `rows`, but for the first `skip`, into one batch; every row has something to score."""
+    """Pad the tokens of `rows` into one batch, without the first `skip` of each row.
+
+    Every row must have at least one scored token.
+    """
+    # The last scored token is only a target: the model need not see it, nor anything after it.
     needed, counts = store.rows["needed"][rows] - skip, store.rows["scored"][rows].astype(np.int64)
     input_ids = np.zeros((len(rows), int(needed.max())), np.int64)
     keep = np.zeros(input_ids.shape, bool)
@@ -59,7 +64,7 @@ def collate(store: TokenStore, rows: IntArray, *, skip: int = 0) -> Batch:
         span = slice(span.start + skip, span.stop)
         ids, scored = store.input_ids[span], store.marks[span] == SCORED
         input_ids[i, :n] = ids[:n]
-        keep[i, :n] = scored[1 : n + 1]
+        keep[i, :n] = scored[1 : n + 1]  # position t predicts token t + 1
         targets.append(ids[scored])
     flat = np.concatenate(targets).astype(np.int64)
     return Batch(rows, torch.from_numpy(input_ids), torch.from_numpy(keep), torch.from_numpy(flat), counts)
@@ -67,11 +72,11 @@ def collate(store: TokenStore, rows: IntArray, *, skip: int = 0) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class ScoringModel:
-    """What stays the same from batch to batch.
+    """A model and its scoring settings, the same for every batch.
 
-    parts      the model, taken apart (and confirmed by `selftest.confirm`)
-    layers     the exits, from 1
-    head_rows  positions that go through the LM head at once
+    parts      the model, taken apart (`parts.find_parts`) and checked (`selftest.confirm`)
+    layers     the exits: layer numbers, from 1
+    head_rows  how many positions go through the LM head at once
     """
 
     parts: DecoderParts
@@ -81,17 +86,18 @@ class ScoringModel:
 
 @torch.inference_mode()
 def exit_log_probs(scorer: ScoringModel, batch: Batch, prefix_cache: Cache | None = None) -> Tensor:
-    """Log-probability of every target of the batch at every exit: float32 [E, N].
+    """Compute the log-probability (nats) of every target of the batch at every exit: float32 [E, N].
 
-    One pass through the decoder, from `prefix_cache` on; logits exist only for `head_rows` response positions at a
-    time.
+    The decoder runs once, after `prefix_cache` where there is one. Logits exist for `head_rows` positions at a time,
+    never for the whole batch.
     """
     device = scorer.parts.device
     targets_N = batch.targets_N.to(device)
     hidden_E = exit_hidden(scorer.parts, batch.input_ids_BT, batch.keep_BT, scorer.layers, prefix_cache)
     out_EN = torch.empty((len(scorer.layers), len(targets_N)), dtype=torch.float32, device=device)
     num_chunks = -(-len(targets_N) // scorer.head_rows)
-    cuts = [len(targets_N) * i // num_chunks for i in range(num_chunks + 1)]  # all alike: a small product is a slow one
+    # Chunks of equal size, not full ones and a small rest: a small matrix product runs at a low rate.
+    cuts = [len(targets_N) * i // num_chunks for i in range(num_chunks + 1)]
     with replayed_head(scorer.parts) as head:
         for out_N, hidden_NH in zip(out_EN, hidden_E, strict=True):
             for chunk in itertools.starmap(slice, itertools.pairwise(cuts)):
@@ -103,9 +109,15 @@ def exit_log_probs(scorer: ScoringModel, batch: Batch, prefix_cache: Cache | Non
 def score_batch(
     scorer: ScoringModel, store: TokenStore, rows: IntArray, prefix_cache: Cache | None = None
 ) -> BatchScores:
-    """Score the records of one batch at every exit; all of them begin with the tokens of `prefix_cache`.
+    """Score the records of one batch at every exit.
 
-    Out of memory and numbers that are not finite: see `score_records`.
+    Args:
+        scorer: the model and its exits.
+        store: the tokens.
+        rows: int64 [R], the records of the batch.
+        prefix_cache: KV cache of the prefix that all these records begin with; None if they share none.
+
+    Out of memory and numbers that are not finite are handled as in `score_records`.
     """
 
     def forward(batch: Batch) -> Tensor:
@@ -118,17 +130,18 @@ def score_batch(
 def score_records(
     forward: Forward, store: TokenStore, rows: IntArray, *, num_columns: int, skip: int = 0
 ) -> BatchScores:
-    """Confidence and log-probability of the records of one batch in the K subnets that `forward` computes.
+    """Score the records of one batch in the K subnets that `forward` computes: confidence and log-probability.
 
-    Out of memory halves the batch in place; a single record that does not fit gets the status out_of_memory, one
-    whose confidence or log-probability is not finite the status non_finite. Never a made-up number.
+    A batch that runs out of memory is halved and tried again. A single record that does not fit gets the status
+    out_of_memory. A record whose confidence or log-probability is not finite gets the status non_finite. Both have NaN
+    for scores: a score is never invented.
 
     Args:
-        forward: gives the log-probability of every target of a batch in every subnet, float32 [K, N].
+        forward: returns the log-probability of every target of a batch in every subnet, float32 [K, N].
         store: the tokens.
-        rows: the records of the batch.
+        rows: int64 [R], the records of the batch.
         num_columns: K.
-        skip: leading tokens that `forward` does not need to be handed, because it holds their KV cache.
+        skip: leading tokens of each record that are left out, because `forward` holds their KV cache.
     """
     batch = collate(store, rows, skip=skip)
     try:
@@ -152,7 +165,10 @@ def score_records(
 
 
 def join_scores(parts: Sequence[BatchScores], *, split: bool | None = None) -> BatchScores:
-    """Scores of several batches as one, in the order given."""
+    """Join the scores of several batches into one, in the order given.
+
+    `split` says whether a batch ran out of memory; None takes it from the parts.
+    """
     return BatchScores(
         np.concatenate([p.rows for p in parts]),
         np.concatenate([p.status for p in parts]),
@@ -163,9 +179,9 @@ def join_scores(parts: Sequence[BatchScores], *, split: bool | None = None) -> B
 
 
 def join_subnets(parts: Sequence[BatchScores]) -> BatchScores:
-    """Scores of the same records in several subnets as one, column beside column.
+    """Join the scores of the same records in several subnets: the columns stand side by side.
 
-    A record that one subnet could not score is scored in none: it takes the first such status, and NaN everywhere.
+    A record that one subnet could not score has no score in any: it takes the first such status and NaN everywhere.
     """
     rows, status = parts[0].rows, parts[0].status.copy()
     for part in parts[1:]:
@@ -178,11 +194,12 @@ def join_subnets(parts: Sequence[BatchScores]) -> BatchScores:
 
 
 def full_model(scorer: ScoringModel) -> ScoringModel:
-    """The same scorer with one exit, the last layer: the model itself."""
+    """Return the same scorer with one exit, the last layer: that is the full model."""
     return replace(scorer, layers=(scorer.parts.num_layers,))
 
 
 def _batch_scores(rows: IntArray, log_probs_EN: npt.NDArray[np.float32], counts: IntArray) -> BatchScores:
+    """Average token log-probabilities over each record; a record with a non-finite number gets its status and NaN."""
     confidence, log_prob = (a.astype(np.float32) for a in mean_per_record(log_probs_EN, counts))
     finite = np.isfinite(confidence).all(axis=1) & np.isfinite(log_prob).all(axis=1)
     confidence[~finite] = log_prob[~finite] = np.nan
@@ -191,13 +208,15 @@ def _batch_scores(rows: IntArray, log_probs_EN: npt.NDArray[np.float32], counts:
 
 
 def _unscored(rows: IntArray, num_exits: int, status: Status) -> BatchScores:
+    """Return scores that are NaN throughout, with this status."""
     nothing = np.full((len(rows), num_exits), np.nan, np.float32)
     return BatchScores(rows, np.full(len(rows), _STATUS[status], np.uint8), nothing, nothing.copy(), split=True)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; the CPU's, Apple's and cuBLAS's allocators say so in words only."""
+    """Return whether an error of torch or Python means that memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
+    # The allocators of the CPU, of Apple's GPUs and of cuBLAS raise a plain RuntimeError: only its text tells.
     words = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return any(word in str(error) for word in words)

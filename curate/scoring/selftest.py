@@ -1,8 +1,13 @@
-"""Proves, before anything is scored, that a model's early exits are read correctly on this machine.
+"""Checks, before anything is scored, that a model's early exits are read correctly on this machine.
 
-Three laws on a few tokens: the last exit is the model itself; a middle exit is the model with its later layers
-taken out; a padded record scores as it does alone. Where one fails the model is refused, never scored wrongly.
-A fourth says whether a prefix may be computed once for all records that share it; where it fails, it is not.
+Three laws are measured on a few tokens:
+
+* the last exit gives the log-probabilities of the model itself;
+* an earlier exit gives those of the model with its later layers taken out;
+* a padded record scores as it does alone.
+
+A model that breaks one is refused, never scored wrongly. A fourth law says whether a prefix may be computed once for
+all records that share it. Where it fails, every record is computed whole.
 """
 
 from __future__ import annotations
@@ -25,21 +30,27 @@ from curate.types import CurateError, FloatArray
 
 logger = logging.getLogger(__name__)
 
-# Errors of a token's log-probability (nats) that are put down to rounding: the largest in the same batch, and in a
-# batch of other shape the largest (float32) or the mean (below it, where one rounding can send a token of a mixture of
-# experts to another expert). Leaks between records were seen to move the mean by 0.12 and more, rounding by 0.04.
+# Errors of a token's log-probability (nats) that count as rounding: (in the same batch, in a batch of another shape).
+# In another batch it is the largest error in float32, else the mean: in 16 bits one rounding can send a token of a
+# mixture of experts to another expert. Measured there: rounding moves the mean by up to 0.04, a leak between records
+# by 0.12 and more.
 _TOLERANCE = (1e-4, 1e-4)
 _HALF_TOLERANCE = (0.05, 0.08)
 _QUANTIZED_TOLERANCE = (0.1, 0.2)
 
 _SHARED = 9  # tokens of the prefix that the test records share
-# A model that cannot go on from the states of a prefix says so in its own way.
+# What models raise that do not support a prefix cache; each has its own way.
 _CANNOT_GO_ON = (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One law: its name, the error seen over the test tokens (nats), and what is allowed."""
+    """One law, as measured.
+
+    name       the law, in words that go after "expected that"
+    error      error over the test tokens, nats
+    tolerance  largest error that passes, nats
+    """
 
     name: str
     error: float
@@ -48,7 +59,7 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether the error is a number within the tolerance."""
-        return self.error <= self.tolerance
+        return self.error <= self.tolerance  # False for NaN
 
 
 @torch.inference_mode()
@@ -57,13 +68,15 @@ def run_checks(parts: DecoderParts, layers: Sequence[int] = ()) -> list[Check]:
 
     Args:
         parts: the model, taken apart.
-        layers: exits to hold against the model cut off there; the middle one if none is below the last.
+        layers: exits to compare with the model cut off after that layer; if none is below the last layer, the middle
+            layer is compared.
     """
     same_batch, other_batch = _tolerance(parts)
     ids_1T, last = _test_tokens(parts), parts.num_layers
     early = sorted(set(layers) - {last}) or [max(1, last // 2)]
     alone = dict(zip([*early, last], _exit_log_probs(parts, ids_1T, [*early, last]), strict=True))
-    longer_1T = torch.cat([ids_1T, ids_1T[:, :9]], 1).flip(1)  # other tokens beside ours than our own
+    # The neighbour in the padded batch is longer and has other tokens, so that a leak between records shows.
+    longer_1T = torch.cat([ids_1T, ids_1T[:, :9]], 1).flip(1)
     padded_ids = torch.cat([longer_1T, torch.cat([ids_1T, 0 * ids_1T[:, :9]], 1)])
     keep = torch.zeros(padded_ids.shape, dtype=torch.bool, device=parts.device)
     keep[1, : ids_1T.shape[1] - 1] = True
@@ -80,9 +93,9 @@ def run_checks(parts: DecoderParts, layers: Sequence[int] = ()) -> list[Check]:
 
 @torch.inference_mode()
 def prefix_check(parts: DecoderParts) -> Check:
-    """Measure whether records go on from the states of a prefix, twice, as if each had been seen whole.
+    """Measure whether a record that follows a prefix cache scores as it does whole.
 
-    The error is infinite for a model that cannot.
+    The error is infinite for a model that does not support a prefix cache.
     """
     tolerance = _tolerance(parts)[1]
     ids_1T, last = _test_tokens(parts), parts.num_layers
@@ -94,6 +107,7 @@ def prefix_check(parts: DecoderParts) -> Check:
     alone = _exit_log_probs(parts, ids_1T, [last])[-1][_SHARED:]
     try:
         prefix_cache = compute_prefix_cache(parts, ids_1T[0, :_SHARED].cpu().numpy().astype(np.int32))
+        # Twice, since a batch must leave the cache as it found it.
         shared = [_exit_log_probs(parts, batch_BT, [last], keep, prefix_cache)[-1] for _ in range(2)]
         error = max(_moved(alone, again, tolerance) for again in shared)
     except _CANNOT_GO_ON as cannot:
@@ -105,10 +119,10 @@ def prefix_check(parts: DecoderParts) -> Check:
 
 
 def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
-    """Refuse a model that fails a check; `layers` as in `run_checks`.
+    """Raise if a model fails one of the three laws; `layers` as in `run_checks`.
 
     Raises:
-        CurateError: the checks that failed, with their errors.
+        CurateError: names the laws that failed, with their errors.
     """
     failed = [c for c in run_checks(parts, layers) if not c.passed]
     if failed:
@@ -120,7 +134,7 @@ def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
 
 
 def _test_tokens(parts: DecoderParts) -> Tensor:
-    """24 fixed token ids spread over the vocabulary."""
+    """Draw 24 fixed token ids spread over the vocabulary: int64 [1, 24]."""
     vocabulary = parts.model.get_input_embeddings().weight.shape[0]
     return torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (1, 24))).to(parts.device)
 
@@ -132,6 +146,7 @@ def _exit_log_probs(
     keep_BT: Tensor | None = None,
     prefix_cache: Cache | None = None,
 ) -> list[Tensor]:
+    """Compute the log-probabilities of the next tokens at each exit; at all positions if `keep_BT` is None."""
     if keep_BT is None:
         keep_BT = torch.ones_like(ids_BT, dtype=torch.bool)
         keep_BT[:, -1] = False
@@ -142,22 +157,24 @@ def _exit_log_probs(
 
 
 def _model_log_probs(parts: DecoderParts, ids_1T: Tensor) -> Tensor:
+    """Compute the same from the logits of the model's own forward."""
     return _target_log_probs(parts.model(input_ids=ids_1T, use_cache=False).logits[0, :-1], ids_1T[0, 1:])
 
 
 def _target_log_probs(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """On the CPU: a model spread over devices answers on the device of what it was handed."""
+    """Compute the targets' log-probabilities, on the CPU."""
+    # A model spread over devices returns its logits on another device than the targets'.
     return token_log_probs(logits_NV, targets_N.to(logits_NV.device)).cpu()
 
 
 def _gap(a: Tensor, b: Tensor) -> FloatArray:
-    """Differences; NaN where either is not finite, which no tolerance admits."""
+    """Return absolute differences; NaN where either is not finite, which fails every tolerance."""
     gap: FloatArray = (a.double() - b.double()).abs().numpy()
     return gap
 
 
 def _moved(alone: Tensor, other: Tensor, tolerance: float) -> float:
-    """By how much another batch moves a record's tokens: the largest in float32, else the mean."""
+    """Return how far another batch moves a record's tokens: the largest error in float32, else the mean."""
     gap = _gap(alone, other)
     return float(gap.max() if tolerance == _TOLERANCE[1] else gap.mean())
 

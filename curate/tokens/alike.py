@@ -1,13 +1,15 @@
-r"""Many responses of one conversation, found from few renderings: nearly all turns of a long chat look alike.
+r"""Locates the many responses of a long chat from few renderings, since a template writes nearly all turns alike.
 
-Looking at each response takes renderings of all turns before it, so the time grows with the square of the turns. Here
-ONE rendering with a stand-in for every content shows what the template writes between the contents:
+Locating a response by itself (`curate.tokens.chat`) renders all turns before it, so the time grows with the square of
+the number of turns. Here ONE rendering, with a stand-in for every content, shows what the template writes between the
+contents:
 
     <|im_start|>user\n (1) <|im_end|>\n<|im_start|>assistant\n (2) <|im_end|>\n<|im_start|>user\n (3) ...
 
-The real rendering must be the same with the real contents in place, or nothing is concluded. Responses with the same
-words before and after them are alike. Of each such class the first, the last and a middle one are looked at one by one,
-and where they agree (what a generation prompt adds, what ends a turn) the others follow.
+The real rendering must be the same text with the real contents in place; otherwise nothing is concluded from it.
+Responses with the same template text before and after them form a class. A few of each class (the first two, a middle
+one, the last two) are located by themselves. Where these agree on what a generation prompt adds and on what ends a
+turn, the positions of the others follow.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ from dataclasses import dataclass
 from curate.tokens.prompts import Response
 from curate.tokens.rendering import REFUSALS, Message, Render
 
-_MARK = "\ufdd1"
+_MARK = "\ufdd1"  # a noncharacter: Unicode keeps it out of texts
 _STAND_IN = re.compile(rf"{_MARK}(\d+){_MARK}")
-_HIDDEN = ()
+_HIDDEN = ()  # class of the messages whose content is nowhere in the text
 Locate = Callable[[int], Response | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """A rendered conversation and the means to render parts of it.
+    """A rendered conversation, with the functions that render parts of it.
 
+    text          the rendering of all messages
     restore       what `render` makes of a message's content
     surroundings  (messages before, messages after, render) -> what the template writes before and after a response
     """
@@ -42,11 +45,11 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a response stands in the text, as far as contents and the words between them tell.
+    """What the positions of the contents tell about where a response stands in the text.
 
-    previous, following  where the content before it stops, and the one after it starts
-    start, stop          its content; None where a tool call has none
-    kind                 what is alike in responses of one class: the words around them, or calls and the roles around
+    previous, following  where the content before it stops, and where the one after it starts
+    start, stop          its own content; None for a tool call without content
+    kind                 the class: the template text before and after it, or the roles around a tool call
     """
 
     previous: int
@@ -60,11 +63,11 @@ class _Place:
 class _Pattern:
     """What the responses of a class have in common.
 
-    prompt   what earlier turns with a generation prompt add after the previous content
-    silent   the template knows no generation prompt
-    header   what it writes between the previous content and a response
-    tail     what it writes after a response that ends the conversation, or after a tool call
-    rest     what stands between a response with tool calls and the following content, else None
+    prompt   what the template writes after the previous content when a generation prompt is asked for
+    silent   whether the template has no generation prompt
+    header   what the template writes between the previous content and a response
+    tail     what the template writes after a response that ends the conversation, or after a tool call
+    rest     what stands between a response with tool calls and the following content; None without tool calls
     """
 
     prompt: str
@@ -75,7 +78,7 @@ class _Pattern:
 
 
 def locate_alike(alike: Alike, answers: Sequence[int], locate: Locate) -> dict[int, Response | None]:
-    """Give for each message of `answers` what locate gives, which is asked for few of them."""
+    """Return for each message of `answers` what `locate` would return, calling `locate` for few of them."""
     spans = _spans(alike)
     classes: dict[tuple[str, ...], list[int]] = {}
     places = {i: place for i in answers if (place := _place(alike, i, spans))}
@@ -94,20 +97,21 @@ def locate_alike(alike: Alike, answers: Sequence[int], locate: Locate) -> dict[i
 def _locate_class(
     alike: Alike, members: Sequence[int], places: Mapping[int, _Place], locate: Locate
 ) -> dict[int, Response | None]:
-    """The responses of a class; only the samples where they do not agree."""
+    """Locate the responses of a class; only the samples, where these do not agree."""
     samples = sorted({*members[:2], members[len(members) // 2], *members[-2:]})
     found = {i: locate(i) for i in samples}
     if len(samples) == len(members) or members[0] not in places:
         return found
     patterns = {_pattern(alike, i, places[i], found[i]) for i in samples}
     pattern = patterns.pop()
+    # The pattern must reproduce every sample, or the others are not derived from it either.
     if patterns or pattern is None or any(found[i] != _follow(alike.text, places[i], pattern) for i in samples):
         return found
     return found | {i: way for i in members if (way := _follow(alike.text, places[i], pattern))}
 
 
 def _place(alike: Alike, i: int, spans: Mapping[int, _Span]) -> _Place | None:
-    """The place of a message: by its own content and, if it calls tools, by that of the next and the previous one."""
+    """Return the place of a message, from its own content and, if it calls tools, from those beside it."""
     messages, own = alike.messages, spans.get(i)
     if own and not messages[i].get("tool_calls"):
         return _Place(own.previous, own.stop + len(own.after), own.start, own.stop, (own.before, own.after))
@@ -122,7 +126,12 @@ def _place(alike: Alike, i: int, spans: Mapping[int, _Span]) -> _Place | None:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A content in the text, and the template's words up to the contents before and after it."""
+    """A content in the text.
+
+    start, stop    the content, text[start:stop]
+    previous       where the content before it stops
+    before, after  template text up to the contents before and after it
+    """
 
     start: int
     stop: int
@@ -132,7 +141,7 @@ class _Span:
 
 
 def _spans(alike: Alike) -> dict[int, _Span]:
-    """Where each content that is not empty stands; nothing where the rendering is more than contents and gaps."""
+    """Find each content that is not empty; nothing where the text is not contents with fixed template text between."""
     text = alike.text
     if _MARK in text:
         return {}
@@ -140,6 +149,7 @@ def _spans(alike: Alike) -> dict[int, _Span]:
         skeleton = alike.render([_with_stand_in(i, message) for i, message in enumerate(alike.messages)], False)
     except REFUSALS:
         return {}
+    # split() returns text, number, text, number, text: the numbers in brackets of the pattern come too.
     first, *others = _STAND_IN.split(skeleton)
     numbers, gaps = [int(number) for number in others[::2]], others[1::2]
     if not text.startswith(first) or len(set(numbers)) < len(numbers):
@@ -162,7 +172,8 @@ def _with_stand_in(i: int, message: Message) -> Message:
 
 
 def _length(content: str, text: str, position: int, after: str) -> int | None:
-    """How much of text at a position is the content, perhaps stripped, with `after` behind it; None if it is not."""
+    """Return the length of the content as it stands in the text, with `after` behind it; None if it is not there."""
+    # Many templates strip a content: on both sides, or only line breaks, or only on one side.
     for shown in (content, content.strip(), content.strip("\n"), content.lstrip("\n"), content.rstrip()):
         if text.startswith(shown, position) and text.startswith(after, position + len(shown)):
             return len(shown)
@@ -170,6 +181,7 @@ def _length(content: str, text: str, position: int, after: str) -> int | None:
 
 
 def _pattern(alike: Alike, i: int, place: _Place, found: Response | None) -> _Pattern | None:
+    """Return what one located response shows of its class; None where it shows nothing that others could follow."""
     before, text = alike.messages[:i], alike.text
     if found is None or not any(message["role"] != "system" for message in before):
         return None  # without a user turn before it a response has no prompt
@@ -185,7 +197,7 @@ def _pattern(alike: Alike, i: int, place: _Place, found: Response | None) -> _Pa
 
 
 def _follow(text: str, place: _Place, pattern: _Pattern) -> Response | None:
-    """The response at a place by the rule of `chat`, given its class's pattern; None if it is another there."""
+    """Derive the response at a place from its class's pattern, by the rule of `chat`; None where it does not fit."""
     previous, header = place.previous, pattern.header
     start = place.start
     if start is None:
@@ -203,7 +215,12 @@ def _follow(text: str, place: _Place, pattern: _Pattern) -> Response | None:
 
 
 def common_prefix(a: str, b: str) -> int:
-    """Count the characters with which both texts begin."""
+    """Count the characters that both texts begin with.
+
+    >>> common_prefix("<user> a", "<user> b")
+    7
+    """
+    # Bisection with slices: comparing whole slices is fast, a loop over characters in Python is not.
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,7 +1,7 @@
-"""Where the responses stand in what a chat template wrote. Text only: no token is seen here.
+"""Finds the positions of the responses in a conversation that a chat template wrote. Works on text, not on tokens.
 
-A template is a program: what it wrote around a response is found by rendering other responses in its place, never by
-knowing the template. That takes five renderings a response; where there are many, `alike` saves most of them.
+A template is a program, and none is known here by name. What it writes around a response is found by rendering other
+responses in its place. That takes about five renderings a response; for long chats `alike` saves most of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from curate.tokens.prompts import Rendered, Response
 from curate.tokens.rendering import Message, Render
 
 FEW = 8
-"""Up to so many responses are all looked for one by one."""
+"""Up to this many responses of a conversation are located one by one; of more, `alike` locates most."""
 
 
 def chat(
@@ -23,18 +23,33 @@ def chat(
     restore: Callable[[str], str] = str,
     is_too_long: Callable[[str, Response], bool] | None = None,
 ) -> Rendered:
-    """Render the whole conversation, with every assistant turn that says something and can be seen in it.
+    r"""Render the whole conversation and find the position of every response in it.
 
-    A response starts where the earlier turns with a generation prompt end; it stops before what the template writes
-    after it. Where the rendering has no such prompt (the template knows none, or writes something else there), it
-    starts where the rendering begins to depend on the response. An empty turn (`is_empty`) is no response.
+    A response is an assistant turn that is not empty (`is_empty`) and that the template shows. It starts where the
+    rendering of the earlier turns with a generation prompt ends. It stops before what the template writes after it. If
+    the text does not begin with that rendering (the template has no generation prompt, or writes another one there),
+    the response starts at the first character that depends on it.
 
-    Templates that rewrite history (drop earlier thoughts, move the system text to the last turn) are followed: the
-    text is what the model reads when it writes the last turn, and an earlier response is taken as it stands there.
+    Some templates rewrite history: they drop the thoughts of earlier turns, or move the system text to the last turn.
+    The text is then what the model reads when it writes the last turn, and an earlier response is taken as it stands
+    there.
 
-    restore      what `render` makes of a message's content, if it does not show it as it stands
-    is_too_long  (text, last response) -> whether nothing more need be known of this conversation, because it is
-                 dropped; then the last response is the only one given
+    Args:
+        messages: the conversation.
+        render: the chat template, as a function (messages, add_generation_prompt) -> text.
+        restore: what `render` makes of a message's content, where it does not write the content as it is.
+        is_too_long: a function (text, last response) that says whether the conversation is dropped anyway; then only
+            its last response is returned.
+
+    >>> def render(messages, add_generation_prompt):
+    ...     turns = "".join(f"<{m['role']}> {m['content']}\n" for m in messages)
+    ...     return turns + "<assistant> " if add_generation_prompt else turns
+    >>> conversation = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2."}]
+    >>> rendered = chat(conversation, render)
+    >>> rendered.text
+    '<user> 1 + 1?\n<assistant> 2.\n'
+    >>> [(r.start, r.stop, rendered.text[r.start : r.stop]) for r in rendered.responses]
+    [(26, 28, '2.')]
 
     Raises:
         jinja2.TemplateError: the template refuses the conversation (whatever `render` raises comes through).
@@ -55,18 +70,19 @@ def chat(
 
 
 def is_empty(message: Message) -> bool:
-    """Tell whether an assistant's message says nothing: no character that is not white space, and no tool call."""
+    """Return whether an assistant's message says nothing: only white space, and no tool call."""
     return not message["content"].strip() and not message.get("tool_calls")
 
 
 def _response(messages: Sequence[Message], i: int, text: str, render: Render) -> Response | None:
+    """Locate message i in the text of the whole conversation; None where the template does not show it."""
     before, after = messages[:i], messages[i + 1 :]
     whole = render(messages[: i + 1], False) if after else text
     header, tail = _surroundings(before, (), render)
     if text.startswith(whole):
         close = len(whole)
         stop = close - _common_suffix(whole, tail)
-    else:
+    else:  # later turns change how this one is written: what stands around it must be found with them in place
         header, rest = _surroundings(before, after, render)
         if len(header) + len(rest) == len(text) and header + rest == text:
             return None  # the template shows nothing of this turn
@@ -76,6 +92,7 @@ def _response(messages: Sequence[Message], i: int, text: str, render: Render) ->
 
 
 def _start(before: Sequence[Message], text: str, header: str, render: Render) -> int:
+    """Find where a response starts: after the generation prompt, else where the text begins to depend on it."""
     header_length = common_prefix(text, header)
     if not any(message["role"] != "system" for message in before):
         return header_length  # many templates refuse a conversation without a user
@@ -88,10 +105,8 @@ def _start(before: Sequence[Message], text: str, header: str, render: Render) ->
 
 
 def _surroundings(before: Sequence[Message], after: Sequence[Message], render: Render) -> tuple[str, str]:
-    """What the template writes before and after a response, whatever the response is.
-
-    The stand-ins share no character, so exactly the surroundings are common to both renderings.
-    """
+    """Return what the template writes before and after a response, whatever the response is."""
+    # Two responses that share no character: what both renderings have in common is exactly what surrounds them.
     one, two = (render([*before, {"role": "assistant", "content": c}, *after], False) for c in ("x", "Q"))
     prefix = common_prefix(one, two)
     suffix = _common_suffix(one[prefix:], two[prefix:])

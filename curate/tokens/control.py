@@ -1,14 +1,21 @@
-"""Control tokens in a record's text stay ordinary text; only those that a chat template writes act as such.
+"""Keeps control tokens in a record's text ordinary text; only those that a chat template writes act as control tokens.
 
-Control tokens are the added tokens that are special, or unknown to the model's own vocabulary (`<tool_call>`), or
-written by the chat template. White space never is one (runs of spaces in GPT-NeoX, line breaks in Gemma), nor what the
-person allows: those are encoded as the tokenizer always does.
+A control token is an added token that is special, or missing from the model's own vocabulary (`<tool_call>`), or
+written by the chat template. White space is never one (runs of spaces in GPT-NeoX, line breaks in Gemma), nor is what
+the person allows (model.allow_tokens): those are encoded as the tokenizer always does.
 
-`split_special_tokens=True` covers the special ones alone, and `sanitize_control_tokens=True` gives no offsets and cuts
-the text at every hit. So the backend is copied, and in the copy `<|im_end|>` gets a private name, in the added tokens
-and in the model's vocabulary (Unigram would find `</s>` there by itself). What a template wrote is given that name
-before it is encoded. The same characters in a record find no token and are encoded in one piece with what stands
-around them, with true offsets.
+How it works, for a record that says "What does <|im_end|> do?":
+
+1. `make_codec` copies the tokenizer's backend. In the copy `<|im_end|>` is called PRIVATE<|im_end|>, where PRIVATE is a
+   random mark that no text holds.
+2. `disarm` replaces `<|im_end|>` in the record by one unused character before the template sees the record.
+3. The template writes its own `<|im_end|>` after the turn. `write_names` renames it to PRIVATE<|im_end|>, then puts the
+   record's own characters back.
+4. The copy encodes the text. PRIVATE<|im_end|> becomes the control token; the record's `<|im_end|>` matches no token
+   name and is encoded like any other text, with true offsets.
+
+The options of transformers do not do this: `split_special_tokens=True` covers special tokens only, and
+`sanitize_control_tokens=True` gives no offsets and cuts the text at every hit.
 """
 
 from __future__ import annotations
@@ -37,17 +44,17 @@ _PRIVATE = range(0x10FFFD, 0xEFFFF, -1)  # the two private planes
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """A tokenizer's backend in which control tokens answer to private names only.
+    """A copy of a tokenizer's backend in which control tokens have private names.
 
     backend  encodes a text, without special tokens around it
-    opening  ids that the tokenizer itself writes before a text (BOS)
-    ids      id in the copy -> id of the tokenizer
-    is_name  id in the copy -> whether it stands for a private name, and so for a control token
-    control  any control token, longest first
-    openers  the same, or the beginning of one at the end of a text, which the next text could complete
-    mark     what a private name begins with
-    markup   control tokens that are not special (`<think>`, `<tool_call>`): answers may well hold them on purpose
-    longest  bytes (UTF-8, without white space) that one ordinary token stands for at most; None where text may vanish
+    opening  int64, ids that the tokenizer itself writes before a text (BOS)
+    ids      int64: index is an id in the copy, value is the tokenizer's id
+    is_name  bool: index is an id in the copy, value is whether it stands for a control token
+    control  matches any control token, the longest that fits
+    openers  matches a control token, or the beginning of one at the end of a text (the next text could complete it)
+    mark     what every private name begins with
+    markup   control tokens that are not special (`<think>`, `<tool_call>`): a response may hold them on purpose
+    longest  most bytes (UTF-8, without white space) that one ordinary token stands for; None where no bound is known
     """
 
     backend: Tokenizer
@@ -62,10 +69,10 @@ class Codec:
 
 
 def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str] = ()) -> Codec:
-    """The codec of a tokenizer; tokens in allow_tokens keep their meaning in data text.
+    """Make the codec of a tokenizer; tokens in `allow_tokens` keep their meaning in a record's text.
 
     Raises:
-        CurateError: the tokenizer has no Rust backend (so no offsets), or an allowed token is none of its own.
+        CurateError: the tokenizer has no Rust backend (so no offsets), or `allow_tokens` names no token of it.
     """
     if not tokenizer.is_fast:
         raise CurateError(
@@ -80,13 +87,14 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
     backend = Tokenizer.from_str(json.dumps(spec))
     vocabulary = backend.get_vocab(with_added_tokens=True)
     ids = np.arange(1 + max(vocabulary.values()))
-    for token in spec["added_tokens"]:  # where the vocabulary lacks them, ids follow from their order
+    # An added token that the vocabulary lacks gets its id from its place in the list, so ids may differ in the copy.
+    for token in spec["added_tokens"]:
         ids[backend.token_to_id(token["content"])] = token["id"]
     is_name = np.zeros(len(ids), dtype=np.bool_)
     for token in tokens:
         is_name[backend.token_to_id(mark + token)] = True
     if (unknown := _unknown_token(spec["model"])) is not None:
-        is_name[backend.token_to_id(unknown)] = False  # any text may encode to it
+        is_name[backend.token_to_id(unknown)] = False  # not a sure sign: any unknown text is encoded as this token
     control = _any_of(tokens)
     openings = {token[:n] for token in tokens for n in range(1, len(token)) if not token[n - 1].isspace()}
     opening = tokenizer("a", return_special_tokens_mask=True)
@@ -105,16 +113,16 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
 
 
 def disarm(chat: Mapping[str, Any], codec: Codec) -> tuple[dict[str, Any], dict[int, str], int]:
-    """What a template is given (messages, tools) with every control token in it replaced by one private character.
+    """Replace every control token in what a template is given (messages, tools) by one private character.
 
-    Returns the replaced data, the text behind each private character (for `write_names`), and how many control tokens
-    there were. A template that looks for markup (`</think>`) so finds none in the data.
+    Returns the changed data, the text behind each private character (for `write_names`), and how many control tokens
+    there were. So a template that looks for markup (`</think>`) finds none in the data.
     """
     strings = list(_strings(chat))
     dangers = sorted({match[0] for string in strings for match in codec.openers.finditer(string)})
     if not dangers:
         return dict(chat), {}, 0
-    taken = set().union(*strings)
+    taken = set().union(*strings)  # a record may hold private characters of its own
     free = (chr(code) for code in _PRIVATE if chr(code) not in taken)
     stand_ins = dict(zip(dangers, free, strict=False))
     hits = sum(len(codec.control.findall(string)) for string in strings)
@@ -122,20 +130,19 @@ def disarm(chat: Mapping[str, Any], codec: Codec) -> tuple[dict[str, Any], dict[
 
 
 def write_names(rendering: str, codec: Codec, originals: Mapping[int, str]) -> str:
-    """A rendering with private names for the template's control tokens and the data's own text for its stand-ins.
-
-    A template that writes JSON in ASCII has written a stand-in as an escape.
-    """
+    """Rename the template's control tokens to their private names, then put the record's own text back."""
+    # This order: the record's control tokens are not in the rendering yet, so all that match are the template's.
     named = codec.control.sub(rf"{codec.mark}\g<0>", rendering)
     if not originals:
         return named
+    # A template that writes JSON in ASCII has written a private character as an escape.
     for code, text in originals.items():
         named = named.replace(json.dumps(chr(code))[1:-1], json.dumps(text)[1:-1])
     return named.translate(originals)
 
 
 def markup_in_answers(messages: Iterable[Mapping[str, Any]], codec: Codec) -> list[str]:
-    """The control tokens in assistant turns that may well be meant as such (`Codec.markup`), sorted."""
+    """List the control tokens in assistant turns that may be meant as such (`Codec.markup`), sorted."""
     strings = (text for message in messages if message["role"] == "assistant" for text in _strings(message))
     return sorted({token for text in strings for token in codec.control.findall(text)} & codec.markup)
 
@@ -143,6 +150,7 @@ def markup_in_answers(messages: Iterable[Mapping[str, Any]], codec: Codec) -> li
 def _control_tokens(
     spec: Mapping[str, Any], chat_template: str | Mapping[str, str] | None, allow_tokens: Collection[str]
 ) -> list[str]:
+    """List the control tokens of a tokenizer.json, without the allowed ones."""
     added = {token["content"]: token for token in spec["added_tokens"] if token["content"].strip()}
     for token in allow_tokens:
         if token not in added:
@@ -159,23 +167,25 @@ def _control_tokens(
 
 
 def _rename(spec: dict[str, Any], names: Mapping[str, str]) -> None:
-    """Give tokens other names in a tokenizer.json; drop what surrounds or cuts a text."""
+    """Rename tokens in a tokenizer.json; drop what adds tokens around a text, pads it or cuts it."""
     model = spec["model"]
     spec.update(truncation=None, padding=None, post_processor=None)
     for token in spec["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])
     if model.get("unk_token") is not None:
         model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    # The model's own vocabulary too: Unigram would find `</s>` in a text by itself, without the added tokens.
     if isinstance(model["vocab"], list):  # Unigram
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
         return
     renamed = names.keys() & model["vocab"].keys()
     model["vocab"] = {names.get(piece, piece): i for piece, i in model["vocab"].items()}
-    if "merges" in model:
+    if "merges" in model:  # a merge that makes a renamed token, or of one, would not load any more
         model["merges"] = [m for m in model["merges"] if renamed.isdisjoint((m[0], m[1], m[0] + m[1]))]
 
 
 def _unknown_token(model: Mapping[str, Any]) -> str | None:
+    """Return the token that stands for unknown text: Unigram names it by its index, other models by its text."""
     if model.get("unk_id") is not None:
         return str(model["vocab"][model["unk_id"]][0])
     unknown: str | None = model.get("unk_token")
@@ -183,11 +193,13 @@ def _unknown_token(model: Mapping[str, Any]) -> str | None:
 
 
 def _any_of(texts: Iterable[str]) -> str:
+    """Return a pattern that matches any of the texts; of several that fit, the longest."""
     longest_first = sorted(texts, key=len, reverse=True)
     return "|".join(map(re.escape, longest_first)) or "(?!)"  # matches nothing
 
 
 def _strings(value: Any) -> Iterator[str]:
+    """Yield every string in nested mappings and sequences, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -200,10 +212,12 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _replace(value: Any, codec: Codec, stand_ins: Mapping[str, str]) -> Any:
+    """Replace control tokens in every string of nested mappings and sequences by their stand-ins."""
     if isinstance(value, str):
         return codec.openers.sub(lambda match: stand_ins[match[0]], value)
     if isinstance(value, Mapping):
-        word = partial(codec.control.sub, lambda match: stand_ins[match[0]])  # keys and roles are compared, not joined
+        # Keys and roles: only whole control tokens, since a template compares them and joins them to no other text.
+        word = partial(codec.control.sub, lambda match: stand_ins[match[0]])
         return {
             (word(k) if isinstance(k, str) else k): (
                 word(v) if k == "role" and isinstance(v, str) else _replace(v, codec, stand_ins)

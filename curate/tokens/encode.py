@@ -1,8 +1,8 @@
-"""From text to token ids with the characters they cover; of a very long text, no more than is needed.
+"""Encodes text to token ids, with the characters that each token covers; of a very long text only what is needed.
 
-Encoding 5 MB takes seconds and gigabytes, only to see that the record is too long. The beginning of a text has the same
-tokens as the whole text where the tokenizer cuts the text into words first: no token reaches across words, and which
-words there are depends on what stands close by.
+Encoding 5 MB takes seconds and gigabytes, only to see that the record is too long. Most tokenizers cut a text into
+words first; no token reaches across words, and where words are cut depends only on the characters nearby. So the
+beginning of a text has the same tokens alone as in the whole text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curate.tokens.control import Codec
 from curate.tokens.prompts import Response
 from curate.types import CONTEXT, END, SCORED, IntArray
 
-_CHARACTERS = 16  # a token; the first guess how much text makes the tokens that are needed
+_CHARACTERS = 16  # characters a token: a first guess at how much text makes the tokens that are needed
 _MARGIN = 256  # characters before the cut whose words may depend on what was cut off
 _END_OF_WORD = re.compile(r"(?<=\w)\W")
 
@@ -28,9 +28,9 @@ _END_OF_WORD = re.compile(r"(?<=\w)\W")
 class Encoded:
     """Tokens of a text.
 
-    ids    ids in the copy of `Codec`
-    start  the first character that each token covers
-    end    one past the last; never falls
+    ids    int64 [T], ids in the codec's copy of the tokenizer
+    start  int64 [T], the first character that each token covers
+    end    int64 [T], one past the last character; never decreases
     """
 
     ids: IntArray
@@ -39,16 +39,16 @@ class Encoded:
 
 
 def encoded(encoding: Encoding) -> Encoded:
-    """Give an encoding as arrays."""
+    """Return an encoding as arrays."""
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
     return Encoded(np.array(encoding.ids, dtype=np.int64), offsets[:, 0], offsets[:, 1])
 
 
 def beginning(text: str, codec: Codec, limit: int) -> Encoded | None:
-    """Encode the beginning of a long text: more than `limit` tokens, exactly as in the whole text.
+    """Encode the beginning of a long text: more than `limit` tokens, the same as in the whole text.
 
-    None where that is no gain or not certain: a text of few characters, one without ends of words, a tokenizer that
-    takes a text for one word (Llama 2).
+    None where that saves nothing or is not certain: for a short text, one without ends of words, or a tokenizer that
+    does not cut into words (Llama 2).
     """
     for size in (_CHARACTERS * limit + _MARGIN, 8 * _CHARACTERS * limit):
         if (cut := _cut(text, size, codec)) is None:
@@ -56,6 +56,7 @@ def beginning(text: str, codec: Codec, limit: int) -> Encoded | None:
         encoding = codec.backend.encode(text[:cut], add_special_tokens=False)
         words = np.array([-1 if word is None else word for word in encoding.word_ids])
         part = encoded(encoding)
+        # The last two words and the margin may be cut otherwise in the whole text: only what comes before is certain.
         is_certain = (words < words.max(initial=0) - 1) & (part.end <= cut - _MARGIN)
         certain = len(words) if is_certain.all() else int(np.argmin(is_certain))
         if certain > limit:
@@ -64,7 +65,7 @@ def beginning(text: str, codec: Codec, limit: int) -> Encoded | None:
 
 
 def _cut(text: str, size: int, codec: Codec) -> int | None:
-    """Where a text may be cut: after a whole word or number, not inside the name of a control token."""
+    """Find where a text may be cut: after a whole word or number, not inside the name of a control token."""
     if len(text) <= 2 * size:
         return None
     boundary = _END_OF_WORD.search(text, size, size + size // 2)
@@ -77,14 +78,17 @@ def _cut(text: str, size: int, codec: Codec) -> int | None:
 
 
 def needed_beginning(text: str, responses: Sequence[Response], codec: Codec, limit: int) -> Encoded | None:
-    """Give `beginning` where a response is sure to have a token beyond it; None where that is not certain."""
+    """Return `beginning` if a response surely has a token after it; None where that is not certain."""
     stop = _last_certain_stop(text, responses, codec)
     part = beginning(text, codec, limit) if stop > _CHARACTERS * limit else None
     return part if part is not None and part.end[-1] < stop else None
 
 
 def surely_exceeds(text: str, responses: Sequence[Response], codec: Codec, limit: int) -> bool:
-    """Tell early whether the tokens up to the last response are more than `limit`; False where it is not certain."""
+    """Return whether the tokens up to the last response are surely more than `limit`, without encoding all of them.
+
+    False where that is not certain.
+    """
     stop = _last_certain_stop(text, responses, codec)
     if stop <= _CHARACTERS * limit:
         return False
@@ -92,19 +96,21 @@ def surely_exceeds(text: str, responses: Sequence[Response], codec: Codec, limit
 
 
 def _last_certain_stop(text: str, responses: Sequence[Response], codec: Codec) -> int:
+    """Return where the last response stops that surely has a token ending there; 0 if there is none."""
     return max((r.stop for r in responses if _has_last_token(text, r, codec)), default=0)
 
 
 def _has_last_token(text: str, response: Response, codec: Codec) -> bool:
-    """Whether a token is sure to end with this response: it ends the text, or a control token follows it."""
+    """Return whether a token surely ends where this response does: at the text's end or before a control token."""
     ends = response.stop == len(text) or text.startswith(codec.mark, response.stop)
     return ends and bool(text[response.start : response.stop].strip())
 
 
 def fewest_tokens(text: str, codec: Codec) -> int:
-    """Count the tokens that a text has at least: its bytes, but for white space, by those of the longest token.
+    """Return a lower bound on the number of tokens: the text's bytes divided by those of the longest token.
 
-    0 where nothing is certain (`Codec.longest`).
+    White space is not counted, since one token may stand for any amount of it. 0 where no bound is known
+    (`Codec.longest`).
     """
     if codec.longest is None:
         return 0
@@ -115,12 +121,15 @@ def fewest_tokens(text: str, codec: Codec) -> int:
 
 
 def mark_tokens(part: Encoded, responses: Sequence[Response], codec: Codec) -> npt.NDArray[np.uint8]:
-    """Give the marks of tokens: a token is SCORED when its last character lies in a response.
+    """Mark tokens: a token is SCORED if its last character lies in a response. uint8 [T].
 
-    Several tokens may share one character (bytes of an emoji): all end where it ends. A control token that begins
-    before a response may reach into it by swallowing white space, and stays context. The first control token after a
-    response is its END, unless nothing of the response is scored.
+    The first control token that the template writes after a response is its END, unless no token of the response is
+    scored. A control token that begins before a response is CONTEXT, even if it swallows white space of the response.
+
+    In "Hi Bob<end>" the response is "Bob", characters 3 to 6. The token " Bob" (2 to 6) ends in it and so is scored,
+    although its first character does not belong to the response; <end> is its end token.
     """
+    # Several tokens may share a character (the bytes of an emoji). All have its end, so they are marked alike.
     is_control = codec.is_name[part.ids]
     marks = np.full(len(part.ids), CONTEXT, dtype=np.uint8)
     edges = [(r.start, r.stop, r.close) for r in responses]

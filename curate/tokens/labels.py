@@ -1,4 +1,4 @@
-"""What a model is trained to say: the scored tokens of a record, and the end token after each response."""
+"""Makes training labels: the scored tokens of a record, and the end token after each response."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import numpy as np
 from curate.types import CONTEXT, END, SCORED, Tokens
 
 IGNORED = -100
-"""The label that PyTorch's cross entropy leaves out."""
+"""The label that PyTorch's cross-entropy ignores."""
 
 
 def training_labels(tokens: Tokens, eos_token_id: int | None) -> tuple[list[int], list[int]]:
-    """Give (input_ids, labels) to train on: the scored tokens and their end tokens; -100 elsewhere.
+    """Return (input_ids, labels) to train on: labels are the scored tokens and their end tokens, -100 elsewhere.
 
-    Where the template writes no end token, the sequence ends after its last response, and eos_token_id is added with a
-    label (one token beyond max_length is possible), unless the response was truncated: its end is not known.
+    Where the template writes no end token, `eos_token_id` is added after the last response and trained on; the sequence
+    may then have one token more than max_length. It is not added if the response was truncated, since its end is not
+    known.
 
     >>> record = Tokens(0, "", "scored", False, np.int32([5, 6, 7]), np.uint8([CONTEXT, SCORED, CONTEXT]))
     >>> training_labels(record, 2)

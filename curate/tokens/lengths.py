@@ -1,4 +1,4 @@
-"""How many tokens a model can take: what it says itself, and where it cannot go further."""
+"""Finds how many tokens a model can take: what its configuration says, and where it would fail."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ DEFAULT_MAX_LENGTH = 2048
 
 
 def default_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """The smaller of 2048 and what the model and its tokenizer say they can take, in tokens."""
+    """Return the default of prompt.max_length: 2048, or what the model, its tokenizer or its rotary embedding allow."""
     return int(min(DEFAULT_MAX_LENGTH, own_max_length(tokenizer, config), fixed_rotary_length(config)))
 
 
 def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:
-    """What the model and its tokenizer say they can take, in tokens; infinite where neither says."""
+    """Return how many tokens the model and its tokenizer say they can take; infinite where neither says."""
     text_config = config.get_text_config()
+    # Architectures have different names for it.
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
     limits = [getattr(text_config, name, None) for name in names] + [tokenizer.model_max_length]
     return min([limit for limit in limits if limit is not None and limit > 1], default=math.inf)
 
 
 def fixed_rotary_length(config: PretrainedConfig) -> float:
-    """Up to how many tokens a position is encoded the same whatever stands beside it in a batch; mostly infinite.
+    """Return the longest sequence whose rotary embedding does not depend on its batch; usually infinite.
 
     Rotary embeddings of the types dynamic and longrope (Phi-3's for 128k tokens) change for a whole batch once one of
     its records is longer than what the model was first trained on.
@@ -45,13 +46,14 @@ def fixed_rotary_length(config: PretrainedConfig) -> float:
 
 
 def learned_positions(config: PretrainedConfig) -> float:
-    """How many positions a table of the model holds, learned or computed once; infinite where there is no table.
+    """Return how many positions the model's position table holds; infinite where it has no table.
 
     A rotary embedding works beyond the length it was trained on, and layers that pass on a state (Mamba, RWKV, linear
     attention) need no positions. Every other model that states a number of positions looks them up in a table (GPT-2,
     OPT, GPT-J): one token more is an index error.
     """
     text_config = config.get_text_config()
+    # Layers with a state are known by names of settings: no field of a configuration says it for all architectures.
     signs = ("mamba", "ssm", "conv", "linear", "layer_types", "block_type", "attention_hidden_size")
     has_state = any(sign in name for name in vars(text_config) for sign in signs)
     if getattr(text_config, "rope_parameters", None) or has_state:
@@ -64,7 +66,7 @@ def check_max_length(max_length: int, config: PretrainedConfig, name: str) -> No
     """Refuse a prompt.max_length that the position table of model `name` cannot serve.
 
     Raises:
-        CurateError: with the largest value that works.
+        CurateError: names the largest value that works.
     """
     if max_length > (limit := learned_positions(config)):
         raise CurateError(
@@ -74,5 +76,5 @@ def check_max_length(max_length: int, config: PretrainedConfig, name: str) -> No
 
 
 def length_limit(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """Give `own_max_length` as a whole number that an array of token ids can have."""
+    """Return `own_max_length` as a whole number, at most 2**31."""
     return int(min(own_max_length(tokenizer, config), 1 << 31))

@@ -1,4 +1,4 @@
-"""The tokens of a record as a person reads them, with what happens to each."""
+"""Shows the tokens of a record as a person reads them, and which are scored or trained on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from curate.types import END, SCORED, Tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_UNFINISHED = "\ufffd"
+_UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no whole character yet
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One token.
 
-    text    its own part of the text; "" where the character it begins ends in a later token (an emoji of several)
+    id      its id
+    text    its own part of the text; "" where a later token completes the character that it begins (an emoji)
     scored  whether it is scored, and trained on
     end     whether it is an end token: trained on, not scored
     """
@@ -30,17 +31,16 @@ class Piece:
 
 
 def pieces(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    """Give the tokens of a record one by one; their texts joined are the decoded record, control tokens included."""
+    """Return the tokens of a record one by one; their joined texts are the decoded record, control tokens included."""
     ids, marks = tokens.input_ids.tolist(), tokens.marks.tolist()
     texts = _texts(ids, tokenizer)
     return [Piece(i, text, m == SCORED, m == END) for i, text, m in zip(ids, texts, marks, strict=True)]
 
 
 def _texts(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """What each token adds to the text before it: many decoders write a space or not according to what stands before.
-
-    Decoding all tokens before each one would take quadratic time; the last piece that was shown is enough.
-    """
+    """Yield what each token adds to the text before it."""
+    # A token cannot be decoded alone: many decoders write its space only after another token. To decode all tokens
+    # before it each time would take quadratic time; the piece that was shown last is enough context.
 
     def decode(start: int, stop: int) -> str:
         text = tokenizer.decode(ids[start:stop], skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,4 +1,4 @@
-"""From an example to its text, or to the reason why it has none that can be scored."""
+"""Turns an example into its text, or into the reason why it cannot be scored."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ NEEDS_CHAT = "tools are used, and only a chat template has a place for them"
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How examples are written.
+    """How examples are written as text; the same for all examples of a run.
 
-    render   the chat template
-    limit    tokens that a text may have, where a longer one is dropped; None where it is trimmed
+    codec     the tokenizer's backend, with its control tokens
+    template  chat, alpaca or plain
+    system    system text for examples without one
+    render    the chat template
+    limit     most tokens of a text, where a longer one is dropped; None where it is trimmed
     """
 
     codec: Codec
@@ -38,7 +41,11 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """An example as text, to be encoded."""
+    """An example as text, to be encoded.
+
+    control_hits  control tokens in the record's own text
+    notes         what a person should know about the record (`Tokens.notes`)
+    """
 
     example: Example
     rendered: Rendered
@@ -47,12 +54,12 @@ class Prompt:
 
 
 def too_long_reason(max_length: int) -> str:
-    """Say that a record is too long."""
+    """Return the reason for a record that is too long."""
     return f"longer than {max_length} tokens (prompt.max_length)"
 
 
 def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tokens:
-    """Write an example as text; an example that cannot be scored comes back as Tokens, with the reason."""
+    """Write an example as text; one that cannot be scored is returned as Tokens, with status and reason."""
     if example.problem is not None:
         return unscored(example, "bad_record", example.problem)
     if not has_response(example):
@@ -69,6 +76,7 @@ def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tok
         if written is None:
             return unscored(example, "unscorable", NEEDS_CHAT)
         rendered, hits = written, len(wording.codec.control.findall(written.text))
+    # A very long text is refused before it is encoded: encoding megabytes takes seconds and gigabytes.
     if wording.limit is not None and surely_exceeds(rendered.text, rendered.responses, wording.codec, wording.limit):
         return unscored(example, "too_long", too_long_reason(max_length), control_hits=hits)
     return Prompt(example, rendered, hits, tuple(notes))
@@ -77,13 +85,13 @@ def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tok
 def unscored(
     example: Example, status: Status, reason: str, *, truncated: bool = False, control_hits: int = 0
 ) -> Tokens:
-    """Give the Tokens of an example that is not scored."""
+    """Return the Tokens of an example that is not scored: no ids, but a status and a reason."""
     nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
     return Tokens(example.row, example.id, status, truncated, *nothing, control_hits, reason)
 
 
 def _write_chat(example: Example, wording: Wording) -> tuple[Rendered, int, list[str]]:
-    """The rendering, how many control tokens were made ordinary text, and those that may be meant as markup."""
+    """Render an example; also return how many control tokens its text held, and those that may be meant as markup."""
     codec = wording.codec
     own = messages_of(example, system=wording.system)
     data, originals, hits = disarm({"messages": own, "tools": list(example.tools) if example.tools else None}, codec)
@@ -100,14 +108,15 @@ def _write_chat(example: Example, wording: Wording) -> tuple[Rendered, int, list
     def write(messages: Sequence[Message]) -> Rendered:
         return chat(messages, render, restore=restore, is_too_long=is_too_long)
 
+    # The markup is looked for in the messages as the person wrote them: in `data` it is replaced already.
     rendered = _write_either(data["messages"], write)
     return rendered, hits, markup_in_answers(own, codec) if hits else []
 
 
 def _write_either(messages: Sequence[Message], write: Callable[[Sequence[Message]], Rendered]) -> Rendered:
-    """The rendering with arguments of tool calls as objects, or as JSON text where the template cannot write objects.
+    """Render with the arguments of tool calls as objects, or as JSON text where the template cannot write objects.
 
-    Which one is seen from the renderings alone: objects are refused, or come out as Python prints them.
+    A template that cannot write objects refuses them, or shows them as Python prints them.
     """
     if not has_arguments(messages):
         return write(messages)

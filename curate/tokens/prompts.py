@@ -1,7 +1,7 @@
-"""How a conversation becomes text, and where in that text the responses stand. Text only: no token is seen here.
+"""Writes a conversation as text, with the positions of the responses in it. Works on text, not on tokens.
 
-`alpaca` and `plain` are written out below; for the tokenizer's own chat template see curate.tokens.chat. An assistant
-turn that says nothing is no response: a model that is trained on it learns to answer nothing.
+`alpaca` and `plain` are below; for the tokenizer's own chat template see curate.tokens.chat. An empty assistant turn is
+no response: a model that is trained on it learns to answer nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+# Word for word from Stanford Alpaca: models that were tuned on it know these very sentences.
 _REQUEST = "Write a response that appropriately completes the request."
 PREAMBLE = f"Below is an instruction that describes a task. {_REQUEST}"
 PREAMBLE_WITH_INPUT = (
@@ -27,8 +28,8 @@ PREAMBLE_WITH_INPUT = (
 class Response:
     """Character positions of one response in a rendered text.
 
-    start, stop  the response: what is scored
-    close        where the template's words after the response end (stop, if there are none)
+    start, stop  the response, text[start:stop]: this is what is scored
+    close        where the words that the template writes after the response end (stop, if there are none)
     """
 
     start: int
@@ -45,7 +46,7 @@ class Rendered:
 
 
 def resolve_template(template: str, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The template that is used: auto is the tokenizer's chat template where it has one, else alpaca.
+    """Return the template to use: auto means the tokenizer's chat template where it has one, else alpaca.
 
     Raises:
         CurateError: an unknown template, or chat without a chat template.
@@ -62,27 +63,36 @@ def resolve_template(template: str, tokenizer: PreTrainedTokenizerBase) -> Templ
 
 
 def has_response(example: Example) -> bool:
-    """Tell whether any assistant turn has a character that is not white space, or a tool call."""
+    """Return whether any assistant turn has a character that is not white space, or a tool call."""
     return any(turn.role == "assistant" and not _is_empty(turn) for turn in example.turns)
 
 
 def has_empty_turn(example: Example) -> bool:
-    """Tell whether any assistant turn says nothing; no token of it is scored, and its end token is not trained on."""
+    """Return whether any assistant turn is empty: no token of it is scored, and its end token is not trained on."""
     return any(turn.role == "assistant" and _is_empty(turn) for turn in example.turns)
 
 
 def alpaca(example: Example, *, system: str | None = None) -> Rendered | None:
-    r"""The example in the wording of Stanford Alpaca; None where tools are used (they need a chat template).
+    r"""Write an example in the wording of Stanford Alpaca; None where tools are used (they need a chat template).
 
-    One turn is exactly the original prompt. A system turn (or `system`, for examples that have none) stands in place
-    of the opening sentence; every further user or assistant turn adds its own blocks; blocks are joined by a blank
-    line. Source: https://github.com/tatsu-lab/stanford_alpaca, train.py.
+    An instruction with one response gives exactly the original prompt. A system turn (or `system`, for an example
+    without one) replaces the opening sentence. Further user and assistant turns add blocks of their own. A blank line
+    stands between blocks.
+
+    Source: https://github.com/tatsu-lab/stanford_alpaca, train.py.
+
+    >>> example = Example(0, "", (Turn("system", "Be short."), Turn("user", "1 + 1?"), Turn("assistant", "2.")))
+    >>> rendered = alpaca(example)
+    >>> rendered.text
+    'Be short.\n\n### Instruction:\n1 + 1?\n\n### Response:\n2.'
+    >>> [rendered.text[r.start : r.stop] for r in rendered.responses]
+    ['2.']
     """
     if _uses_tools(example):
         return None
     text, turns = _split_system(example, system)
     opening = text or (PREAMBLE_WITH_INPUT if any(turn.input for turn in turns) else PREAMBLE)
-    pieces = [(opening, False)]
+    pieces = [(opening, False)]  # (text, whether it is a response)
     for turn in turns:
         if turn.role == "assistant":
             pieces += [("\n\n### Response:\n", False), (turn.content, not _is_empty(turn))]
@@ -93,7 +103,7 @@ def alpaca(example: Example, *, system: str | None = None) -> Rendered | None:
 
 
 def plain(example: Example, *, system: str | None = None) -> Rendered | None:
-    """The contents of all turns one after the other as they stand; None where tools are used.
+    """Join the contents of all turns as they are, with nothing between; None where tools are used.
 
     An Alpaca input follows its instruction after a blank line.
     """
@@ -105,7 +115,8 @@ def plain(example: Example, *, system: str | None = None) -> Rendered | None:
 
 
 def messages_of(example: Example, *, system: str | None = None) -> list[dict[str, Any]]:
-    """The messages a chat template is given; `system` opens examples without a system turn."""
+    """Return the messages that a chat template is given; `system` is put before an example without a system turn."""
+    # `extra` first: a record's own key of the same name must not replace role or content.
     messages = [{**turn.extra, "role": turn.role, "content": _content(turn)} for turn in example.turns]
     if system is None or (example.turns and example.turns[0].role == "system"):
         return messages
@@ -113,6 +124,7 @@ def messages_of(example: Example, *, system: str | None = None) -> list[dict[str
 
 
 def _is_empty(turn: Turn) -> bool:
+    # A tool call without words is a response: the template writes the call.
     return not turn.content.strip() and not turn.extra.get("tool_calls")
 
 
@@ -131,6 +143,7 @@ def _content(turn: Turn) -> str:
 
 
 def _join(pieces: Iterable[tuple[str, bool]]) -> Rendered:
+    """Join (text, is it a response) pieces into one text with the positions of its responses."""
     texts, responses, end = [], [], 0
     for text, is_response in pieces:
         start, end = end, end + len(text)

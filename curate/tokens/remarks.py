@@ -1,4 +1,4 @@
-"""What there is to say about records that are not scored, or not as their owner may think: each kind once."""
+"""Counts the reasons why records are not scored, and the notes on those that are, each kind once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from curate.types import Status, Tokens
 
 MAX_KINDS = 50
-"""Texts that are kept apart; a template that puts the record's own words into its refusal makes no more than these."""
+"""Most texts that are counted separately: a template may put the record's own words into its refusal."""
 _FURTHER = "further reasons"
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One reason or note.
+    """How often a reason or note occurs.
 
-    status  what became of these records; "scored" for a note
-    count   how many records it is about
-    row     the first of them
+    status  status of these records; "scored" for a note
+    count   number of these records
+    row     row of the first of them
     """
 
     status: Status
@@ -27,7 +27,9 @@ class Remark:
 
 
 def count_remarks(tokens: Iterable[Tokens], remarks: dict[str, Remark]) -> Iterator[Tokens]:
-    """Pass tokens through, and count in `remarks` every reason and note among them: text -> Remark, in order of rows.
+    """Yield the tokens unchanged, counting their reasons and notes in `remarks`: text -> Remark.
+
+    Beyond MAX_KINDS texts, further ones are counted together.
 
     >>> import numpy as np
     >>> none = np.int32([]), np.uint8([])
@@ -41,7 +43,7 @@ def count_remarks(tokens: Iterable[Tokens], remarks: dict[str, Remark]) -> Itera
             if not text:
                 continue
             status = record.status if text == record.reason else "scored"
-            if text not in remarks and len(remarks) >= MAX_KINDS:
+            if text not in remarks and len(remarks) >= MAX_KINDS:  # bounds memory, and what a person has to read
                 text = f"{_FURTHER} ({status})"
             known = remarks.get(text)
             remarks[text] = replace(known, count=known.count + 1) if known else Remark(status, 1, record.row)

@@ -1,7 +1,7 @@
-"""What a tokenizer's chat template writes, at a date and time that stand still.
+"""Runs a tokenizer's chat template, at a fixed date and time.
 
-A template is a program that comes with the model. It may read the clock (`strftime_now`, as Llama 3 does), and then the
-same record is other text tomorrow. So every rendering of a run is made at one moment.
+A template is a program that comes with the model. It may read the clock (`strftime_now`, as Llama 3's does), and then
+the same record is another text tomorrow. So every rendering of a run is made for the same moment.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ Message = Mapping[str, Any]
 Render = Callable[[Sequence[Message], bool], str]
 """(messages, add_generation_prompt) -> text; raises what the template raises."""
 RenderWithTools = Callable[[Sequence[Message], Sequence[Mapping[str, Any]] | None, bool], str]
+"""(messages, tools, add_generation_prompt) -> text; raises what the template raises."""
 
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError)
-"""What a template raises on a record that it was not written for. A lack of memory and Ctrl-C are not among them."""
+"""What a template raises on a record that it was not written for. Out of memory and Ctrl-C are not among them."""
 
-# Variables of a template are plain data, never functions. So the template is given a `strftime_now` that looks the
-# answer up, and asks for an answer that is not there yet by raising its format.
+# transformers passes plain data to a template, no functions. So the template is given a macro `strftime_now` that looks
+# its answer up in `curate_dates`. If the answer is missing, it raises the format; `renderer` then adds the answer and
+# renders again.
 _ASK = "\ufdd2"
 _CLOCK = (
     "{% macro strftime_now(format) %}"
     "{{ curate_dates[format] if format in curate_dates else raise_exception(curate_ask ~ format) }}"
     "{% endmacro %}\n"
 )
-_MOMENTS = datetime(2001, 2, 3, 4, 5, 6), datetime(2022, 11, 15, 17, 48, 59)  # differ in everything, weekday too
+_MOMENTS = datetime(2001, 2, 3, 4, 5, 6), datetime(2022, 11, 15, 17, 48, 59)  # they differ in every part, weekday too
 
 
 def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderWithTools:
-    """Give the tokenizer's chat template as a function (messages, tools, add_generation_prompt) -> text.
+    """Return the tokenizer's chat template as a function (messages, tools, add_generation_prompt) -> text.
 
-    `strftime_now` tells `now`. A date that the template reads from a variable (Llama 3.1's `date_string`) keeps the
-    template's own default, as it does in `apply_chat_template`.
+    In the template `strftime_now` formats `now`. A date that the template reads from a variable (Llama 3.1's
+    `date_string`) keeps the template's own default, as it does in `apply_chat_template`.
 
-    The function raises what the template raises.
-
-    Raises:
-        CurateError: (the function) the template is no valid Jinja.
+    The returned function raises what the template raises, and CurateError if the template is no valid Jinja.
     """
     dates: dict[str, str] = {}
 
@@ -82,7 +81,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderWithToo
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Tell whether the chat template writes the date or time: whether two moments give two texts."""
+    """Return whether the chat template writes the date or time: whether two moments give different texts."""
     if not tokenizer.chat_template:
         return False
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -96,7 +95,7 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, now: datetime, messages: Sequence[Message], tools: Any) -> str | None:
-    """The rendering at a moment; None where the template refuses such a conversation."""
+    """Render a conversation at a moment; None where the template refuses it."""
     try:
         return renderer(tokenizer, now)(messages, tools, False)
     except REFUSALS:
@@ -104,7 +103,7 @@ def _text(tokenizer: PreTrainedTokenizerBase, now: datetime, messages: Sequence[
 
 
 def refusal(error: Exception) -> str:
-    """Say in one short line why a template refused, e.g. "ZeroDivisionError: division by zero"."""
+    """Return in one short line why a template refused, e.g. "ZeroDivisionError: division by zero"."""
     kind = "" if isinstance(error, TemplateError) and str(error) else f"{type(error).__name__}: "
     words = " ".join(f"{kind}{error}".split())
     return words if len(words) <= 160 else f"{words[:159]}…"

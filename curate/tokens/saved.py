@@ -1,4 +1,4 @@
-"""A tokenizer on disk, beside the tokens it made: opened in a moment, since transformers is not needed to read it."""
+"""Keeps a tokenizer on disk beside the tokens that it made; it is read without loading transformers, which is slow."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FACTS = "facts.json"
 
 @dataclass(frozen=True, slots=True)
 class SavedTokenizer:
-    """What training asks of a tokenizer.
+    """What training needs of a tokenizer.
 
-    folder         as transformers' `from_pretrained` reads it
+    folder         the saved files; transformers' `from_pretrained` reads them too
     end            the end token, if it has one
     end_id         its id
     chat_template  its only chat template, if it has one
@@ -35,7 +35,7 @@ class SavedTokenizer:
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of each text, as `tokenizer(texts)` does: with what the tokenizer itself adds to a text."""
         backend = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        backend.no_truncation()
+        backend.no_truncation()  # a tokenizer.json may hold settings of its own for both
         backend.no_padding()
         return [encoding.ids for encoding in backend.encode_batch(texts)]
 
@@ -43,7 +43,7 @@ class SavedTokenizer:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, length_limit: int) -> SavedTokenizer:
     """Save a tokenizer into a folder of its own; `open_tokenizer` reads it."""
     tokenizer.save_pretrained(folder)
-    template = tokenizer.chat_template
+    template = tokenizer.chat_template  # a dictionary where there are several, of which none is the template
     facts = {
         "end": tokenizer.eos_token,
         "end_id": tokenizer.eos_token_id,
@@ -55,7 +55,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, length_l
 
 
 def open_tokenizer(folder: Path) -> SavedTokenizer | None:
-    """Open what `save_tokenizer` wrote, or return None if there is nothing, or what is there is damaged."""
+    """Open what `save_tokenizer` wrote; None if nothing is there or it is damaged."""
     path = folder / _FACTS
     try:
         return SavedTokenizer(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Tokens on disk: written once as they come, then memory-mapped by every stage and process that needs them."""
+"""Keeps tokens on disk: written once, record by record, then memory-mapped by every stage and process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FILES = ("input_ids.i4", "marks.u1", "rows.bin")
 
 
 def write_tokens(tokens: Iterable[Tokens], folder: Path) -> Iterator[int]:
-    """Append every record's tokens to the three files of `folder`, yielding the number of records done so far.
+    """Write every record's tokens into the three files of `folder`; yield the number of records written so far.
 
-    Memory does not grow with the number of records. The folder is complete only when the iterator is exhausted:
-    the caller says so by renaming it.
+    Memory does not grow with the number of records. The files are complete only when the iterator is exhausted: write
+    into a temporary folder and rename it then.
     """
     folder.mkdir(parents=True)
     end = 0
@@ -31,6 +31,7 @@ def write_tokens(tokens: Iterable[Tokens], folder: Path) -> Iterator[int]:
             scored = np.flatnonzero(record.marks == SCORED)
             assert not len(scored) or scored[0] > 0, "nothing predicts the first token"
             row = np.zeros((), ROW)
+            # needed: the last scored token is only predicted, so the model must see what is before it and no more.
             row["end"], row["scored"], row["needed"] = end, len(scored), scored[-1] if len(scored) else 0
             row["control_hits"], row["truncated"] = record.control_hits, record.truncated
             row["status"], row["id"] = STATUSES.index(record.status), bytes.fromhex(record.id)
@@ -41,7 +42,7 @@ def write_tokens(tokens: Iterable[Tokens], folder: Path) -> Iterator[int]:
 
 
 def holds(folder: Path, *, records: int, tokens: int) -> bool:
-    """Whether the files of `folder` are as long as so many records and tokens make them."""
+    """Return whether the files of `folder` have exactly the sizes of so many records and tokens."""
     expected = (4 * tokens, tokens, ROW.itemsize * records)
     paths = [folder / name for name in _FILES]
     return all(path.is_file() for path in paths) and expected == tuple(path.stat().st_size for path in paths)
@@ -60,7 +61,7 @@ def open_tokens(folder: Path) -> TokenStore:
 
 
 def stored_tokens(store: TokenStore, rows: IntArray) -> Iterator[Tokens]:
-    """Give back the Tokens of `rows` as they were written, but for the reason why one was not scored."""
+    """Yield the Tokens of `rows` as they were written, without `reason` and `notes`, which are not stored."""
     for row in rows.tolist():
         span, about = store.span(row), store.rows[row]
         yield Tokens(
@@ -77,9 +78,9 @@ def stored_tokens(store: TokenStore, rows: IntArray) -> Iterator[Tokens]:
 def training_examples(
     store: TokenStore, rows: IntArray, eos_token_id: int | None
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Give (input_ids, labels) of `rows`, which were scored: the same as from the records, without reading them.
+    """Yield (input_ids, labels) of `rows`, as `training_labels` makes them, without reading the records again.
 
-    See `training_labels`. They hold for a model with the same tokenizer and prompt settings only.
+    The rows must be scored. Use them only for a model with the same tokenizer and prompt settings.
     """
     for record in stored_tokens(store, rows):
         yield training_labels(record, eos_token_id)

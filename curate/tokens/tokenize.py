@@ -1,10 +1,10 @@
-"""From examples to token ids and the only response mask of this project: scoring and training both read it.
+"""Turns examples into token ids and the response mask; scoring and training use the same mask.
 
-Two facts decide a mask: where the response stands in the rendered text (curate.tokens.prompts, curate.tokens.chat), and
-which characters a token covers (curate.tokens.encode). A token is scored when its last character lies in a response, so
-tokens that merge across the start of a response count, and those that merge across its end do not.
+Two facts decide the mask: where the responses stand in the text (curate.tokens.prompts, curate.tokens.chat), and which
+characters each token covers (curate.tokens.encode). A token is scored if its last character lies in a response. So a
+token that reaches across the start of a response is scored, and one that reaches across its end is not.
 
-Text of a record never acts as markup: see curate.tokens.control.
+Text of a record never acts as a control token: see curate.tokens.control.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from curate.types import CONTEXT, SCORED, CurateError, Example, IntArray, Tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_BATCH = 256
+_BATCH = 256  # records encoded at a time
 _BATCH_CHARACTERS = 4_000_000
 UNREADABLE = "the tokenizer does not read a control token that its chat template writes"
 NOTHING_LEFT = "no token of a response is left to score"
@@ -36,10 +36,11 @@ ONLY_PROMPT = "the prompt alone fills prompt.max_length"
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What every record of a run is encoded with.
+    """Settings of the encoding, the same for every record.
 
-    opening  ids before every text (BOS)
-    rows     rows of the model's embedding, if ids are checked against them
+    opening  ids before every text (BOS); empty under chat, where the template writes them
+    trim     whether a long text is cut (else it is dropped)
+    rows     rows of the model's embedding; None if ids are not checked against them
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -62,24 +63,33 @@ def tokenize(
     now: datetime | None = None,
     vocabulary_rows: int | None = None,
 ) -> Iterator[Tokens]:
-    """Give one Tokens per example, in order; what an example becomes does not depend on its neighbours.
+    """Yield one Tokens per example, in order; an example's tokens do not depend on the other examples.
 
-    plain, alpaca  the text is encoded once, with what the tokenizer itself writes before a text (BOS) and nothing
-                   after it
-    chat           the rendering of the whole conversation; the first control token that the template writes after a
-                   response is marked END
+    Under plain and alpaca the text is encoded once, prompt and response together, with what the tokenizer itself writes
+    before a text (BOS) and nothing after it. Under chat it is the rendering of the whole conversation; the first
+    control token that the template writes after a response is marked END.
 
-    The first token of a sequence has no prediction and is never scored. max_length bounds the sequence up to its last
-    response or end token; a longer one is dropped (too_long), or loses its end (trim sets `truncated`). Of an empty
-    assistant turn among others nothing is scored, nor its end token trained on.
+    The first token of a sequence has no prediction and is never scored. An empty assistant turn among others is
+    neither scored nor trained on.
 
-    now              what a chat template reads as date and time (default: the moment of this call)
-    vocabulary_rows  rows of the model's embedding: no token of a scored record may lie beyond
+    Args:
+        examples: what to tokenize.
+        tokenizer: one with a Rust backend.
+        template: auto, chat, alpaca or plain.
+        system: system text for examples without a system turn.
+        max_length: most tokens of a sequence, counted up to its last response or end token.
+        too_long: what happens to a longer one: drop (status too_long), or trim (its end is cut, `truncated` is set).
+        allow_tokens: control tokens that keep their meaning in a record's text; they are no `control_hits`.
+        now: what a chat template reads as date and time (default: the moment of this call).
+        vocabulary_rows: rows of the model's embedding; a scored record may hold no id beyond them. None: not checked.
 
-    Statuses other than scored, each with its `reason`: bad_record (the example has a problem); empty_response (no
-    response has a character that is not white space, nor a tool call); unscorable (the chat template refuses the
-    conversation, tools are used without a chat template, or no scored token is left, as when trim leaves only the
-    prompt); too_long. control_hits counts the control tokens that were made ordinary text; allowed ones are no hits.
+    Statuses other than scored, each with its `reason`:
+
+    * bad_record: the example has a problem;
+    * empty_response: no response has a character that is not white space, or a tool call;
+    * unscorable: the chat template refuses the conversation, tools are used without a chat template, or no scored token
+      is left, for example because trim leaves only the prompt;
+    * too_long.
 
     Raises:
         CurateError: an option is unknown, chat is asked for without a chat template or with one that is no valid
@@ -90,7 +100,7 @@ def tokenize(
     if too_long not in ("drop", "trim"):
         raise CurateError(f"prompt.too_long is drop or trim, got {too_long!r}")
     codec = make_codec(tokenizer, allow_tokens)
-    opening = codec.opening[: 0 if resolved == "chat" else None]
+    opening = codec.opening[: 0 if resolved == "chat" else None]  # a chat template writes BOS itself
     trim = too_long == "trim"
     limit = None if trim else max_length - len(opening)
     wording = Wording(codec, resolved, system, renderer(tokenizer, now or datetime.now()), limit)
@@ -101,11 +111,12 @@ def tokenize(
 def check_template(
     tokenizer: PreTrainedTokenizerBase, rows: int, *, template: str, allow_tokens: Sequence[str] = ()
 ) -> None:
-    """Refuse a tokenizer whose template writes tokens that the model's embedding of so many rows does not have.
+    """Raise if the template writes a token that the model's embedding of `rows` rows does not have.
 
     Raises:
-        CurateError: as `tokenize` does for any record, but before there is one.
+        CurateError: as `tokenize` does for a record that holds such a token.
     """
+    # A short conversation, written and encoded like any record, before any record is read.
     probe = Example(-1, "", (Turn("user", "a"), Turn("assistant", "b c")))
     for _ in tokenize(
         [probe], tokenizer, template=template, max_length=1 << 20, allow_tokens=allow_tokens, vocabulary_rows=rows
@@ -122,7 +133,7 @@ def _tokenize(prompts: Iterator[Prompt | Tokens], plan: _Plan) -> Iterator[Token
 
 
 def _begin_long(prompts: Iterator[Prompt | Tokens], plan: _Plan) -> Iterator[Prompt | Tokens]:
-    """Encode the beginning of a very long text that is trimmed at once, and let go of the text."""
+    """Finish very long texts that are trimmed: encode only their beginning, and release the text."""
     for prompt in prompts:
         part = None
         if plan.trim and isinstance(prompt, Prompt):
@@ -131,7 +142,7 @@ def _begin_long(prompts: Iterator[Prompt | Tokens], plan: _Plan) -> Iterator[Pro
 
 
 def _batches(prompts: Iterator[Prompt | Tokens]) -> Iterator[list[Prompt | Tokens]]:
-    """Up to 256 records, fewer where they are long: their texts and encodings are held at a time."""
+    """Yield lists of up to 256 records, fewer where they are long: their texts and encodings are in memory together."""
     batch: list[Prompt | Tokens] = []
     characters = 0
     for prompt in prompts:
@@ -144,16 +155,19 @@ def _batches(prompts: Iterator[Prompt | Tokens]) -> Iterator[list[Prompt | Token
 
 
 def _finish(prompt: Prompt, part: Encoded, plan: _Plan, *, whole: bool) -> Tokens:
-    """The Tokens of a text. Of a part of it we know that it holds more tokens than max_length, and that more follow."""
+    """Make the Tokens of a prompt from its encoded text.
+
+    If `whole` is false, `part` is the beginning of the text; it has more than max_length tokens.
+    """
     example, hits = prompt.example, prompt.control_hits
     codec, text = plan.codec, prompt.rendered.text
     names = text.count(codec.mark, 0, None if whole else int(part.end[-1]))
-    if names != int(codec.is_name[part.ids].sum()):
+    if names != int(codec.is_name[part.ids].sum()):  # each private name in the text must have become one token
         return unscored(example, "unscorable", UNREADABLE, control_hits=hits)
     ids = np.concatenate([plan.opening, codec.ids[part.ids]])
     context = np.full(len(plan.opening), CONTEXT, dtype=np.uint8)
     marks = np.concatenate([context, mark_tokens(part, prompt.rendered.responses, codec)])
-    marks[:1] = CONTEXT
+    marks[:1] = CONTEXT  # nothing predicts the first token
     needed = int(np.flatnonzero(marks)[-1]) + 1 if marks.any() else 0
     truncated = not whole or needed > plan.max_length
     if truncated and not plan.trim:

@@ -1,7 +1,7 @@
-"""Arguments of tool calls, as an object and as its JSON text: which of the two a chat template can write.
+"""Writes the arguments of tool calls as objects or as JSON text, whichever a chat template can write.
 
-Most templates take objects and write them as JSON; some join them to a text, which must be one already (DeepSeek's).
-The reader makes objects of both, so that a call gives the same tokens however its record spelt it.
+Most templates take objects and write them as JSON. Some (DeepSeek's) join them to a text, and need JSON text. The
+reader makes objects of both, so a call gives the same tokens whichever its record had.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ def with_json_arguments(messages: Sequence[Message]) -> list[Message]:
 
 
 def prints_python(messages: Sequence[Message], text: str) -> bool:
-    """Tell whether a rendering shows the arguments of a tool call as Python prints an object: {'a': 1}.
+    """Return whether a rendering shows the arguments of a tool call as Python prints an object: {'a': 1}.
 
-    A template does so when it writes an object where it expects a text. What a message itself says does not count.
+    A template does so where it writes an object in place of a text. The same words in a message's content do not count.
     """
+    # Arguments that Python and JSON write alike ({}) tell nothing.
     spellings = {str(a) for message in messages for a in _arguments(message) if str(a) != _json(a)}
     said = [message["content"] for message in messages]
     return any(text.count(words) > sum(content.count(words) for content in said) for words in spellings)
 
 
 def has_arguments(messages: Sequence[Message]) -> bool:
-    """Tell whether any tool call has its arguments as an object."""
+    """Return whether any tool call has its arguments as an object."""
     return any(True for message in messages for _ in _arguments(message))
 
 
@@ -49,6 +50,7 @@ def _arguments(message: Message) -> Iterator[Mapping[str, Any]]:
 
 
 def _spelled(call: Any) -> Any:
+    """Return a tool call with its arguments as JSON text; a call without such arguments as it is."""
     if not isinstance(call, Mapping):
         return call
     if isinstance(call.get("function"), Mapping):

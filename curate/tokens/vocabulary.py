@@ -1,4 +1,4 @@
-"""What a vocabulary can say: how much text a token stands for, and which tokens the model has no embedding for."""
+"""Looks at a vocabulary: how much text a token can stand for, and which tokens the model has no embedding for."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ _SPACES = re.compile("[ĠĊĉčċČ▁]")  # white space as byte-level and Sente
 
 
 def longest_token(spec: Mapping[str, Any], vocabulary: Mapping[str, int], mark: str) -> int | None:
-    """Give the most bytes (UTF-8, without white space) that one token stands for; names that begin with `mark` apart.
+    """Return the most bytes (UTF-8, without white space) that one token stands for; None where there is no bound.
 
-    None where no bound holds: only a BPE model with a token for every byte drops no character, and joins no run of
-    characters that it does not know. `spec` is the tokenizer.json; `vocabulary` includes added tokens.
+    There is one only for a BPE model with a token for every byte: other models may drop characters, or encode a long
+    run of unknown characters as one token.
+
+    Args:
+        spec: the tokenizer.json.
+        vocabulary: token -> id, with the added tokens.
+        mark: what private names begin with (`Codec.mark`); they are not counted.
     """
+    # Pre-tokenizers nest, so their settings are searched as text: "Removed" and CharDelimiterSplit drop characters.
     cuts = json.dumps(spec["pre_tokenizer"])
     if spec["model"]["type"] != "BPE" or "Removed" in cuts or "CharDelimiterSplit" in cuts:
         return None
@@ -37,19 +43,19 @@ def longest_token(spec: Mapping[str, Any], vocabulary: Mapping[str, int], mark: 
 
 
 def tokens_beyond(tokenizer: PreTrainedTokenizerBase, rows: int) -> dict[str, int]:
-    """Give the tokens, with their ids, that an embedding of so many rows does not have, lowest id first.
+    """Return the tokens, with their ids, that an embedding of `rows` rows does not have, lowest id first.
 
-    They do no harm as long as no text makes use of them.
+    They do no harm as long as no text uses them.
     """
     beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows}
     return dict(sorted(beyond.items(), key=lambda item: item[1]))
 
 
 def check_embedding(store: TokenStore, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Refuse stored tokens of which the model's embedding of so many rows lacks one.
+    """Raise if the model's embedding of `rows` rows lacks one of the stored tokens.
 
     Raises:
-        CurateError: with the first such token and the row of its record.
+        CurateError: names the first such token and the row of its record.
     """
     at = np.flatnonzero(store.input_ids >= rows)
     if len(at):
@@ -58,7 +64,7 @@ def check_embedding(store: TokenStore, tokenizer: PreTrainedTokenizerBase, rows:
 
 
 def beyond_embedding(tokenizer: PreTrainedTokenizerBase, token_id: int, row: int, rows: int) -> CurateError:
-    """Say that a record (the prompt template, if row is -1) holds a token without an embedding, and what to do."""
+    """Make the error for a record (the prompt template, if row is -1) that holds a token without an embedding."""
     token = tokenizer.convert_ids_to_tokens(token_id)
     where = "the prompt template writes" if row < 0 else f"row {row} holds"
     return CurateError(
