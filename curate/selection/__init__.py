@@ -1,15 +1,15 @@
-"""Chooses which records are kept: exact counts, no randomness but the seed's, no files, numpy only.
+"""Chooses which records are kept. Counts are exact, and the same candidates, rule and seed give the same selection.
 
-In reading order:
+Only numpy is used, and no file is read or written. A selection is four steps; in reading order:
 
-    rule.py    what a selection is made from, and how
-    pool.py    which rows may be kept, and why the others may not
-    bins.py    numbers cut into ranges, to be groups
-    strata.py  the parts that are filled on their own
-    quotas.py  how many records each part keeps
-    orders.py  which rows of a part come first
-    near.py    passes over near-duplicates of what is kept
-    select.py  all of it together
+    rule.py    holds what a selection is made from (candidates) and how (a rule)
+    pool.py    1. the pool: says which rows may be kept, and why the others may not
+    bins.py    cuts a column of numbers into ranges, to be used as groups
+    strata.py  2. the strata: divides the pool into parts that each get a quota
+    quotas.py  3. the quotas: says how many records each stratum keeps
+    orders.py  4. the order: says which rows of a stratum come first
+    near.py    passes over near-duplicates of rows that are kept
+    select.py  does all of it: candidates and a rule in, a selection out
 """
 
 from curate.selection.pool import REASONS, count_reasons, holdout_rows

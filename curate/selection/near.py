@@ -1,4 +1,4 @@
-"""Near-duplicates: an order walked past records that are too close to one that is kept."""
+"""Near-duplicates: fills quotas in order, passing over records whose embedding is too close to a kept one's."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ def walk(
     clusters: npt.NDArray[np.integer] | None,
     threshold: float,
 ) -> Reasons:
-    """Fill the quotas in order, past near-duplicates: uint8 [M], kept, outranked or near_duplicate.
+    """Fill every quota in order, passing over near-duplicates: uint8 [M], kept, outranked or near_duplicate.
 
-    A row is passed over if its cosine to a kept row of its cluster reaches `threshold` (to within 1e-6), whichever
-    stratum that one was kept in; without clusters, to a kept row of its stratum. Rows after the one that fills the
-    quota are outranked. Where a stratum ends before its quota is full, the first of the rows passed over are taken
-    back, so sizes are always exact. A row without an embedding is near to nothing.
+    A row is passed over if its cosine to a kept row reaches `threshold` (to within 1e-6). It is compared with the kept
+    rows of its cluster, in all strata; without clusters, with those of its stratum. Rows after the one that fills the
+    quota are outranked. If a stratum ends before its quota is full, the first of the rows passed over are kept after
+    all, so sizes are always exact. A row without an embedding is near to nothing.
 
-    It costs the rows walked times the rows kept of their cluster times D multiply-adds. With clusters that is little;
-    in one stratum without clusters, keeping 10,000 rows of 384 dimensions takes about 40 G of them (seconds), 100,000
-    a hundred times that.
+    Cost: (rows looked at) * (kept rows of their cluster) * D multiply-adds. With clusters that is little. Without,
+    keeping 10,000 rows of 384 dimensions takes about 40 G of them (seconds), 100,000 rows a hundred times as many.
 
     Args:
         ordered: int32 [M], the rows of stratum 0 in order, then those of stratum 1, ...
@@ -43,12 +42,20 @@ def walk(
         clusters: int [N], or None.
         threshold: a cosine in (0, 1].
 
-    Source: the threshold inside k-means cells is that of SemDeDup, arXiv 2303.09540; which record stays is ours.
+    Source: SemDeDup, arXiv 2303.09540, for a threshold inside k-means clusters. SemDeDup keeps the record farthest from
+    the centroid; here the first by the order is kept.
+
+    Row 1 is close to row 0 (cosine .96), so the quota of two is filled by rows 0 and 2:
+
+    >>> vectors = np.array([[1, 0], [0.96, 0.28], [0, 1]], np.float32)
+    >>> rows, one = np.arange(3, dtype=np.int32), np.array([3])
+    >>> walk(rows, one, np.array([2]), embeddings=vectors, clusters=None, threshold=0.95).tolist()
+    [0, 2, 0]
     """
     decisions = np.full(len(ordered), OUTRANKED, np.uint8)
     kept_rows: dict[int, list[int]] = {}
     for (start, stop), quota in zip(bounds(sizes), quotas.tolist(), strict=True):
-        if clusters is None:
+        if clusters is None:  # then rows are compared inside their stratum only
             kept_rows = {}
         decisions[start:stop] = _fill(ordered[start:stop], quota, kept_rows, embeddings, clusters, threshold)
     return decisions
@@ -62,10 +69,11 @@ def _fill(
     clusters: npt.NDArray[np.integer] | None,
     threshold: float,
 ) -> Reasons:
-    """Walk one stratum; what it keeps is added to `kept_rows`, the kept rows of every cluster so far."""
+    """Fill the quota of one stratum; its kept rows are added to `kept_rows`, those of every cluster so far."""
     decisions = np.full(len(rows), OUTRANKED, np.uint8)
     start, missing = 0, quota
     while missing and start < len(rows):
+        # About as many rows as are still missing: those after the one that fills the quota are compared for nothing.
         part = rows[start : start + min(max(missing, 64), _WALK)]
         labels = np.zeros(len(part), np.int64) if clusters is None else clusters[part]
         passed = np.zeros(len(part), np.bool_)
@@ -85,7 +93,7 @@ def _fill(
 
 
 def _near(rows: Rows, kept: list[int], embeddings: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.bool_]:
-    """Say which of the rows of one cluster, in order, are near a kept one or an earlier one that is not near itself."""
+    """Mark the rows of one cluster, in order, that are near a kept row or near an earlier row that is not marked."""
     vectors = embeddings[rows]
     near = np.zeros(len(rows), np.bool_)
     embedded = np.flatnonzero(np.isfinite(vectors[:, 0]))
@@ -95,6 +103,7 @@ def _near(rows: Rows, kept: list[int], embeddings: npt.NDArray[np.float32], thre
         others = embeddings[np.array(kept[start : start + _WALK])]
         others = others[np.isfinite(others[:, 0])]
         passed |= (vectors @ others.T >= threshold - _ROUNDING).any(axis=1)
+    # Upper triangle: row i marks only later rows, and only if it is not marked itself, as it would then not be kept.
     among = np.triu(vectors @ vectors.T >= threshold - _ROUNDING, 1)
     for index in np.flatnonzero(among.any(axis=1)):
         if not passed[index]:
@@ -104,7 +113,7 @@ def _near(rows: Rows, kept: list[int], embeddings: npt.NDArray[np.float32], thre
 
 
 def _by_label(labels: npt.NDArray[np.integer]) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Yield every label and its places, ascending."""
+    """Yield every label, ascending, and the places where it stands, ascending."""
     by = np.argsort(labels, kind="stable")
     ends = np.flatnonzero(np.diff(labels[by])) + 1
     for places in np.split(by, ends):

@@ -1,4 +1,4 @@
-"""The pool: which rows may be kept at all, and why the others may not. One byte a row, an index into `REASONS`."""
+"""The pool: says which rows may be kept, and why the others may not; a byte a row, an index into `REASONS`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Within = tuple[FloatArray | npt.NDArray[np.integer], float | None, float | None]
 KEPT, OUTRANKED, NEAR_DUPLICATE, DUPLICATE, SHORT_RESPONSE, NO_SCORE, NOT_EMBEDDED, HELD_OUT, OUT_OF_RANGE, NO_GROUP = (
     range(10)
 )
-ELIGIBLE = KEPT  # before quotas are filled, nothing speaks against the row
+ELIGIBLE = KEPT  # one code for both: an eligible row is kept unless something later gives it another reason
 
 REASONS: tuple[str, ...] = (
     "kept",
@@ -31,7 +31,7 @@ REASONS: tuple[str, ...] = (
     "no_group",
     *STATUSES[1:],
 )
-"""Names of the codes: what became of eligible rows, what the pool refused, then the statuses of unscored rows."""
+"""Names of the codes: reasons of eligible rows, then of rows that the pool refuses, then the other statuses."""
 
 
 def pool(
@@ -45,10 +45,10 @@ def pool(
     within: Sequence[Within] = (),
     groups: npt.NDArray[np.integer] | None = None,
 ) -> Reasons:
-    """Return what speaks against every row: uint8 [N], `ELIGIBLE` (0) or the first reason that holds.
+    """Return why each row may not be kept: uint8 [N], `ELIGIBLE` (0) or the first reason that applies.
 
-    Reasons are asked in this order: status, short_response, no_score, not_embedded, held_out, out_of_range, no_group.
-    What is None is not asked.
+    Reasons are checked in this order: status, short_response, no_score, not_embedded, held_out, out_of_range, no_group.
+    An argument that is None is not checked.
 
     Args:
         status: int [N], index into `curate.types.STATUSES`.
@@ -57,14 +57,16 @@ def pool(
         score: float64 [N]; a row without a finite value is no_score.
         embedded: bool [N].
         held_out: bool [N].
-        within: (values [N], low, high) of every range, both ends inclusive, None is open; NaN is out of range.
-        groups: int [N]; a negative one is no_group.
+        within: (values [N], low, high) for every range, both ends inclusive, None is no bound; NaN is out of range.
+        groups: int [N]; negative is no_group.
+
+    The second row has too short a response; the third has status 1, empty_response:
 
     >>> tokens = np.array([5, 1, 9])
     >>> [REASONS[code] for code in pool(np.array([0, 0, 1]), tokens, min_response_tokens=2)]
     ['kept', 'short_response', 'empty_response']
     """
-    offset = len(REASONS) - len(STATUSES)
+    offset = len(REASONS) - len(STATUSES)  # status 1, the first that is not "scored", follows the pool's reasons
     reason = np.where(status > 0, status + offset, ELIGIBLE).astype(np.uint8, copy=False)
     reason[(reason == ELIGIBLE) & (response_tokens < min_response_tokens)] = SHORT_RESPONSE
     if score is not None:
@@ -83,6 +85,7 @@ def pool(
 def _inside(
     values: FloatArray | npt.NDArray[np.integer], low: float | None, high: float | None
 ) -> npt.NDArray[np.bool_]:
+    """Return which values lie in the range, ends included; NaN lies in none."""
     inside = ~np.isnan(values)
     if low is not None:
         inside &= values >= low
@@ -92,10 +95,12 @@ def _inside(
 
 
 def refuse_duplicates(reason: Reasons, duplicate_ids: npt.NDArray[np.integer], order: Order | None) -> Reasons:
-    """Return a copy of `reason` in which of exact duplicates only the best eligible row is left.
+    """Return a copy of `reason` in which only the best eligible row of exact duplicates stays eligible.
 
-    The best is the first by the order; ties, and no order at all, leave the lowest row. Duplicates are refused before
-    strata and quotas, so that no record counts twice.
+    The best is the first by the order; with ties, or without an order, the lowest row. This comes before strata and
+    quotas, so that no record counts twice in their sizes.
+
+    Rows 0 and 1 are duplicates, and row 1 has the lower value:
 
     >>> refuse_duplicates(np.zeros(3, np.uint8), np.array([7, 7, -1]), Order(np.array([0.9, 0.1, 0.5]))).tolist()
     [3, 0, 0]
@@ -116,21 +121,22 @@ def holdout_rows(
     eligible: npt.NDArray[np.bool_] | None = None,
     duplicate_ids: npt.NDArray[np.integer] | None = None,
 ) -> npt.NDArray[np.bool_]:
-    """Return which rows are held out for evaluation: bool [N], `count` distinct records drawn without replacement.
+    """Draw `count` distinct records without replacement, to be held out for evaluation: bool [N].
 
-    A record is drawn through its first eligible row, and every exact duplicate of it is held out too: what is
-    evaluated on is never trained on. So there may be more than `count` rows; the first held-out eligible row of every
-    record makes exactly `count`. A smaller count of the same seed holds out a subset.
+    All exact duplicates of a drawn record are held out too, so that no record is both evaluated and trained on. So more
+    than `count` rows may be held out. A smaller count with the same seed holds out a subset.
 
     Args:
         num_rows: N.
         count: distinct records to hold out.
-        seed: of the draw, which does not repeat the draw of a random selection with the same seed.
-        eligible: bool [N], rows that can be drawn (those that were scored); None is all of them.
+        seed: seed of the draw; a random selection with the same seed draws other rows.
+        eligible: bool [N], rows that can be drawn (those that were scored); None means all.
         duplicate_ids: int [N], equal for exact duplicates, negative where a row has none.
 
     Raises:
-        CurateError: fewer distinct eligible records than `count`.
+        CurateError: there are fewer distinct eligible records than `count`.
+
+    Four rows are three records, since rows 1 and 2 are duplicates:
 
     >>> ids = np.array([-1, 0, 0, -1])
     >>> int(holdout_rows(4, 3, seed=0, duplicate_ids=ids).sum())
@@ -147,6 +153,7 @@ def holdout_rows(
             f"expected {count} records to hold out, but only {len(candidates)} of {num_rows} can be; "
             f"set data.holdout to at most {len(candidates)}"
         )
+    # [seed, 1] is another stream than `orders.random_key` takes from the same seed.
     drawn = np.random.default_rng([seed, 1]).permutation(num_rows)
     drawn = drawn[reason[drawn] == ELIGIBLE][:count]
     held_out = np.zeros(num_rows, np.bool_)
@@ -158,7 +165,7 @@ def holdout_rows(
 
 
 def count_reasons(reason: Reasons) -> dict[str, int]:
-    """Return how many rows have each reason, those that occur only, in the order of `REASONS`.
+    """Count the rows of each reason that occurs, in the order of `REASONS`.
 
     >>> count_reasons(np.array([0, 1, 1], np.uint8))
     {'kept': 1, 'outranked': 2}

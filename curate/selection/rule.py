@@ -1,4 +1,4 @@
-"""What a selection is made from, and how it is to be made: two frozen dataclasses that carry and compute nothing."""
+"""What a selection is made from (`Candidates`) and how it is made (`Rule`): two dataclasses that compute nothing."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from curate.types import Duplicates, End, FloatArray, Method, Quota
 Integers = npt.NDArray[np.integer]
 
 
+# eq=False: the generated comparison would ask an array for its truth, which raises.
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """All input records as a selection sees them, one entry per row; N rows, D dimensions.
 
     status           int [N], index into `curate.types.STATUSES`
     response_tokens  int [N]; only read where the row was scored
-    columns          float64 [N] by name: the scores that `Rule.by` and `Rule.within` may name; NaN where a row has none
-    clusters         int [N] from 0, negative where the row has no embedding
+    columns          name -> float64 [N]: the scores that `Rule.by` and `Rule.within` may name; NaN where a row has none
+    clusters         int [N], cluster from 0; negative where the row has no embedding
     duplicate_ids    int [N] from 0, equal for exact duplicates; negative where a row has none
-    groups           int [N], index into `group_names`; negative where the record has no such field
-    group_names      the values of the field that groups are made by
+    groups           int [N], index into `group_names`; negative where the record lacks the field
+    group_names      the values of the field that makes the groups
     embeddings       float32 [N, D], unit rows, NaN where the row has none; may be a memory map
-    held_out         bool [N], kept out of every selection (see `holdout_rows`)
+    held_out         bool [N], rows that are never kept (see `holdout_rows`)
     """
 
     status: Integers
@@ -47,24 +48,24 @@ class Candidates:
 class Rule:
     """How many records are kept, and which come first: the section `select` of a recipe as plain values.
 
-    keep                 a share of the input rows ("10%") or a count
-    method               clusters  the first by `by` of every cluster (by="random": a random draw from every cluster)
-                         top       the first by `by` of all
+    keep                 a percentage of the input rows ("10%") or a count
+    method               clusters  from every cluster the first by `by` (by="random": a random draw from every cluster)
+                         top       the first by `by` of all rows
                          random    uniform without replacement; a smaller count of the same seed keeps a subset
                          longest   the rows with the most response tokens
                          flexrand  uniform draws from an easy and a hard part (see `flexrand_split`)
                          k_center  farthest first in embedding space (see `farthest_first`)
     by                   a name in `Candidates.columns`, response_tokens, or random
-    order                the end of `by` that comes first; for flexrand the end that is easy
-    quota                how the records are shared out among clusters
+    order                which end of `by` comes first; for flexrand, which end is easy
+    quota                how the records are distributed over clusters
     min_response_tokens  a scored row with fewer is never kept
-    within               column: (low, high), both inclusive, either end None; a row outside is never kept
+    within               column -> (low, high), both inclusive, None is no bound; a row outside is never kept
     gamma                flexrand: the fraction of the records that is easy
     duplicates           "drop": of exact duplicates only the first by the order can be kept
-    near_duplicates      cosine from which a record is passed over (see `walk`); None keeps near-duplicates
-    group_quota          how the records are shared out among groups, where the candidates have groups: proportional,
-                         equal, or {value: share of the kept records or count}
-    seed                 of everything that is drawn
+    near_duplicates      cosine from which a record is passed over (see `near.walk`); None keeps near-duplicates
+    group_quota          how the records are distributed over groups, where the candidates have groups: proportional,
+                         equal, or {value: percentage of the kept records, or count}
+    seed                 seed of every draw
     """
 
     keep: int | str = "10%"

@@ -1,4 +1,4 @@
-"""Rows selected by a rule: pool, strata, quotas and order, one after the other, each step in its own module."""
+"""Selects rows by a rule: pool, strata, quotas and order, one after the other, each step in its own module."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from curate.types import CurateError, End, IntArray, Method, Quota
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """What a rule decided; N rows.
+    """The result of a rule; N rows.
 
     kept    bool [N]
-    rank    int32 [N]: place in the order, from 0, among the eligible rows of the same stratum; -1 for the others
-    reason  uint8 [N]: index into `REASONS`, "kept" for the kept rows
+    rank    int32 [N], place in the order among the eligible rows of the same stratum, from 0; -1 where not eligible
+    reason  uint8 [N], index into `REASONS`: "kept", or why not
     """
 
     kept: npt.NDArray[np.bool_]
@@ -40,51 +40,58 @@ class Selection:
     reason: Reasons
 
 
-def select(table: Candidates, rule: Rule) -> Selection:
+def select(candidates: Candidates, rule: Rule) -> Selection:
     """Keep exactly as many rows as the rule says, the first by its order in every stratum.
 
-    1. The pool: rows that are scored, long enough, within ranges, not held out; of exact duplicates the best by the
-       order. Every method refuses a row whose `rule.by` is not finite, where the table has that column.
-    2. The strata: all rows as one, or clusters (method clusters), or FlexRand's two parts; inside every group where
-       the table has groups.
-    3. The quotas: across groups first, then inside each group across its strata.
-    4. The order in every stratum; ties to the lower row. With `rule.near_duplicates` it is walked past records that are
-       too close to a kept one. Method k_center needs no such walk: farthest first takes them last by itself.
+    1. The pool: rows that are scored, long enough, within ranges and not held out; of exact duplicates the best by the
+       order. A row whose `rule.by` is not finite is refused by every method, if there is such a column.
+    2. The strata: one stratum of all rows, or one per cluster (method clusters), or FlexRand's two parts. Where there
+       are groups, each group has strata of its own.
+    3. The quotas: distributed over groups first, then inside each group over its strata.
+    4. The order in every stratum; ties go to the lower row. With `rule.near_duplicates`, a record that is too close to
+       a kept one is passed over. (Method k_center ignores that setting: it takes close records last by itself.)
 
-    Nothing is random but what `rule.seed` draws, so a table and a rule always give the same selection. A million rows
-    take about half a second and 15 to 25 bytes a row (45 for clusters inside groups), but for k_center and
-    near-duplicates (see there).
+    The same candidates and rule always give the same selection, since every draw comes from `rule.seed`.
+
+    Cost: about half a second for a million rows, and 15 to 25 bytes a row (45 for clusters inside groups). For k_center
+    see `farthest_first`, for near-duplicates `near.walk`.
 
     Raises:
-        CurateError: fewer eligible rows than asked for, in all or in a group; a method, column or group that there is
-            not; no clusters or embeddings where the rule needs them.
+        CurateError: there are fewer eligible rows than asked for, in all or in a group; a method, column or group does
+            not exist; clusters or embeddings are missing where the rule needs them.
+
+    Rows 0 to 2 are one cluster and row 3 another. Method clusters keeps the lowest complexity of each, method top the
+    two lowest of all:
 
     >>> scores = {"complexity": np.array([0.5, 0.2, 0.1, 0.9])}
     >>> status, tokens = np.zeros(4, np.uint8), np.full(4, 7)
-    >>> table = Candidates(status, tokens, scores, clusters=np.array([0, 0, 0, 1]))
-    >>> select(table, Rule(keep=2)).kept.tolist()
+    >>> candidates = Candidates(status, tokens, scores, clusters=np.array([0, 0, 0, 1]))
+    >>> select(candidates, Rule(keep=2)).kept.tolist()
     [False, False, True, True]
-    >>> select(table, Rule(keep="50%", method="top")).kept.tolist()
+    >>> select(candidates, Rule(keep="50%", method="top")).kept.tolist()
     [False, True, True, False]
     """
-    _check(table, rule)
-    count = keep_count(rule.keep, len(table))
-    order = _order(table, rule)
-    reason = _pool(table, rule, order)
+    _check(candidates, rule)
+    count = keep_count(rule.keep, len(candidates))
+    order = _order(candidates, rule)
+    reason = _pool(candidates, rule, order)
     if np.count_nonzero(reason == ELIGIBLE) < count:
         raise CurateError(_too_few(reason, count))
-    parts = _strata(table, rule, reason == ELIGIBLE)
-    quotas = _quotas(parts, count, rule, table.group_names if table.groups is not None else ())
+    parts = _strata(candidates, rule, reason == ELIGIBLE)
+    quotas = _quotas(parts, count, rule, candidates.group_names if candidates.groups is not None else ())
     ordered = ordered_rows(parts.labels, parts.sizes, order)
     if rule.method == "k_center":
-        assert table.embeddings is not None
+        assert candidates.embeddings is not None
+        # No column says this order: which row comes next depends on the rows before it.
         for (start, stop), quota in zip(bounds(parts.sizes), quotas.tolist(), strict=True):
-            ordered[start:stop] = farthest_first(table.embeddings, ordered[start:stop], quota)
-    return _cut(ordered, parts.sizes, quotas, table, rule, reason)
+            ordered[start:stop] = farthest_first(candidates.embeddings, ordered[start:stop], quota)
+    return _cut(ordered, parts.sizes, quotas, candidates, rule, reason)
 
 
 def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> tuple[int, float]:
-    """Return how many rows two selections share, and their Jaccard index (shared / in either; 0 if both are empty).
+    """Return how many rows two selections have in common, and their Jaccard index.
+
+    The index is (rows in both) / (rows in either); 0 if both are empty.
 
     >>> overlap(np.array([True, True, False]), np.array([False, True, True]))
     (1, 0.3333333333333333)
@@ -93,8 +100,8 @@ def overlap(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> tuple[int, fl
     return shared, shared / either if either else 0.0
 
 
-def _check(table: Candidates, rule: Rule) -> None:
-    """Refuse words that there are not, and a rule that needs what the table lacks."""
+def _check(candidates: Candidates, rule: Rule) -> None:
+    """Raise for an unknown option, and for a rule that needs clusters or embeddings that the candidates lack."""
     for name, value, valid in (
         ("method", rule.method, get_args(Method)),
         ("order", rule.order, get_args(End)),
@@ -105,76 +112,85 @@ def _check(table: Candidates, rule: Rule) -> None:
         if isinstance(value, str) and value not in valid:
             raise CurateError(f"unknown select.{name}={value}; valid: {', '.join(valid)}")
     for setting, needs, there in (
-        ("method=clusters", rule.method == "clusters", table.clusters is not None),
-        ("method=k_center", rule.method == "k_center", table.embeddings is not None),
-        ("near_duplicates", rule.near_duplicates is not None, table.embeddings is not None),
+        ("method=clusters", rule.method == "clusters", candidates.clusters is not None),
+        ("method=k_center", rule.method == "k_center", candidates.embeddings is not None),
+        ("near_duplicates", rule.near_duplicates is not None, candidates.embeddings is not None),
     ):
         if needs and not there:
             raise CurateError(
                 f"select.{setting} needs the embeddings of the records, and there are none yet: embed first"
             )
-    assert table.groups is None or table.groups.max(initial=-1) < len(table.group_names), "every group has a name"
-    assert table.groups is not None or isinstance(rule.group_quota, str), "quotas of groups need groups"
+    assert candidates.groups is None or candidates.groups.max(initial=-1) < len(candidates.group_names), (
+        "every group has a name"
+    )
+    assert candidates.groups is not None or isinstance(rule.group_quota, str), "quotas of groups need groups"
 
 
-def _column(table: Candidates, name: str, setting: str) -> Key:
-    if name in table.columns:
-        return table.columns[name]
+def _column(candidates: Candidates, name: str, setting: str) -> Key:
+    if name in candidates.columns:
+        return candidates.columns[name]
     if name != "response_tokens":
-        raise CurateError(f"{setting}: the columns are {', '.join([*table.columns, 'response_tokens'])}, got {name}")
-    return table.response_tokens
+        raise CurateError(
+            f"{setting}: the columns are {', '.join([*candidates.columns, 'response_tokens'])}, got {name}"
+        )
+    return candidates.response_tokens
 
 
-def _score_order(table: Candidates, rule: Rule) -> Order:
+def _score_order(candidates: Candidates, rule: Rule) -> Order:
     if rule.by == "random":
-        return Order(random_key(len(table), rule.seed))
-    return Order(_column(table, rule.by, "select.by"), rule.order)
+        return Order(random_key(len(candidates), rule.seed))
+    return Order(_column(candidates, rule.by, "select.by"), rule.order)
 
 
-def _order(table: Candidates, rule: Rule) -> Order | None:
-    """Return the order in every stratum; None for k_center, whose order follows from the rows that are there."""
+def _order(candidates: Candidates, rule: Rule) -> Order | None:
+    """Return the order in every stratum; None for k_center, whose order depends on which rows are in the stratum."""
     if rule.method == "k_center":
         return None
     if rule.method in ("random", "flexrand"):
-        return Order(random_key(len(table), rule.seed))
+        return Order(random_key(len(candidates), rule.seed))
     if rule.method == "longest":
-        return Order(table.response_tokens, "highest")
-    return _score_order(table, rule)
+        return Order(candidates.response_tokens, "highest")
+    return _score_order(candidates, rule)
 
 
-def _pool(table: Candidates, rule: Rule, order: Order | None) -> Reasons:
-    embedded = None
-    if rule.method == "clusters" and table.clusters is not None:
-        embedded = table.clusters >= 0
-    elif rule.method == "k_center" and table.embeddings is not None:
-        embedded = np.isfinite(table.embeddings[:, 0])
+def _pool(candidates: Candidates, rule: Rule, order: Order | None) -> Reasons:
+    """Return why each row may not be kept, with the settings of the rule; duplicates are refused last."""
+    embedded = None  # methods that need no embedding also keep rows without one
+    if rule.method == "clusters" and candidates.clusters is not None:
+        embedded = candidates.clusters >= 0
+    elif rule.method == "k_center" and candidates.embeddings is not None:
+        embedded = np.isfinite(candidates.embeddings[:, 0])
     ranges: list[Within] = [
-        (_column(table, name, "select.within"), low, high) for name, (low, high) in rule.within.items()
+        (_column(candidates, name, "select.within"), low, high) for name, (low, high) in rule.within.items()
     ]
+    # `score` for every method, also where it is not ordered by: so all methods choose from the same pool.
     reason = pool(
-        table.status,
-        table.response_tokens,
+        candidates.status,
+        candidates.response_tokens,
         min_response_tokens=rule.min_response_tokens,
-        score=table.columns.get(rule.by),
+        score=candidates.columns.get(rule.by),
         embedded=embedded,
-        held_out=table.held_out,
+        held_out=candidates.held_out,
         within=ranges,
-        groups=table.groups,
+        groups=candidates.groups,
     )
-    if rule.duplicates == "keep" or table.duplicate_ids is None:
+    if rule.duplicates == "keep" or candidates.duplicate_ids is None:
         return reason
-    return refuse_duplicates(reason, table.duplicate_ids, order)
+    return refuse_duplicates(reason, candidates.duplicate_ids, order)
 
 
-def _strata(table: Candidates, rule: Rule, eligible: npt.NDArray[np.bool_]) -> Strata:
+def _strata(candidates: Candidates, rule: Rule, eligible: npt.NDArray[np.bool_]) -> Strata:
     if rule.method == "flexrand":
-        return flexrand_strata(eligible, _score_order(table, rule), gamma=rule.gamma, groups=table.groups)
-    return strata(eligible, clusters=table.clusters if rule.method == "clusters" else None, groups=table.groups)
+        return flexrand_strata(eligible, _score_order(candidates, rule), gamma=rule.gamma, groups=candidates.groups)
+    return strata(
+        eligible, clusters=candidates.clusters if rule.method == "clusters" else None, groups=candidates.groups
+    )
 
 
 def _quotas(parts: Strata, count: int, rule: Rule, names: tuple[str, ...]) -> IntArray:
-    """Return how many rows every stratum keeps: int64 [S], sum `count`."""
+    """Return how many rows every stratum keeps, by group and inside each group: int64 [S], sum `count`."""
     num_groups = max(len(names), 1)
+    # Strata ascend by group: those of group g are ends[g] to ends[g + 1] - 1.
     ends = np.searchsorted(parts.parents, np.arange(num_groups + 1))
     group_sizes = np.bincount(parts.parents, weights=parts.sizes, minlength=num_groups).astype(np.int64)
     counts = group_quotas(group_sizes, count, quota=rule.group_quota, names=names) if names else np.array([count])
@@ -190,20 +206,22 @@ def _quotas(parts: Strata, count: int, rule: Rule, names: tuple[str, ...]) -> In
     return quotas
 
 
-def _cut(ordered: Rows, sizes: IntArray, quotas: IntArray, table: Candidates, rule: Rule, reason: Reasons) -> Selection:
-    """Fill every quota from the rows of its stratum, which stand in order one stratum after the other."""
+def _cut(
+    ordered: Rows, sizes: IntArray, quotas: IntArray, candidates: Candidates, rule: Rule, reason: Reasons
+) -> Selection:
+    """Keep the first rows of every stratum, as many as its quota; `ordered` holds the strata one after the other."""
     rank = np.full(len(reason), -1, np.int32)
     for (start, stop), quota in zip(bounds(sizes), quotas.tolist(), strict=True):
         rank[ordered[start:stop]] = np.arange(stop - start, dtype=np.int32)
         reason[ordered[start + quota : stop]] = OUTRANKED  # the others are KEPT, which is the same code as ELIGIBLE
     if rule.near_duplicates is not None and rule.method != "k_center":
-        assert table.embeddings is not None
+        assert candidates.embeddings is not None
         reason[ordered] = walk(
             ordered,
             sizes,
             quotas,
-            embeddings=table.embeddings,
-            clusters=table.clusters,
+            embeddings=candidates.embeddings,
+            clusters=candidates.clusters,
             threshold=rule.near_duplicates,
         )
     return Selection(reason == KEPT, rank, reason)

@@ -1,4 +1,4 @@
-"""Strata: the parts of the pool that each get a quota and are filled on their own."""
+"""Strata: divides the pool into parts; each gets a quota and is filled separately."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Labels = npt.NDArray[np.int32]
 class Strata:
     """A partition of the eligible rows; N rows, S strata.
 
-    labels   int32 [N], stratum of every eligible row; -1 for the others
+    labels   int32 [N], the stratum of every eligible row; -1 for the others
     sizes    int64 [S], rows of every stratum
-    parents  int32 [S], ascending: the group that a stratum is a part of; 0 where there are no groups
+    parents  int32 [S], ascending: the group that each stratum belongs to; 0 where there are no groups
     """
 
     labels: Labels
@@ -35,13 +35,14 @@ def strata(
 ) -> Strata:
     """Divide the eligible rows: one stratum, one per cluster, one per group, or one per cluster inside every group.
 
-    The strata of groups and clusters together are the pairs that occur, sorted by group, then by cluster: with many
-    values of both, all pairs would be far more than there are rows.
+    With groups and clusters, a stratum is a pair of both that occurs, sorted by group, then by cluster.
 
     Args:
         eligible: bool [N].
         clusters: int [N], not negative where eligible.
         groups: int [N], not negative where eligible.
+
+    Row 2 is not eligible, so cluster 0 has one row and cluster 1 has two:
 
     >>> parts = strata(np.array([True, True, False, True]), clusters=np.array([1, 0, 0, 1]))
     >>> parts.labels.tolist(), parts.sizes.tolist()
@@ -49,6 +50,7 @@ def strata(
     """
     if clusters is not None and groups is not None:
         pairs = groups[eligible].astype(np.int64) * (int(clusters.max(initial=0)) + 1) + clusters[eligible]
+        # Only pairs that occur: with many groups and clusters, all pairs would be far more than there are rows.
         values, codes = np.unique(pairs, return_inverse=True)
         labels = np.full(len(eligible), -1, np.int32)
         labels[eligible] = codes
@@ -66,7 +68,7 @@ def strata(
 def flexrand_strata(
     eligible: npt.NDArray[np.bool_], order: Order, *, gamma: float, groups: Integers | None = None
 ) -> Strata:
-    """Divide the eligible rows into an easy and a hard part, strata 0 and 1; of group g, strata 2g and 2g + 1.
+    """Divide the eligible rows into FlexRand's easy part (stratum 0) and hard part (1); of group g, 2g and 2g + 1.
 
     The first `easy_size` rows by the order are easy, the others hard.
 
@@ -75,6 +77,8 @@ def flexrand_strata(
         order: easiest first.
         gamma: the fraction that is easy, in (0, 1).
         groups: int [N], not negative where eligible.
+
+    The two rows of lower complexity, 1 and 3, are easy:
 
     >>> flexrand_strata(np.ones(4, bool), Order(np.array([0.4, 0.1, 0.3, 0.2])), gamma=0.5).labels.tolist()
     [1, 0, 1, 0]
@@ -91,11 +95,10 @@ def flexrand_strata(
 def easy_size(size: int, gamma: float) -> int:
     """Return how many of `size` rows are easy: size * gamma, rounded half up.
 
-    gamma is read as the decimal that it is written as, so no rounding error of floating point moves the bound.
-
-    >>> easy_size(10, 0.25), easy_size(100, 0.29)
-    (3, 29)
+    >>> easy_size(10, 0.25), easy_size(50, 0.29)  # 2.5 and 14.5
+    (3, 15)
     """
+    # str(gamma) is the decimal that the person wrote; as floats, 50 * 0.29 is a little less than 14.5.
     return math.floor(size * Fraction(str(gamma)) + Fraction(1, 2))
 
 
