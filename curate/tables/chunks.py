@@ -1,4 +1,4 @@
-"""Chunks of scores on their way to scores.parquet."""
+"""Stores chunks of scores, one file each, until scores.parquet is written from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from curate.types import BatchScores
 
 
 def write_chunk(path: Path, scores: BatchScores) -> None:
-    """Store the scores of a chunk until all are there."""
-    with open(path, "wb") as file:  # given a name, savez would append .npz
+    """Write the scores of a chunk to `path`."""
+    with open(path, "wb") as file:  # given a name instead of a file, savez would append .npz
         np.savez(
             file,
             rows=scores.rows,
@@ -23,8 +23,8 @@ def write_chunk(path: Path, scores: BatchScores) -> None:
 
 
 def read_chunk(path: Path) -> BatchScores:
-    """Read what `write_chunk` stored."""
-    with np.load(path, allow_pickle=False) as arrays:
+    """Read what `write_chunk` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:  # a pickle can run code when it is read
         return BatchScores(
             arrays["rows"], arrays["status"], arrays["confidence"], arrays["log_prob"], bool(arrays["split"])
         )

@@ -1,4 +1,4 @@
-"""clusters.parquet: row, cluster and distance of every input record, joined to other files by `row`."""
+"""clusters.parquet: row, cluster and distance of every input record; joined to other files by `row`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from curate.tables.parquet import ROW_GROUP, by_row, open_table
 
 
 def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]) -> None:
-    """Columns row, cluster (null where the record has no embedding) and distance to the cluster's centroid."""
+    """Write the columns row, cluster and distance (to the cluster's centroid); null where a record has no embedding.
+
+    Args:
+        path: the file to write.
+        labels: int32 [N], cluster of every row; negative where it has no embedding.
+        distance: float32 [N].
+    """
     schema = pa.schema([("row", pa.int64()), ("cluster", pa.int32()), ("distance", pa.float32())])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(labels), ROW_GROUP):
             part = slice(start, start + ROW_GROUP)
-            missing = labels[part] < 0
+            missing = labels[part] < 0  # null for other programs: -1 would look like a cluster of its own
             columns = [
                 pa.array(np.arange(start, start + len(missing))),
                 pa.array(labels[part], mask=missing),
@@ -28,7 +34,7 @@ def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDAr
 
 
 def read_clusters(path: Path) -> npt.NDArray[np.int32]:
-    """Cluster of every row, int32 [N], -1 where it has none.
+    """Read the cluster of every row: int32 [N], -1 where it has none.
 
     Raises:
         CurateError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""comparison.parquet: a row per cell, set and metric, with what the cell cost."""
+"""comparison.parquet: a row per cell, set and metric, with the costs of the cell."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ _COSTS = tuple(field.name for field in dataclasses.fields(Cost))
 
 
 def write_comparison(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Write comparison.parquet, a row per measurement in the order given; null where a cell had no such stage."""
+    """Write comparison.parquet, a row per measurement in the order given; the cost of a stage that did not run is null.
+
+    A cell is a selector, a number of kept records and a seed; see `curate.compare.cells`.
+    """
     rows = [
         {
             "selector": m.cell.selector,
@@ -77,10 +80,11 @@ def read_comparison(path: Path) -> list[Measurement]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the table of a comparison.json.
+    """Read the rows of the table in a comparison.json.
 
     Raises:
         CurateError: the file is missing or damaged.
     """
+    # Checked field by field against `Row`: a damaged file is named, never half read.
     with told_by_name(path, "compare"):
         return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text(encoding="utf-8"))["rows"])

@@ -1,6 +1,7 @@
-"""Short digests by which a run knows its own tables again, in whatever order their rows stand.
+"""Computes short digests of tables, so that a run notices a table of another run that was put in place of its own.
 
-They tell a table of this run from one of another that was put in its place: both look right by themselves.
+Such a table looks right by itself: it has the right columns, and maybe the right number of rows. Values are taken in
+order of `row`, so a table whose rows were sorted otherwise has the same digest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _BLOCK = 1 << 16
 
 
 def digest_of_ids(ids: npt.NDArray[Any]) -> str:
-    """Return a digest (hex) of the records' ids, [N] of at least 16 bytes each, in order of row.
+    """Return a digest (hex) of the records' ids in order of row: [N], at least 16 bytes each, of which 16 count.
 
     >>> digest_of_ids(np.array([b"a" * 32, b"b" * 32])) == digest_of_ids(np.array([b"b" * 32, b"a" * 32]))
     False
@@ -32,13 +33,14 @@ def digest_of_values(values: npt.NDArray[Any]) -> str:
 
 
 def digest_of_blocks(path: Path) -> str:
-    """Return a digest (hex) of a file: its size, and 64 KiB at 64 places; of a small file all of it."""
+    """Return a digest (hex) of a file: of its size and 64 blocks of 64 KiB; of a small file all of it."""
     size = path.stat().st_size
     sha256 = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         if size <= _BLOCKS * _BLOCK:
             sha256.update(file.read())
         else:
+            # Blocks evenly spaced: the file may have gigabytes, and every stage that reads it checks it first.
             for start in np.linspace(0, size - _BLOCK, _BLOCKS).astype(int).tolist():
                 file.seek(start)
                 sha256.update(file.read(_BLOCK))

@@ -1,4 +1,4 @@
-"""embeddings.npy: a unit vector for every record, NaN where it was not embedded; by position, which is the row."""
+"""embeddings.npy: a unit vector for every record, NaN where it was not embedded; position i is row i."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def open_embeddings(path: Path) -> npt.NDArray[np.float32]:
         CurateError: the file is missing or damaged.
     """
     with told_by_name(path, "embed"):
+        # Mapped, not read: ten million vectors of 384 float32 are 15 GB.
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         if vectors.ndim != 2 or vectors.dtype != np.float32:
             raise ValueError(f"expected float32 vectors, got {vectors.dtype} of shape {vectors.shape}")

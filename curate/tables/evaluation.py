@@ -1,4 +1,4 @@
-"""evaluation.parquet: the loss of every reference, for the untuned model and the adapter; evaluation.json: the sums."""
+"""evaluation.parquet: the loss of every reference record, untuned and with adapter; evaluation.json: their means."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class SetLosses:
-    """The losses of one model on one set; record r of it is row r of the set's file."""
+    """The losses of one model on one set; entry r belongs to row r of the set's file."""
 
     model: Model
     set: str
@@ -46,7 +46,7 @@ class SetLosses:
 
 
 def write_evaluation(path: Path, results: Iterable[SetLosses]) -> None:
-    """Write evaluation.parquet: model, set, row, tokens, loss; a row per record; loss null where it has none."""
+    """Write evaluation.parquet: model, set, row, tokens and loss, a row per record; loss is null where missing."""
     with pq.ParquetWriter(path, SCHEMA, use_dictionary=["model", "set"], compression="zstd") as writer:
         for result in results:
             tokens, loss = result.losses.tokens, result.losses.loss
@@ -66,11 +66,12 @@ def write_evaluation(path: Path, results: Iterable[SetLosses]) -> None:
 def read_evaluation(path: Path) -> list[SetLosses]:
     """Read what `write_evaluation` wrote, in the same order."""
     table = pq.read_table(path, memory_map=True)
+    # use_threads=False keeps the pairs in the order of the file.
     pairs = table.select(["model", "set"]).group_by(["model", "set"], use_threads=False).aggregate([])
     found = []
     for pair in pairs.to_pylist():
         mine = table.filter(pc.and_(pc.equal(table["model"], pair["model"]), pc.equal(table["set"], pair["set"])))
-        rows = mine["row"].to_numpy()
+        rows = mine["row"].to_numpy()  # places by row: another program may have sorted the file
         losses = Losses(np.zeros(len(rows), np.int32), np.full(len(rows), np.nan))
         losses.tokens[rows] = mine["tokens"].to_numpy()
         losses.loss[rows] = mine["loss"].to_numpy()
@@ -85,13 +86,13 @@ def evaluation_json(
     judge: Any = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what evaluation.json holds: both means by set and model, task results, the judge's counts, definitions.
+    """Return the content of evaluation.json: both means by set and model, task results, the judge's, and definitions.
 
     Args:
         results: as written to evaluation.parquet.
         tasks: results of lm-eval tasks (`TaskResult`).
         judge: `PairResult` or `RatingResult`, None if there was no judge.
-        about: what else is to be said: seconds, settings.
+        about: further entries, for example seconds and settings.
 
     Raises:
         CurateError: a set has no record with a loss.

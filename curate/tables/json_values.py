@@ -1,4 +1,4 @@
-"""Values of ours as JSON knows them: for evaluation.json and comparison.json."""
+"""Turns values into what JSON can hold, for evaluation.json and comparison.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def as_json(value: Any) -> Any:
-    """Return a dataclass as JSON knows it: objects, lists, numbers; None for what is not a number.
+    """Return a value as objects, lists, strings and numbers; dataclasses become objects, NaN and infinity None.
 
     >>> as_json({"mean": np.float64(3), "median": float("nan"), "quantiles": (1.0, 2.0)})
     {'mean': 3.0, 'median': None, 'quantiles': [1.0, 2.0]}
@@ -25,5 +25,5 @@ def as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None  # Python would write NaN, which is not JSON: other programs refuse the file
     return value

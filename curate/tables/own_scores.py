@@ -1,4 +1,4 @@
-"""A person's own scores: a Parquet, JSONL or CSV file with a column `row` or `id`, and columns of numbers."""
+"""Reads a person's own scores: a Parquet, JSONL or CSV file with a column `row` or `id` and columns of numbers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _READERS = {".parquet": pq.read_table, ".jsonl": pa.json.read_json, ".csv": pa.c
 
 
 def read_own_scores(path: Path, scores: Path, *, taken: set[str]) -> dict[str, FloatArray]:
-    """Return a person's columns, float64 [N] by name, joined by `row` or `id`; NaN without value.
+    """Read a person's columns, name -> float64 [N], joined by `row` or `id`; NaN where a record has no value.
 
     Args:
         path: the person's file.
         scores: scores.parquet, for the number of records and their ids.
-        taken: names of columns that are there already.
+        taken: names of columns that exist already.
 
     Raises:
-        CurateError: the file cannot be read, has neither row nor id, names a record twice or one that there is not, a
-            column is no number, or its name is taken.
+        CurateError: the file cannot be read, has neither `row` nor `id`, names a record twice or one that does not
+            exist; a column is not numeric, or its name is taken.
     """
     table = _read(path)
     join = "row" if "row" in table.column_names else "id"
@@ -43,6 +43,7 @@ def read_own_scores(path: Path, scores: Path, *, taken: set[str]) -> dict[str, F
 
 
 def _read(path: Path) -> pa.Table:
+    """Read the file by its ending; raise with its path where Arrow cannot."""
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CurateError(f"score.columns={path}: expected a file that ends in {', '.join(_READERS)}")
@@ -53,7 +54,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _lines(path: Path, joined: pa.ChunkedArray, join: str, scores: Path) -> IntArray:
-    """The line of the person's file that holds the scores of every record, int64 [N]; -1 for none."""
+    """Return for every record the line of the person's file that holds its scores: int64 [N], -1 for none."""
     blocks = [(rows, batch["id"].to_pylist()) for rows, batch in by_row(scores, "score", ["id"])]
     num_rows = sum(len(rows) for rows, _ in blocks)
     if join == "row":
@@ -72,7 +73,8 @@ def _lines(path: Path, joined: pa.ChunkedArray, join: str, scores: Path) -> IntA
 
 
 def _lines_of_ids(path: Path, ids: list[str], blocks: list[tuple[IntArray, list[str]]], num_rows: int) -> IntArray:
-    """As `_lines`, by id; exact duplicates share an id, and so a value."""
+    """Do the same by id. Exact duplicates have the same id, and so the same value."""
+    # A file keyed by id survives an input whose rows were sorted or filtered since; one keyed by row does not.
     line_of = {id_: line for line, id_ in enumerate(ids)}
     if len(line_of) != len(ids):
         raise CurateError(f"score.columns={path}: a record stands there twice; expected every id once")
@@ -87,8 +89,9 @@ def _lines_of_ids(path: Path, ids: list[str], blocks: list[tuple[IntArray, list[
 
 
 def _column(path: Path, name: str, values: pa.ChunkedArray, lines: IntArray) -> FloatArray:
+    # null: a column without any value has that type. Text that looks like numbers is refused, never guessed at.
     if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_null(values.type)):
         raise CurateError(f"score.columns={path}: expected numbers in the column {name}, got {values.type}")
-    numbers = np.append(pc.cast(values, pa.float64()).to_numpy(), np.nan)  # line -1 is the last
+    numbers = np.append(pc.cast(values, pa.float64()).to_numpy(), np.nan)  # line -1 is the last entry: NaN
     out: FloatArray = numbers[lines]
     return out

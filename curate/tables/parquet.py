@@ -1,6 +1,6 @@
-"""Opening the Parquet files of a run: joined by `row`, and a damaged or missing one is told by name.
+"""Opens the Parquet files of a run and reads them by `row`; a damaged or missing file is named in the error.
 
-Files are read through a memory map: otherwise Arrow holds on to every row group that it is done with.
+Files are read through a memory map: otherwise Arrow keeps every row group in memory that it has read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ROW_GROUP = 65_536
 
 @contextmanager
 def told_by_name(path: Path, verb: str) -> Iterator[None]:
-    """Turn what Arrow says of a missing or damaged file into a line that names the file and the verb that makes it.
+    """Turn errors of reading a file into one that names the file and the verb that makes it.
 
     Raises:
-        CurateError: so.
+        CurateError: in place of an error that a missing, unreadable or damaged file raises inside the context.
     """
     try:
         yield
@@ -37,7 +37,7 @@ def told_by_name(path: Path, verb: str) -> Iterator[None]:
 
 
 def open_table(path: Path, verb: str) -> pq.ParquetFile:
-    """Open a Parquet file of a run; `verb` makes it.
+    """Open a Parquet file of a run; `verb` is the command that makes it.
 
     Raises:
         CurateError: it is missing or damaged.
@@ -47,7 +47,9 @@ def open_table(path: Path, verb: str) -> pq.ParquetFile:
 
 
 def by_row(path: Path, verb: str, columns: Sequence[str]) -> Iterator[tuple[IntArray, pa.RecordBatch]]:
-    """Yield the rows of a table, block by block, with the columns asked for, whatever order they stand in.
+    """Yield blocks of a table: the values of its column `row`, int64, and a batch with `columns`.
+
+    The rows may stand in any order in the file. Join by the yielded row numbers, never by position.
 
     Raises:
         CurateError: the file is missing or damaged, a column is missing, or `row` is not 0 to N - 1, each once.
@@ -56,6 +58,7 @@ def by_row(path: Path, verb: str, columns: Sequence[str]) -> Iterator[tuple[IntA
     seen = np.zeros(file.metadata.num_rows, bool)
     batches = file.iter_batches(ROW_GROUP, columns=["row", *columns])
     while True:
+        # Only the read is inside: an error of the caller, raised at the `yield`, is no damage of the file.
         with told_by_name(path, verb):
             batch = next(batches, None)
             if batch is None:
@@ -65,7 +68,7 @@ def by_row(path: Path, verb: str, columns: Sequence[str]) -> Iterator[tuple[IntA
                 raise ValueError("the column row goes beyond the number of records")
             seen[rows] = True
             for name in columns:
-                batch[name]
+                batch[name]  # raises KeyError where a column is missing
         yield rows, batch
     with told_by_name(path, verb):
         if not seen.all():

@@ -1,4 +1,4 @@
-"""Reading scores.parquet: statuses, duplicates and columns of numbers, joined by `row`."""
+"""Reads scores.parquet: statuses, exact duplicates and columns of numbers, joined by `row`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _ID = np.dtype([("head", "S16"), ("row", ">u4")])  # half of a SHA-256; as bytes
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What stands in scores.parquet of every record, whatever was scored.
+    """The columns of scores.parquet that are there whatever was scored.
 
     status           uint8 [N], index into STATUSES
     response_tokens  int32 [N], 0 where null
     duplicate_ids    int32 [N], from 0 and equal for records with the same id (exact duplicates); -1 where no
                      other record has the id
-    digest           of all ids in order of row, see `digest_of_ids`
+    digest           digest of all ids in order of row, see `digest_of_ids`
     """
 
     status: npt.NDArray[np.uint8]
@@ -40,7 +40,7 @@ class Rows:
 
 
 def read_rows(path: Path) -> Rows:
-    """Read statuses, lengths and which records are exact duplicates.
+    """Read statuses, response lengths, and which records are exact duplicates.
 
     Raises:
         CurateError: the file is missing or damaged.
@@ -59,10 +59,12 @@ def read_rows(path: Path) -> Rows:
 
 
 def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) -> FloatArray:
-    """Read a column of numbers, float64 [N], NaN where null; `exits` recomputes complexity from some stored exits.
+    """Read a column of numbers: float64 [N], NaN where null.
+
+    With `exits`, complexity is computed again from the stored confidence at these layers, without the model.
 
     Raises:
-        CurateError: no column of numbers of that name; exits that were not stored; the file is missing or damaged.
+        CurateError: there is no numeric column of that name; an exit was not stored; the file is missing or damaged.
     """
     schema = open_table(path, _VERB).schema_arrow
     column = "confidence" if exits is not None else name
@@ -75,10 +77,10 @@ def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) ->
 
 
 def read_exit(path: Path, name: str, layer: int) -> FloatArray:
-    """Read confidence or log_prob after one of the stored exits, float64 [N], NaN where null.
+    """Read confidence or log_prob (`name`) at the exit after `layer`: float64 [N], NaN where null.
 
     Raises:
-        CurateError: the file is missing or damaged; that exit was not stored.
+        CurateError: that exit was not stored; the file is missing or damaged.
     """
     file = open_table(path, _VERB)
     if layer not in stored_exits(file.schema_arrow):
@@ -91,7 +93,7 @@ def read_exit(path: Path, name: str, layer: int) -> FloatArray:
 
 
 def read_scored(path: Path) -> npt.NDArray[np.bool_]:
-    """Read which rows have the status scored, bool [N]."""
+    """Read which rows have the status scored: bool [N]."""
     scored = np.zeros(open_table(path, _VERB).metadata.num_rows, bool)
     for part, batch in by_row(path, _VERB, ["status"]):
         scored[part] = pc.equal(batch["status"], "scored")
@@ -99,7 +101,7 @@ def read_scored(path: Path) -> npt.NDArray[np.bool_]:
 
 
 def score_columns(path: Path) -> list[str]:
-    """Return the names of the columns of numbers, one number a record."""
+    """Return the names of the numeric columns that hold one number a record."""
     schema = open_table(path, _VERB).schema_arrow
     return [f.name for f in schema if pa.types.is_floating(f.type) or f.name.endswith("_tokens")]
 
@@ -111,16 +113,14 @@ def column_names(path: Path) -> list[str]:
 
 
 def stored_exits(schema: pa.Schema) -> list[int]:
-    """Return the layers whose confidence scores.parquet holds; none before complexity was scored."""
+    """Return the layers whose confidence is in scores.parquet; none before complexity was scored."""
     exits: list[int] = json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("exits", [])
     return exits
 
 
 def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], str]:
-    """The rows that share their id with another row, the number from 0 of that id for each of them, and a digest.
-
-    Sorted in place, 20 bytes a row: `np.unique` with its inverse would take three times that.
-    """
+    """Return the rows that share their id with another row, the number (from 0) of that id, and a digest of all ids."""
+    # Sorted in place, 20 bytes a row: `np.unique` with its inverse would take three times that.
     ids = np.empty(num_rows, _ID)
     for part, batch in by_row(path, _VERB, ["id"]):
         with told_by_name(path, _VERB):
@@ -134,11 +134,13 @@ def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.
 
 
 def _numbers_of(values: pa.Array, keep: Sequence[int]) -> FloatArray:
+    """Return a column as floats; of lists of confidence, the complexity over the exits at the places `keep`."""
     if not keep:
         numbers: FloatArray = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
         return numbers
     scored = values.is_valid().to_numpy(zero_copy_only=False)
     out = np.full(len(values), np.nan)
+    # flatten() leaves out null lists, so what is left is E numbers for every scored row.
     out[scored] = complexity(values.flatten().to_numpy().reshape(int(scored.sum()), -1)[:, list(keep)])
     return out
 

@@ -1,7 +1,7 @@
-"""scores.parquet: one row per input record, in input order; joined to other files by `row`, never by position.
+"""Writes scores.parquet: one row per input record, in input order; joined to other files by `row`, never by position.
 
-The first columns say what every record is. Each score then adds its own columns; what is there stays as it is.
-Written in row groups, so that memory does not grow with the number of records.
+The first columns describe the record (id, status, lengths). Each score adds its own columns; columns that are there
+already do not change. The file is written in row groups, so that memory does not grow with the number of records.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _COMPLEXITY = [
 
 
 def scores_schema(layers: Sequence[int], num_layers: int) -> pa.Schema:
-    """Columns of scores.parquet with complexity; exits, direction and definitions stand in the metadata."""
+    """Return the schema of scores.parquet with complexity; exits, direction and definitions are in its metadata."""
     about = {
         "exits": list(layers),
         "num_layers": num_layers,
@@ -56,7 +56,7 @@ def scores_schema(layers: Sequence[int], num_layers: int) -> pa.Schema:
 
 
 def write_rows(path: Path, store: TokenStore) -> None:
-    """Write scores.parquet without a score: what selecting by length or at random needs."""
+    """Write scores.parquet without any score: enough for selecting by length or at random."""
     with pq.ParquetWriter(path, pa.schema(_BASE), use_dictionary=["status"], compression="zstd") as writer:
         for start in range(0, len(store), ROW_GROUP):
             status = store.rows["status"][start : start + ROW_GROUP]
@@ -72,17 +72,18 @@ def write_scores(
     num_layers: int,
     earlier: Path | None = None,
 ) -> Counter[str]:
-    """Write scores.parquet with complexity from chunks in any order; returns how many records have each status.
+    """Write scores.parquet with complexity; return how many records have each status.
 
-    Every row to score is covered exactly once; that is asserted before anything is written.
+    The chunks may come in any order. Together they must cover every row to score exactly once; this is asserted before
+    anything is written.
 
     Args:
         path: the file to write.
         store: the tokens of all records.
-        chunks: what was scored.
+        chunks: the scores.
         layers: the exits.
         num_layers: layers of the model.
-        earlier: a scores.parquet whose columns of other scores are carried over, if there is one.
+        earlier: a scores.parquet whose columns of other scores are copied; None if there is none.
     """
     schema = scores_schema(layers, num_layers)
     further = _further_columns(earlier, store) if earlier is not None else {}
@@ -98,7 +99,7 @@ def write_scores(
                 counts.update(group["status"])
                 group |= _complexity_group(status, confidence, log_prob, full_model=layers[-1] == num_layers)
                 writer.write_table(pa.table(group, schema=schema))
-        del scores  # unmaps the scratch files
+        del scores  # unmaps the scratch files, so that their space is free before the file is written once more
         if further:
             about = {name: told for name, (_, told) in further.items()}
             add_columns(own, path, {name: values for name, (values, _) in further.items()}, about)
@@ -113,15 +114,15 @@ def add_columns(
     *,
     drop: Collection[str] = (),
 ) -> None:
-    """Write `new`: scores.parquet as it stands in `old`, and further columns behind; NaN becomes null.
+    """Copy the scores.parquet `old` to `new` and append columns; NaN and infinity become null.
 
     A column of the same name is replaced. Nothing else changes.
 
     Args:
-        old: the file as it is.
+        old: the file to copy.
         new: the file to write.
-        columns: float64 [N] by name.
-        about: what each column is, and which direction is easy; for the metadata.
+        columns: name -> float64 [N].
+        about: name -> definition of the column, and which direction is easy; for the metadata.
         drop: columns of `old` that are left out.
     """
     with told_by_name(old, "score"):
@@ -139,11 +140,12 @@ def add_columns(
 
 
 def _further_columns(earlier: Path, store: TokenStore) -> dict[str, tuple[FloatArray, str]]:
-    """The columns of other scores in `earlier`, and what they are; none if it is damaged or of other records."""
+    """Read the columns of other scores in `earlier` and their definitions; none if it is damaged or not of `store`."""
     try:
         schema = open_table(earlier, "score").schema_arrow
         own = {name for name, _ in (*_BASE, *_COMPLEXITY)}
         names = [name for name in score_columns(earlier) if name not in own]
+        # The ids must be those of the store, in order: a file of another run has other records in its rows.
         if not names or read_rows(earlier).digest != digest_of_ids(store.rows["id"]):
             return {}
         about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
@@ -154,7 +156,8 @@ def _further_columns(earlier: Path, store: TokenStore) -> dict[str, tuple[FloatA
 
 @contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, gone afterwards; of a killed run, the next one removes it."""
+    """Yield a temporary folder beside `path`, and remove it afterwards."""
+    # A killed run leaves it behind: the next run knows it by the ending of its name and removes it.
     folder = path.with_name(f".scores.{secrets.token_hex(4)}.curate-tmp")
     folder.mkdir()
     try:
@@ -166,7 +169,11 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 def gather(
     store: TokenStore, chunks: Iterable[BatchScores], num_exits: int, folder: Path
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Bring chunks in row order: status [N], confidence and log-probability [N, E], in scratch files of `folder`."""
+    """Put chunks into row order: status uint8 [N], confidence and log-probability float32 [N, E].
+
+    The last two are memory-mapped scratch files in `folder`: chunks come in any order, and N * E numbers may not fit
+    into memory.
+    """
     status = np.array(store.rows["status"])
     confidence, log_prob = (_scratch(folder / name, (len(store), num_exits)) for name in ("confidence", "log_prob"))
     missing = status == STATUSES.index("scored")
@@ -180,7 +187,8 @@ def gather(
 
 
 def _scratch(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Zeros in a file. They are written out: on a full disk that is an error, where a sparse map would be a SIGBUS."""
+    """Map a new file of zeros into memory."""
+    # Zeros are written out: on a full disk that raises an error, where writing to a sparse map kills the process.
     with open(path, "wb") as file:
         for start in range(0, shape[0], ROW_GROUP):
             file.write(bytes(4 * shape[1] * min(ROW_GROUP, shape[0] - start)))
@@ -188,9 +196,10 @@ def _scratch(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
 
 
 def _base_group(store: TokenStore, start: int, status: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return the columns that describe the records of one row group; lengths are null where not scored."""
     rows = store.rows[start : start + len(status)]
-    before = int(store.rows["end"][start - 1]) if start else 0
-    tokens = np.diff(rows["end"], prepend=before)
+    previous_end = int(store.rows["end"][start - 1]) if start else 0
+    tokens = np.diff(rows["end"], prepend=previous_end)
     unscored = status != STATUSES.index("scored")
     return {
         "row": np.arange(start, start + len(rows)),
@@ -205,6 +214,7 @@ def _base_group(store: TokenStore, start: int, status: npt.NDArray[Any]) -> dict
 def _complexity_group(
     status: npt.NDArray[Any], confidence: npt.NDArray[Any], log_prob: npt.NDArray[Any], *, full_model: bool
 ) -> dict[str, Any]:
+    """Return the columns of complexity of one row group; null where not scored, perplexity also without last layer."""
     unscored = status != STATUSES.index("scored")
     full = perplexity(log_prob[:, -1]) if full_model else np.zeros(len(status))
     return {
@@ -216,7 +226,8 @@ def _complexity_group(
 
 
 def _lists(values: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_]) -> pa.Array:
-    """A list column, null where missing."""
+    """Make a list column, null where `missing`."""
+    # A null list has length 0 and a null offset of its own.
     lengths = np.where(missing, 0, values.shape[1])
     offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))).astype(np.int32), mask=np.append(missing, False))
     return pa.ListArray.from_arrays(offsets, pa.array(values[~missing].ravel(), pa.float32()))

@@ -1,7 +1,4 @@
-"""clusters.parquet and selection.parquet: a row per input record, in input order, joined by `row`.
-
-Files are read through a memory map: otherwise Arrow holds on to every row group that it is done with.
-"""
+"""selection.parquet: kept or not, and why, for every input record; in input order, joined to other files by `row`."""
 
 from __future__ import annotations
 
@@ -28,19 +25,20 @@ SCHEMA = pa.schema(
 )
 
 
-def write_selection(path: Path, selection: Selection, table: Candidates, *, scores_path: Path) -> None:
-    """Write columns row, id, kept, reason, cluster, rank and group.
+def write_selection(path: Path, selection: Selection, candidates: Candidates, *, scores_path: Path) -> None:
+    """Write the columns row, id, kept, reason, cluster, rank and group; ids are copied from scores.parquet.
 
-    rank is the place in the order among the eligible rows of the same stratum, from 0. cluster is null without clusters
-    or embedding, rank is null where the row was not eligible, group is null without groups or field.
+    rank is the place in the order among the eligible rows of the same stratum, from 0; null where a row was not
+    eligible. cluster is null where there are no clusters or the row has no embedding. group is null where there are no
+    groups or the record lacks the field.
     """
     names = np.array(REASONS, dtype=object)
-    groups = np.array([*table.group_names, None], dtype=object)  # code -1 is the last
+    groups = np.array([*candidates.group_names, None], dtype=object)  # index -1 is the last: None
     with pq.ParquetWriter(path, SCHEMA, use_dictionary=["reason", "group"], compression="zstd") as writer:
         for rows, ids in by_row(scores_path, "score", ["id"]):
             rank = selection.rank[rows]
-            cluster = np.full(len(rows), -1, np.int32) if table.clusters is None else table.clusters[rows]
-            group = np.full(len(rows), -1) if table.groups is None else table.groups[rows]
+            cluster = np.full(len(rows), -1, np.int32) if candidates.clusters is None else candidates.clusters[rows]
+            group = np.full(len(rows), -1) if candidates.groups is None else candidates.groups[rows]
             columns = [
                 ids["row"],
                 ids["id"],
@@ -54,7 +52,7 @@ def write_selection(path: Path, selection: Selection, table: Candidates, *, scor
 
 
 def read_kept(path: Path) -> npt.NDArray[np.bool_]:
-    """Read which rows a selection keeps, bool [N].
+    """Read which rows a selection keeps: bool [N].
 
     Raises:
         CurateError: the file is missing or damaged.
