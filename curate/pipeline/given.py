@@ -45,6 +45,7 @@ def put_records(folder: RunFolder, records: Iterable[Mapping[str, Any]]) -> None
 
 
 def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    row = -1
     for row, record in enumerate(records):
         if not isinstance(record, Mapping) or not all(isinstance(name, str) for name in record):
             raise CurateError(f"record {row}: expected a dict with texts as keys, got {_excerpt(record)}")
@@ -56,6 +57,8 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
                 f"record {row}: expected values that JSON can hold ({error}); "
                 "what else there is goes into a Parquet file, whose path can be given instead"
             ) from None
+    if row < 0:
+        raise CurateError("records: expected at least one, got none")
 
 
 def _plain(value: Any) -> Any:
