@@ -1,7 +1,18 @@
 r"""Picks, from an instruction-tuning data set, the tenth that is worth training on.
 
+    import curate
+
+    run = curate.run("alpaca.json", model="Qwen/Qwen2.5-0.5B", keep="10%", dir="runs/first")
+    run.scores()                          # a DataFrame: a row for every record
+    run.kept()                            # a datasets.Dataset: the records that are kept
+    run.select(name="five", keep="5%")    # again, in moments; nothing is scored twice
+    run = curate.open("runs/first")       # later
+
+Records may also be a list of dicts, a datasets.Dataset or a pandas DataFrame, and the model one that is in memory. What
+`curate.run` does, and the verbs of the command line do, is also there by itself: every stage is a plain function.
+
     records -> examples -> tokens -> scores ----\
-                  \------> embeddings -> clusters -> selection -> adapter
+                  \------> embeddings -> clusters -> selection -> adapter -> evaluation -> comparison
 
 The map, in reading order:
 
@@ -22,12 +33,13 @@ The map, in reading order:
     report/      what a person looks at: preview, the report of a run, two selections side by side
     runs/        the machine room: folder, atomic files, lock, processes, stages
     pipeline/    the only place that joins stages
+    api/         what a person calls from Python: run, open, Run
     cli/         the command line, the only room that prints; __main__.py starts it
     demo/        the embedded model and data set
 
 Recipes to start from, and what made the demo, are in `recipes/` beside the package (inside it in a wheel).
 
-Every stage is a plain function. Importing this package loads none of them: names are looked up when they are used.
+Importing this package loads none of it: names are looked up when they are used.
 """
 
 from __future__ import annotations
@@ -36,6 +48,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curate.api import Run, open, run
     from curate.config import Recipe, dump_recipe, load_recipe
     from curate.diversity.cluster import cluster
     from curate.diversity.embed import embed, embedding_text, load_embedder
@@ -63,6 +76,7 @@ __all__ = [
     "Recipe",
     "Record",
     "Rule",
+    "Run",
     "RunFolder",
     "ScoringModel",
     "Selection",
@@ -82,12 +96,14 @@ __all__ = [
     "load_recipe",
     "load_tokenizer",
     "merge_adapter",
+    "open",
     "open_source",
     "perform",
     "read_column",
     "read_examples",
     "read_records",
     "read_rows",
+    "run",
     "score_batch",
     "select",
     "tokenize",
@@ -95,6 +111,7 @@ __all__ = [
 ]
 
 _OWNERS = {
+    "api": ("Run", "open", "run"),
     "config": ("Recipe", "dump_recipe", "load_recipe"),
     "read.files": ("open_source", "read_records"),
     "read.examples": ("read_examples",),

@@ -5,6 +5,8 @@ In reading order:
     recipes.py   finds the recipe that the words of a command name; lists the shipped ones
     sections.py  says which sections of a recipe a verb reads
     terminal.py  prints lines, warnings, progress bars and error messages; turns errors into exit codes
+    rates.py     progress in words: how far, how fast, how long
+    notebook.py  shows progress in the cell of a notebook
     tables.py    prints the table of a comparison
     pages.py     prints previews and differences, as text, JSON or pages
     estimates.py prints estimates and what the doctor finds

@@ -9,7 +9,7 @@ from pathlib import Path
 from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
 from curate.config.shipped import recipes_folder
-from curate.runs.folder import RunFolder
+from curate.runs.folder import RECORDS, RunFolder
 from curate.types import CurateError
 
 _SETTING = re.compile(r"[A-Za-z_]+\.[A-Za-z_.]+=", re.DOTALL)
@@ -69,7 +69,7 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     for section, key in (("data", "path"), ("model", "name"), ("embed", "model"), ("train", "model")):
         own = getattr(recipe, section)
         value = getattr(own, key)
-        if value and f"{section}.{key}" not in said and (found := _first_there(value, bases)):
+        if value and f"{section}.{key}" not in said and (found := _first_there(value, bases, folder)):
             recipe = recipe.model_copy(update={section: own.model_copy(update={key: found})})
     return recipe
 
@@ -83,8 +83,10 @@ def _begun_from(folder: Path, recorded: Path) -> Path:
     return Path(*resolved.parts[: -len(parts)])
 
 
-def _first_there(value: str, bases: Sequence[Path]) -> str | None:
+def _first_there(value: str, bases: Sequence[Path], folder: Path) -> str | None:
     """The path from the first base where something is, as text; None if nothing is anywhere, as with a hub id."""
+    if Path(value).name == RECORDS and (folder / RECORDS).is_file():  # records from memory go where their run goes
+        return str(folder / RECORDS)
     if Path(value).is_absolute():
         return None
     return next((str(base / value) for base in bases if (base / value).exists()), None)

@@ -19,6 +19,8 @@ from typing import NoReturn
 
 import typer
 
+from curate.cli.notebook import cell_bar, in_notebook
+from curate.cli.rates import Rates
 from curate.types import CurateError
 
 Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
@@ -109,12 +111,15 @@ def prepare_terminal() -> None:
 
 @contextmanager
 def progress() -> Iterator[Show]:
-    """Give a function that shows progress: one bar per stage on a terminal, else a line now and then.
+    """Give a function that shows progress: one bar per stage in a terminal or notebook, else a line now and then.
 
     Only the main process shows any.
     """
     if os.environ.get("RANK", "0") != "0":
         yield lambda stage, done, total, unit: None
+    elif in_notebook():
+        with cell_bar() as show:
+            yield show
     elif sys.stderr.isatty():
         with _bars() as show:
             yield show
@@ -163,30 +168,13 @@ def _bars() -> Iterator[Show]:
 
 def _now_and_then() -> Show:
     """A line to stderr every 30 seconds, with a rate and the time that is left."""
-    begun: dict[str, tuple[float, int]] = {}
-    last = time.monotonic()
+    rates, last = Rates(), time.monotonic()
 
     def show(stage: str, done: int, total: int | None, unit: str) -> None:
         nonlocal last
-        now = time.monotonic()
-        started, at = begun.setdefault(stage, (now, done))
-        if now - last < _SECONDS_BETWEEN_LINES:
-            return
-        last = now
-        rate = (done - at) / (now - started) if now > started else 0.0
-        of = f" of {total:,}" if total else ""
-        left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
-        warn(f"{stage}: {done:,}{of} {unit}, {rate:,.1f} {unit}/s{left}")
+        line, now = rates.line(stage, done, total, unit), time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            warn(line)
 
     return show
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> _duration(42), _duration(400), _duration(9000)
-    ('42 s', '7 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

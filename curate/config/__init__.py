@@ -20,7 +20,7 @@ In reading order:
 from curate.config.inputs import Data, Model, Prompt, Run
 from curate.config.proof import Compare, Evaluate, EvaluationSet, Judge, Selector
 from curate.config.recipe import Recipe
-from curate.config.recipe_file import dump_recipe, load_recipe
+from curate.config.recipe_file import dump_recipe, load_recipe, recipe_with
 from curate.config.stages import Cluster, Dropout, Embed, Groups, Masked, Score, Select, SmallModel, Train
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "Train",
     "dump_recipe",
     "load_recipe",
+    "recipe_with",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,28 @@ def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Re
     tree = {} if path is None else _read(Path(path))
     for word in words:
         _change(tree, word)
+    return _validated(tree)
+
+
+def recipe_with(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Return a recipe changed by settings by "section.key"; their values are Python values.
+
+    >>> recipe_with(Recipe(), {"select.keep": "5%", "score.exits": [2, 4]}).score.exits
+    (2, 4)
+
+    Raises:
+        CurateError: an unknown key or a bad value.
+    """
+    tree = recipe.model_dump()
+    for key, value in settings.items():
+        section, dot, name = key.partition(".") if isinstance(key, str) else ("", "", "")
+        if not dot or "." in name:
+            raise CurateError(f'expected settings by "section.key", such as "score.exits", got {key!r}')
+        tree.setdefault(section, {})[name] = str(value) if isinstance(value, Path) else value
+    return _validated(tree)
+
+
+def _validated(tree: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:

@@ -19,5 +19,6 @@ Loading:
     quantize.py     quantised weights, by bitsandbytes or from GGUF
     load.py         configurations, tokenizers and models
     checks.py       what is refused once a model is loaded
+    memory.py       a model and tokenizer that the caller has loaded
     explain.py      what the libraries' errors mean
 """

@@ -11,6 +11,7 @@ A verb loads only what it needs: `select` neither torch nor a model.
 What every stage is given, in reading order:
 
     settle.py        settles a job once: which data, which settings without `auto`, which tokens
+    given.py         records and a model that a caller hands in from memory
     loaded.py        tokenizers and the scoring model of a job, each loaded once
     job.py           one call of a verb, with what was settled and loaded for it
     surroundings.py  versions, seed, device, threads and git commit, for the manifest
@@ -71,6 +72,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from curate.config import Recipe, Select
+from curate.pipeline.given import Given, put_records
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.needed import FURTHER, needs_embeddings, passes_to_run
@@ -87,7 +89,9 @@ BEGINS: tuple[Verb, ...] = ("run", "score", "embed", "compare")
 
 
 @contextmanager
-def open_job(verb: str, recipe: Recipe, *, begin: bool, progress: Progress | None = None) -> Iterator[Job]:
+def open_job(
+    verb: str, recipe: Recipe, *, begin: bool, progress: Progress | None = None, given: Given | None = None
+) -> Iterator[Job]:
     """Hold the run folder of a recipe, and settle a job in it.
 
     Raises:
@@ -95,16 +99,25 @@ def open_job(verb: str, recipe: Recipe, *, begin: bool, progress: Progress | Non
     """
     folder, hang_timeout = RunFolder(Path(recipe.run.dir)), recipe.run.hang_timeout
     with open_launch(folder, verb, begin=begin, progress=progress or _silent, hang_timeout=hang_timeout) as launch:
-        yield _settled_job(launch, recipe, verb)
+        yield _settled_job(launch, recipe, verb, given or Given())
 
 
-def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> RunFolder:
+def perform(
+    verb: Verb,
+    recipe: Recipe,
+    *,
+    progress: Progress | None = None,
+    training: bool = True,
+    given: Given | None = None,
+) -> RunFolder:
     """Do a verb in the recipe's run folder; returns the folder.
 
     Args:
         verb: "run" is all the others, one after the other.
         recipe: see `curate.config.load_recipe`.
         progress: called with stage, done, total (None if unknown) and unit.
+        training: of "run" only; if false it ends with the selection.
+        given: records and a model in memory; the recipe names the files and the model that they stand for.
 
     Raises:
         CurateError: a person's mistake; the message says what was expected, what was got and what to do.
@@ -112,9 +125,9 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
     """
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
-    with open_job(verb, recipe, begin=verb in BEGINS, progress=progress) as job:
+    with open_job(verb, recipe, begin=verb in BEGINS, progress=progress, given=given) as job:
         if verb == "run" and job.is_main:
-            _check_ahead(job)
+            _check_ahead(job, training=training)
         if verb in ("run", "score"):
             selects = [job.recipe.select] if verb == "run" else []
             job = _score(job, selects, complexity=verb == "score")
@@ -126,11 +139,11 @@ def perform(verb: Verb, recipe: Recipe, *, progress: Progress | None = None) -> 
             from curate.pipeline.selection import select
 
             select(job)
-        if verb in ("run", "train"):
+        if verb == "train" or (verb == "run" and training):
             from curate.pipeline.adapter import train
 
             train(job)
-        if verb == "evaluate" or (verb == "run" and _has_references(recipe)):
+        if verb == "evaluate" or (verb == "run" and training and _has_references(recipe)):
             from curate.pipeline.evaluation import evaluate
 
             evaluate(job)
@@ -185,17 +198,19 @@ def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
     left = [name for name in names if name == "complexity" and not is_scored(job)]
     left += [name for name in names if name in FURTHER and not is_passed(job, name)]
     if left or job.folder.stage("tokens") is None:
-        job.folder.describe(**surroundings(job.recipe))
+        job.folder.describe(**surroundings(job.recipe, job.loaded.device()))
     save_recipe(job.folder.path, job.recipe)
     return left
 
 
-def _settled_job(launch: Launch, recipe: Recipe, verb: str) -> Job:
+def _settled_job(launch: Launch, recipe: Recipe, verb: str, given: Given) -> Job:
     trust = recipe.model.trust_remote_code
-    loaded = Loaded(trust_remote_code=trust, offload_folder=launch.folder.work / "offload")
+    loaded = Loaded(trust_remote_code=trust, offload_folder=launch.folder.work / "offload", in_memory=given.model)
 
     def prepare() -> Settled:
         with launch.heartbeat.kept_up():
+            if given.records is not None:
+                put_records(launch.folder, given.records)
             return settle(recipe, launch.folder, loaded, ask_model=verb in ("run", "score", "compare"))
 
     settled = launch.lead("settings", prepare, Settled)
@@ -214,7 +229,7 @@ def _keep_threads(folder: RunFolder) -> None:
         torch.set_num_threads(threads)
 
 
-def _check_ahead(job: Job) -> None:
+def _check_ahead(job: Job, *, training: bool) -> None:
     """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
     from curate.models.embedder import check_embedder
     from curate.pipeline.adapter import check_trainable
@@ -223,8 +238,9 @@ def _check_ahead(job: Job) -> None:
     with job.launch.heartbeat.kept_up():
         if needs_embeddings(job.recipe.select):
             check_embedder(job.recipe.embed.model, trust_remote_code=job.recipe.model.trust_remote_code)
-        check_trainable(job)
-        check_report_to(job.recipe.train.report_to)
+        if training:
+            check_trainable(job)
+            check_report_to(job.recipe.train.report_to)
 
 
 def _silent(stage: str, done: int, total: int | None, unit: str) -> None:

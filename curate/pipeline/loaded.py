@@ -9,6 +9,10 @@ from curate.config import Model
 from curate.types import CurateError, Exits
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from curate.models.memory import InMemory
     from curate.models.weights import WeightFacts
     from curate.scoring.score import ScoringModel
 
@@ -19,14 +23,40 @@ class Loaded:
     Args:
         trust_remote_code: run code that comes with a model.
         offload_folder: where weights go that a device map sends to disk.
+        in_memory: a model and tokenizer that the caller has loaded; they stand for the model of that name.
     """
 
-    def __init__(self, *, trust_remote_code: bool, offload_folder: Path) -> None:
+    def __init__(self, *, trust_remote_code: bool, offload_folder: Path, in_memory: InMemory | None = None) -> None:
         self._trust = trust_remote_code
         self._offload_folder = offload_folder
+        self._in_memory = in_memory
         self._tokenizers: dict[tuple[str, str | None], Any] = {}
         self._configs: dict[tuple[str, str | None], Any] = {}
         self._scoring_models: dict[tuple[str, str | None], ScoringModel] = {}
+        if in_memory is not None:
+            self._tokenizers[in_memory.name, None] = in_memory.tokenizer
+            self._configs[in_memory.name, None] = in_memory.model.config
+
+    def _handed_in(self, name: str, revision: str | None) -> InMemory | None:
+        """The model in memory, where it is the one that is asked for."""
+        is_it = self._in_memory is not None and (name, revision) == (self._in_memory.name, None)
+        return self._in_memory if is_it else None
+
+    def device(self) -> torch.device:
+        """Return where the scoring model is, or will be."""
+        from curate.models.load import resolve_device
+
+        return self._in_memory.model.device if self._in_memory is not None else resolve_device()
+
+    def fingerprints(self, name: str, revision: str | None) -> tuple[str, str]:
+        """Return what tells a model and its tokenizer from others."""
+        from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
+
+        if (given := self._handed_in(name, revision)) is not None:
+            from curate.models.memory import tokenizer_in_memory, weights_in_memory
+
+            return weights_in_memory(given.model), tokenizer_in_memory(given.tokenizer)
+        return weight_fingerprint(name, revision=revision), tokenizer_fingerprint(name, revision=revision)
 
     def tokenizer(self, name: str, revision: str | None) -> Any:
         """Return the tokenizer of a model."""
@@ -50,6 +80,10 @@ class Loaded:
         """Look at the weights of a model without loading them, and return what their headers say."""
         from curate.models.weights import check_weights
 
+        if (given := self._handed_in(name, revision)) is not None:
+            from curate.models.memory import facts_in_memory
+
+            return facts_in_memory(given.model)
         return check_weights(name, revision=revision, trust_remote_code=self._trust)
 
     def scoring_model(self, model: Model, exits: Exits) -> ScoringModel:
@@ -63,19 +97,34 @@ class Loaded:
         return self._scoring_models[model.name, model.revision]
 
     def _load_scoring_model(self, settings: Model, exits: Exits) -> ScoringModel:
-        from curate.models.load import load_model, sharded_by_launcher
         from curate.scoring.confidence import head_rows
         from curate.scoring.exits import exit_layers
         from curate.scoring.parts import find_parts
         from curate.scoring.score import ScoringModel
         from curate.scoring.selftest import confirm
 
+        model = self._model(settings)
+        parts = find_parts(model)
+        layers = exit_layers(exits, parts.num_layers)
+        confirm(parts, layers)
+        vocabulary = model.get_input_embeddings().weight.shape[0]
+        rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
+        return ScoringModel(parts, layers, rows)
+
+    def _model(self, settings: Model) -> PreTrainedModel:
+        from curate.models.checks import refuse_bidirectional
+        from curate.models.load import load_model, sharded_by_launcher
+
         if sharded_by_launcher():
             raise CurateError(
                 "FSDP and DeepSpeed split a model to train it, not to score with it: score without them (with "
                 "model.device_map=auto on one process if the model is large), then launch curate train with them"
             )
-        model = load_model(
+        if (given := self._handed_in(settings.name, settings.revision)) is not None:
+            given.model.eval()
+            refuse_bidirectional(given.name, given.model)
+            return given.model
+        return load_model(
             settings.name,
             revision=settings.revision,
             dtype=settings.dtype,
@@ -85,9 +134,3 @@ class Loaded:
             attention=settings.attention,
             trust_remote_code=self._trust,
         )
-        parts = find_parts(model)
-        layers = exit_layers(exits, parts.num_layers)
-        confirm(parts, layers)
-        vocabulary = model.get_input_embeddings().weight.shape[0]
-        rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
-        return ScoringModel(parts, layers, rows)

@@ -171,21 +171,21 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
 
     The weights are looked at, not loaded: what is wrong with them shows before a million records are tokenised.
     """
-    from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
-    from curate.models.load import resolve_device, resolve_dtype
+    from curate.models.load import resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch
     from curate.scoring.exits import exit_layers
 
     recipe = settle_prompt(recipe, source, loaded, known)
     facts = loaded.weight_facts(recipe.model.name, recipe.model.revision)
-    model, score, device = recipe.model, recipe.score, resolve_device()
+    model, score, device = recipe.model, recipe.score, loaded.device()
     if score.tokens_per_batch == "auto":
         score = score.model_copy(update={"tokens_per_batch": auto_tokens_per_batch(device_type=device.type)})
     dtype = str(resolve_dtype(model.dtype, device)).removeprefix("torch.")
     num_layers = loaded.config(model.name, model.revision).get_text_config().num_hidden_layers
+    weights, tokenizer = loaded.fingerprints(model.name, model.revision)
     key = {
-        "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
-        "model": weight_fingerprint(model.name, revision=model.revision),
+        "tokenizer": tokenizer,
+        "model": weights,
         "model.dtype": dtype,
         "model.quantization": model.quantization,
         "model.attention": model.attention,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from curate.config import Recipe
+
+if TYPE_CHECKING:
+    import torch
 
 _VERSIONS = (
     "torch",
@@ -23,13 +26,18 @@ _VERSIONS = (
 )
 
 
-def surroundings(recipe: Recipe) -> dict[str, Any]:
-    """Return versions, seed, device, threads per process and git commit, for the manifest."""
+def surroundings(recipe: Recipe, device: torch.device | None = None) -> dict[str, Any]:
+    """Return versions, seed, device, threads per process and git commit, for the manifest.
+
+    Args:
+        recipe: of the run.
+        device: where the model is; default: where it would be loaded.
+    """
     import torch
 
     from curate.models.load import resolve_device
 
-    device = resolve_device()
+    device = device or resolve_device()
     versions = {name: _version(name) for name in ("lc-curate", *_VERSIONS)}
     return {
         "versions": {"python": platform.python_version(), **versions},

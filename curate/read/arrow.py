@@ -6,7 +6,7 @@ others are made a few megabytes at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,22 @@ def load_hub(name: str, split: str | None, revision: str | None, *, what: str) -
         return datasets.load_dataset(name, split=split, revision=revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise CurateError(f"{what}; as a hub data set (split {split}) it cannot be loaded: {one_line(error)}") from None
+
+
+def as_dataset(records: Sequence[Mapping[str, Any]], *, name: str) -> Any:
+    """Records as a `datasets.Dataset`; a field that some lack is None there. `name` says in messages where they are.
+
+    Raises:
+        CurateError: a field holds values of several types.
+    """
+    import datasets
+
+    fields = dict.fromkeys(field for record in records for field in record)
+    columns = {field: [record.get(field) for record in records] for field in fields}
+    try:
+        return datasets.Dataset.from_dict(columns)
+    except (pa.ArrowException, OverflowError) as error:
+        raise CurateError(f"{name} cannot be a Dataset ({one_line(error)}): read it as it is") from None
 
 
 def commit(dataset: Any) -> str:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MARKER = ".curate"
 """The name of the file that marks a folder as that of a run."""
 
+RECORDS = "records.jsonl"
+"""The name of the file that holds records which were handed in from memory."""
+
 # What a folder may hold before its first run: a recipe that a person put there, and what a refused start has left.
 _MAY_BE_THERE = {"recipe.yaml", ".lock", "status.json"}
 _PARTS = ("work", "selections", "comparison")  # the folders of a run
@@ -165,7 +168,7 @@ class RunFolder:
 
         `before` names what the folder held; `made` is the folder and those above it that were not there, it first.
         """
-        left = {".lock", "status.json", MARKER}
+        left = {".lock", "status.json", MARKER, RECORDS}
         remove(self.work / "launches")
         remove(self.work / "heartbeats")
         with contextlib.suppress(OSError):  # not empty, or not there

@@ -1,0 +1,190 @@
+"""A run folder as an object: its tables, its kept records, and further selections from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+
+from curate.api.bars import shown
+from curate.types import CurateError
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+    from datasets import Dataset
+
+    from curate.config import Recipe
+    from curate.runs.launch import Progress
+
+
+class SelectSettings(TypedDict, total=False):
+    """The settings of the section `select`; `curate settings select` says what each does."""
+
+    name: str
+    method: str
+    by: str
+    exits: list[int] | tuple[int, ...] | None
+    order: str
+    keep: int | str
+    quota: str
+    min_response_tokens: int
+    duplicates: str
+    within: Mapping[str, tuple[float | None, float | None]]
+    gamma: float
+    near_duplicates: float | None
+    groups: Mapping[str, Any] | None
+    seed: int | None
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """A run folder, to look at and to select from. It holds nothing in memory.
+
+    path      the run folder
+    progress  called with stage, done, total (None if unknown) and unit; None: the bars of the command line
+    """
+
+    path: Path
+    progress: Progress | None = None
+
+    def __repr__(self) -> str:
+        """Say how many records are scored, what is selected, and whether something is left to do."""
+        stages = self._stages()
+        scores, found = stages.get("scores"), list[str]()
+        found += [f"{scores['out']:,} of {scores['in']:,} records scored"] if scores else ["not scored"]
+        found += [f"{stages[f'selections/{name}']['out']:,} kept in {name}" for name in self.selections()]
+        return f"Run({str(self.path)!r}: {'; '.join(filter(None, [*found, self._left_to_do()]))})"
+
+    def scores(self) -> pd.DataFrame:
+        """Return scores.parquet: a row for every input record, in input order, NaN where it was not scored.
+
+        `status` says why not. `confidence` and `log_prob` hold a number for every exit.
+
+        Raises:
+            CurateError: nothing is scored yet; the message says which call goes on.
+        """
+        return self._table(self.path / "scores.parquet", "scores", "score")
+
+    def selections(self) -> list[str]:
+        """Return the names of the selections that are there, sorted."""
+        found = (path.parent.name for path in self.path.glob("selections/*/selection.parquet"))
+        return sorted(name for name in found if f"selections/{name}" in self._stages())
+
+    def selection(self, name: str = "main") -> pd.DataFrame:
+        """Return selection.parquet: a row for every input record, in input order, with `kept` and the reason.
+
+        Raises:
+            CurateError: there is no such selection; the message names those that are there.
+        """
+        self._require_selection(name)
+        return self._table(self.path / "selections" / name / "selection.parquet", f"selection {name!r}", "select")
+
+    def kept(self, name: str = "main") -> Dataset:
+        """Return the records that a selection keeps, in input order, with every field as it came in.
+
+        A field that some of them lack is None there.
+
+        Raises:
+            CurateError: there is no such selection, or a field holds values of several types, which a Dataset cannot.
+        """
+        from curate.read.arrow import as_dataset
+        from curate.read.files import open_source, read_records
+
+        record = self._require_selection(name)
+        path = self.path / "selections" / name / record["file"]
+        data = self._recipe().data.model_copy(update={"path": str(path), "limit": None})
+        records = [dict(record.fields or {}) for record in read_records(open_source(data), data)]
+        return as_dataset(records, name=str(path))
+
+    def select(self, **settings: Unpack[SelectSettings]) -> Dataset:
+        """Choose records again from the scores that are there; returns those that are kept, as `kept` does.
+
+            five = run.select(name="five", keep="5%")
+            hard = run.select(name="hard", method="top", order="highest")
+
+        What is not named stays as in recipe.yaml of the run; without a name the selection `main` is replaced. Nothing
+        is scored and no model is loaded. Only selections/NAME changes.
+
+        Raises:
+            CurateError: an unknown setting, a score that is not there, fewer records than are to be kept, or a
+                selection in the way that an adapter was trained on.
+        """
+        from curate.config import recipe_with
+        from curate.pipeline import perform
+
+        recipe = recipe_with(self._recipe(), {f"select.{key}": value for key, value in settings.items()})
+        with shown(self.progress) as progress:
+            perform("select", recipe, progress=progress)
+        return self.kept(recipe.select.name)
+
+    def _table(self, path: Path, what: str, verb: str) -> pd.DataFrame:
+        from curate.tables.parquet import open_table, told_by_name
+
+        if not path.is_file():
+            raise CurateError(f"{self.path} holds no {what} yet: {self._left_to_do() or f'curate {verb} makes them'}")
+        with told_by_name(path, verb):
+            return open_table(path, verb).read().to_pandas()
+
+    def _require_selection(self, name: str) -> dict[str, Any]:
+        """What the manifest says of a selection."""
+        if name in (names := self.selections()):
+            return cast("dict[str, Any]", self._stages()[f"selections/{name}"])
+        there = f"there are {', '.join(names)}" if names else "there is none yet"
+        raise CurateError(
+            f"{self.path} holds no selection {name!r}, {there}: "
+            f"{self._left_to_do() or f'run.select(name={name!r}, ...) makes it'}"
+        )
+
+    def _recipe(self) -> Recipe:
+        """The recipe of the run, with its data and models looked for from where the run was begun."""
+        from curate.cli.recipes import recipe_of
+
+        if not (self.path / "recipe.yaml").is_file():
+            raise CurateError(f"{self.path} has not begun to score: {self._left_to_do() or 'curate.run(...) does'}")
+        return recipe_of([f"run.dir={self.path}"])
+
+    def _stages(self) -> dict[str, Any]:
+        from curate.runs.folder import RunFolder
+
+        stages: dict[str, Any] = RunFolder(self.path).manifest()["stages"]
+        return stages
+
+    def _left_to_do(self) -> str:
+        """What the last call came to, and which call goes on; empty if it was finished."""
+        status: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        state, verb = status.get("state"), status.get("verb")
+        ended = {
+            "interrupted": "was interrupted",
+            "failed": f"failed ({status.get('message')})",
+            "running": "is still running, or was killed",
+        }
+        if state not in ended:
+            return ""
+        call = "the same curate.run(...)" if verb == "run" else "the same call"
+        return f"the last call (curate {verb}) {ended[state]}; {call} goes on with what is finished"
+
+
+def open(path: str | Path, *, progress: Progress | None = None) -> Run:
+    """Open a run folder, however it was made. A warning is logged if the last call in it was not finished.
+
+    Raises:
+        CurateError: it is not the folder of a run.
+    """
+    import logging
+
+    from curate.runs.folder import RunFolder
+
+    path = Path(path).expanduser()
+    if not RunFolder(path).is_ours():
+        what = "a folder, but not of a run" if path.is_dir() else "no such folder"
+        raise CurateError(f"expected the folder of a run (run.dir), got {path}: {what}")
+    run = Run(path, progress)
+    if left := run._left_to_do():
+        logging.getLogger(__name__).warning("%s: %s", path, left)
+    return run

@@ -1,0 +1,47 @@
+"""Shows progress in the cell of a notebook: one bar and a line, which are gone when all is done."""
+
+from __future__ import annotations
+
+import html
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from curate.cli.rates import Rates
+
+_SECONDS_BETWEEN = 0.25
+
+
+def in_notebook() -> bool:
+    """Say whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")  # whoever is a kernel has imported it
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+@contextmanager
+def cell_bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
+    """Give a function that shows progress in the output of the cell; after an error the bar stays where it was.
+
+    IPython alone draws it: rich and tqdm need the package ipywidgets for that.
+    """
+    from IPython.display import display
+
+    rates, last = Rates(), -math.inf
+    handle = display(_bundle("starting", 0, None), raw=True, display_id=True)
+
+    def show(stage: str, done: int, total: int | None, unit: str) -> None:
+        nonlocal last
+        line, now = rates.line(stage, done, total, unit), time.monotonic()
+        if now - last > _SECONDS_BETWEEN:
+            last = now
+            handle.update(_bundle(line, done, total), raw=True)
+
+    yield show
+    handle.update({"text/plain": "", "text/html": ""}, raw=True)
+
+
+def _bundle(line: str, done: int, total: int | None) -> dict[str, str]:
+    how_far = f' value="{done}" max="{total}"' if total else ""
+    return {"text/plain": line, "text/html": f"<progress{how_far}></progress> {html.escape(line)}"}

@@ -1,0 +1,32 @@
+"""Progress in words: how far a stage is, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+
+
+class Rates:
+    """Remembers when each stage began."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[float, int]] = {}
+
+    def line(self, stage: str, done: int, total: int | None, unit: str) -> str:
+        """Return a line such as "scores: 1,200 of 2,000 records, 310.0 records/s, about 3 s left"."""
+        now = time.monotonic()
+        started, at = self._begun.setdefault(stage, (now, done))
+        rate = (done - at) / (now - started) if now > started else 0.0
+        of = f" of {total:,}" if total else ""
+        left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
+        return f"{stage}: {done:,}{of} {unit}, {rate:,.1f} {unit}/s{left}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> _duration(42), _duration(400), _duration(9000)
+    ('42 s', '7 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
