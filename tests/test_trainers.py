@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def _parsed(folder: Path) -> Iterator[tuple[str, Any]]:
             yield path.name, [json.loads(line) for line in text.splitlines()]
         else:
             yield path.name, json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            if path.name == "axolotl.yaml":
+                yield OTHER_MODEL, yaml.safe_load(reading_records(text))
+
+
+OTHER_MODEL = "axolotl.yaml for another model"
+
+
+def reading_records(settings: str) -> str:
+    """axolotl.yaml with the lines in force that it has for another model (the last of two equal keys holds)."""
+    return re.sub(r"^# (datasets:|  .*)$", r"\1", settings, flags=re.MULTILINE)
 
 
 # Settings
@@ -200,12 +211,13 @@ def test_without_a_chat_template_they_read_the_text_that_was_scored(
 ) -> None:
     words = ("prompt.template=alpaca", *words)
     files = handed_over(tmp_path, [record], llama, *words)
-    assert files["axolotl.yaml"]["datasets"][0]["path"] == axolotl
+    assert files["axolotl.yaml"]["datasets"] == [{"path": "train.tokens"}]
+    assert files[OTHER_MODEL]["datasets"][0]["path"] == axolotl
     file = "train.tokens/data-00000-of-00001.arrow" if trl == "train.tokens" else trl
     assert files["trl.yaml"]["datasets"][0]["data_files"] == file
     assert "assistant_only_loss" not in files["trl.yaml"]
     assert {name for name in files if name.startswith("train.")} == {axolotl, trl} - {"kept.jsonl", "train.tokens"}
-    assert ("chat_template" in files["axolotl.yaml"]["datasets"][0]) is False
+    assert ("chat_template" in files[OTHER_MODEL]["datasets"][0]) is False
 
 
 @pytest.mark.parametrize(
@@ -230,8 +242,9 @@ def test_with_a_chat_template_they_read_messages_or_the_tokens_of_it(
         chat_template=MARKED if marked else MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", ""),
     )
     files = handed_over(tmp_path, [record], model, "prompt.template=chat", *words)
-    assert files["axolotl.yaml"]["datasets"][0]["path"] == axolotl
-    assert files["axolotl.yaml"]["datasets"][0]["chat_template"] == "tokenizer_default"
+    assert files["axolotl.yaml"]["datasets"] == [{"path": "train.tokens"}]
+    assert files[OTHER_MODEL]["datasets"][0]["path"] == axolotl
+    assert files[OTHER_MODEL]["datasets"][0]["chat_template"] == "tokenizer_default"
     messages = "kept.jsonl" if copy is None else "train.messages.jsonl"
     read = files["trl.yaml"]["datasets"][0]["data_files"]
     assert read == (messages if marked else "train.tokens/data-00000-of-00001.arrow")
@@ -277,12 +290,27 @@ def info_of(folder: Path, record: dict[str, Any], model: Path, *words: str) -> d
     return entry
 
 
-def test_alpaca_columns_are_named(tmp_path: Path, chat_llama: Path) -> None:
-    assert info_of(tmp_path, ALPACA, chat_llama) == {
+def test_alpaca_columns_are_named(tmp_path: Path, llama: Path) -> None:
+    assert info_of(tmp_path, ALPACA, llama, "prompt.template=alpaca") == {
         "file_name": "kept.jsonl",
         "formatting": "alpaca",
         "columns": {"prompt": "instruction", "query": "input", "response": "output"},
     }
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [(ALPACA, ()), ({"messages": CHAT}, ("prompt.system=Be brief.",)), (SHAREGPT, ("prompt.system=Be brief.",))],
+)
+def test_messages_are_named_where_messages_were_scored_that_the_kept_file_does_not_hold(
+    tmp_path: Path, chat_llama: Path, record: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """It would join instruction and input by one line end where we have two, and leave prompt.system out."""
+    entry = info_of(tmp_path, record, chat_llama, *words)
+    assert (entry["file_name"], entry["formatting"]) == ("train.messages.jsonl", "sharegpt")
+    assert entry["columns"] == {"messages": "messages"}
+    tags = entry["tags"]
+    assert [tags[f"{name}_tag"] for name in ("role", "content", "user", "assistant")] == [*CHAT[0], "user", "assistant"]
 
 
 def test_tool_calls_have_a_tag_in_conversations(tmp_path: Path, chat_llama: Path) -> None:
