@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import save_llama
@@ -47,10 +50,25 @@ def described(folder: Path, records: list[dict[str, Any]], recipe: Recipe) -> Ke
     return describe_kept(write_kept(source, recipe.data, np.ones(len(records), bool), out), source, recipe.data)
 
 
-def settled(folder: Path, records: list[dict[str, Any]], model: Path | str, *words: str) -> Recipe:
-    (folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    first = (f"data.path={folder / 'in.jsonl'}", f"model.name={model}", "model.dtype=float32", "prompt.max_length=100")
+def settled(folder: Path, records: list[dict[str, Any]], model: Path | str, *words: str, kind: str = "jsonl") -> Recipe:
+    path = write_records(folder / f"in.{kind}", records)
+    first = (f"data.path={path}", f"model.name={model}", "model.dtype=float32", "prompt.max_length=100")
     return load_recipe(None, [*first, *words])
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(records), encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
 
 
 def trained_on(recipe: Recipe, tokenizer: Any) -> Iterator[Feature]:
@@ -71,11 +89,13 @@ def trained_on(recipe: Recipe, tokenizer: Any) -> Iterator[Feature]:
             yield training_labels(record, tokenizer.eos_token_id)
 
 
-def handed_over(folder: Path, records: list[dict[str, Any]], model: Path, *words: str) -> dict[str, Any]:
+def handed_over(
+    folder: Path, records: list[dict[str, Any]], model: Path, *words: str, kind: str = "jsonl"
+) -> dict[str, Any]:
     """What stands beside the kept records in the end: {file name: its content, parsed}."""
     from transformers import AutoTokenizer
 
-    recipe, tokenizer = settled(folder, records, model, *words), AutoTokenizer.from_pretrained(model)
+    recipe, tokenizer = settled(folder, records, model, *words, kind=kind), AutoTokenizer.from_pretrained(model)
     kept = described(folder, records, recipe)
     out = kept.path.parent
     saved = save_tokenizer(tokenizer, folder / "tokenizer", length_limit=100)
@@ -87,7 +107,7 @@ def handed_over(folder: Path, records: list[dict[str, Any]], model: Path, *words
 
 
 def _parsed(folder: Path) -> Iterator[tuple[str, Any]]:
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jsonl", ".md", ".yaml")):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             yield path.name, [json.loads(line) for line in text.splitlines()]

@@ -128,9 +128,7 @@ def _settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def _llama_factory(
-    records: KeptRecords, readable: TrainingFile, folder: Path, system: str | None
-) -> dict[str, Any]:
+def _llama_factory(records: KeptRecords, readable: TrainingFile, folder: Path, system: str | None) -> dict[str, Any]:
     """LLaMA-Factory's entry for the kept file, or for its copy as messages where it reads that one more exactly.
 
     It does so where a message's text is in parts, and where messages were scored that are written otherwise in the
