@@ -68,8 +68,6 @@ def run(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
 def test_the_lines_run_on_a_local_base_and_make_the_prompt_of_training(
     tmp_path: Path, base: Path, template: Any, system: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if template != "chat" and system is not None:
-        system = "Be brief."
     folder = adapter(tmp_path, base, named=str(base), template=template, system=system)
     code = lines_of(folder)
     placeholder = "base = './Base-1B'"

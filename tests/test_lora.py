@@ -166,6 +166,19 @@ def test_a_model_from_the_hub_is_named_with_its_commit(base: Path, tmp_path: Pat
     assert (config["base_model_name_or_path"], config["revision"]) == ("meta/Llama", "abc123")
 
 
+def test_a_model_from_the_hub_is_trained_without_a_word_where_there_is_no_network(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT would warn, at every checkpoint, that it cannot ask the hub for the size of the vocabulary."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model, settings = load_model(str(base), device=CPU), Train.model_validate(FAST | {"max_steps": 2, "save_steps": 1})
+    model.name_or_path = "owner/base"
+    folders = {"checkpoint_dir": tmp_path / "checkpoints", "output_dir": tmp_path / "adapter"}
+    assert train_adapter(records(), model, settings=settings, seed=0, **folders).steps == 2
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == "owner/base"
+
+
 @pytest.mark.parametrize("above", [1, 2])
 def test_a_local_base_has_a_name_that_no_hub_model_has(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, above: int

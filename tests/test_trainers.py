@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import save_llama
@@ -46,10 +50,25 @@ def described(folder: Path, records: list[dict[str, Any]], recipe: Recipe) -> Ke
     return describe_kept(write_kept(source, recipe.data, np.ones(len(records), bool), out), source, recipe.data)
 
 
-def settled(folder: Path, records: list[dict[str, Any]], model: Path | str, *words: str) -> Recipe:
-    (folder / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    first = (f"data.path={folder / 'in.jsonl'}", f"model.name={model}", "model.dtype=float32", "prompt.max_length=100")
+def settled(folder: Path, records: list[dict[str, Any]], model: Path | str, *words: str, kind: str = "jsonl") -> Recipe:
+    path = write_records(folder / f"in.{kind}", records)
+    first = (f"data.path={path}", f"model.name={model}", "model.dtype=float32", "prompt.max_length=100")
     return load_recipe(None, [*first, *words])
+
+
+def write_records(path: Path, records: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(records), path)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(records), encoding="utf-8")
+    else:
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
 
 
 def trained_on(recipe: Recipe, tokenizer: Any) -> Iterator[Feature]:
@@ -70,11 +89,13 @@ def trained_on(recipe: Recipe, tokenizer: Any) -> Iterator[Feature]:
             yield training_labels(record, tokenizer.eos_token_id)
 
 
-def handed_over(folder: Path, records: list[dict[str, Any]], model: Path, *words: str) -> dict[str, Any]:
+def handed_over(
+    folder: Path, records: list[dict[str, Any]], model: Path, *words: str, kind: str = "jsonl"
+) -> dict[str, Any]:
     """What stands beside the kept records in the end: {file name: its content, parsed}."""
     from transformers import AutoTokenizer
 
-    recipe, tokenizer = settled(folder, records, model, *words), AutoTokenizer.from_pretrained(model)
+    recipe, tokenizer = settled(folder, records, model, *words, kind=kind), AutoTokenizer.from_pretrained(model)
     kept = described(folder, records, recipe)
     out = kept.path.parent
     saved = save_tokenizer(tokenizer, folder / "tokenizer", length_limit=100)
@@ -86,12 +107,22 @@ def handed_over(folder: Path, records: list[dict[str, Any]], model: Path, *words
 
 
 def _parsed(folder: Path) -> Iterator[tuple[str, Any]]:
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jsonl", ".md", ".yaml")):
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             yield path.name, [json.loads(line) for line in text.splitlines()]
         else:
             yield path.name, json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            if path.name == "axolotl.yaml":
+                yield OTHER_MODEL, yaml.safe_load(reading_records(text))
+
+
+OTHER_MODEL = "axolotl.yaml for another model"
+
+
+def reading_records(settings: str) -> str:
+    """axolotl.yaml with the lines in force that it has for another model (the last of two equal keys holds)."""
+    return re.sub(r"^# (datasets:|  .*)$", r"\1", settings, flags=re.MULTILINE)
 
 
 # Settings
@@ -200,12 +231,13 @@ def test_without_a_chat_template_they_read_the_text_that_was_scored(
 ) -> None:
     words = ("prompt.template=alpaca", *words)
     files = handed_over(tmp_path, [record], llama, *words)
-    assert files["axolotl.yaml"]["datasets"][0]["path"] == axolotl
+    assert files["axolotl.yaml"]["datasets"] == [{"path": "train.tokens"}]
+    assert files[OTHER_MODEL]["datasets"][0]["path"] == axolotl
     file = "train.tokens/data-00000-of-00001.arrow" if trl == "train.tokens" else trl
     assert files["trl.yaml"]["datasets"][0]["data_files"] == file
     assert "assistant_only_loss" not in files["trl.yaml"]
     assert {name for name in files if name.startswith("train.")} == {axolotl, trl} - {"kept.jsonl", "train.tokens"}
-    assert ("chat_template" in files["axolotl.yaml"]["datasets"][0]) is False
+    assert ("chat_template" in files[OTHER_MODEL]["datasets"][0]) is False
 
 
 @pytest.mark.parametrize(
@@ -230,8 +262,9 @@ def test_with_a_chat_template_they_read_messages_or_the_tokens_of_it(
         chat_template=MARKED if marked else MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", ""),
     )
     files = handed_over(tmp_path, [record], model, "prompt.template=chat", *words)
-    assert files["axolotl.yaml"]["datasets"][0]["path"] == axolotl
-    assert files["axolotl.yaml"]["datasets"][0]["chat_template"] == "tokenizer_default"
+    assert files["axolotl.yaml"]["datasets"] == [{"path": "train.tokens"}]
+    assert files[OTHER_MODEL]["datasets"][0]["path"] == axolotl
+    assert files[OTHER_MODEL]["datasets"][0]["chat_template"] == "tokenizer_default"
     messages = "kept.jsonl" if copy is None else "train.messages.jsonl"
     read = files["trl.yaml"]["datasets"][0]["data_files"]
     assert read == (messages if marked else "train.tokens/data-00000-of-00001.arrow")
@@ -277,12 +310,27 @@ def info_of(folder: Path, record: dict[str, Any], model: Path, *words: str) -> d
     return entry
 
 
-def test_alpaca_columns_are_named(tmp_path: Path, chat_llama: Path) -> None:
-    assert info_of(tmp_path, ALPACA, chat_llama) == {
+def test_alpaca_columns_are_named(tmp_path: Path, llama: Path) -> None:
+    assert info_of(tmp_path, ALPACA, llama, "prompt.template=alpaca") == {
         "file_name": "kept.jsonl",
         "formatting": "alpaca",
         "columns": {"prompt": "instruction", "query": "input", "response": "output"},
     }
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [(ALPACA, ()), ({"messages": CHAT}, ("prompt.system=Be brief.",)), (SHAREGPT, ("prompt.system=Be brief.",))],
+)
+def test_messages_are_named_where_messages_were_scored_that_the_kept_file_does_not_hold(
+    tmp_path: Path, chat_llama: Path, record: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """It would join instruction and input by one line end where we have two, and leave prompt.system out."""
+    entry = info_of(tmp_path, record, chat_llama, *words)
+    assert (entry["file_name"], entry["formatting"]) == ("train.messages.jsonl", "sharegpt")
+    assert entry["columns"] == {"messages": "messages"}
+    tags = entry["tags"]
+    assert [tags[f"{name}_tag"] for name in ("role", "content", "user", "assistant")] == [*CHAT[0], "user", "assistant"]
 
 
 def test_tool_calls_have_a_tag_in_conversations(tmp_path: Path, chat_llama: Path) -> None:

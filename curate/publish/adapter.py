@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ASK = "{instruction}"
-"""Stands in the README's prompt where the question goes."""
+"""Stands for the question while the prompt is written."""
 
 
 def write_adapter_files(
@@ -53,17 +53,17 @@ def write_adapter_files(
             template=template,
             system=system,
             prompt=_prompt(template, system),
-            ask=_ASK,
         )
     )
     (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
-def _prompt(template: Template, system: str | None) -> str | None:
-    """The text before a response; None under chat, where the tokenizer writes it."""
+def _prompt(template: Template, system: str | None) -> tuple[str, str] | None:
+    """The text before a question and the text between it and a response; None under chat: the tokenizer writes them."""
     if template == "chat":
         return None
     turns = (Turn("user", _ASK), Turn("assistant", ""))
     rendered = (alpaca if template == "alpaca" else plain)(Example(0, "", turns), system=system)
     assert rendered is not None, "no tools in it"
-    return rendered.text
+    before, _, after = rendered.text.rpartition(_ASK)  # the last: prompt.system may hold these letters too
+    return before, after

@@ -1,7 +1,7 @@
 """Settings with which three training programs go on from the kept records as `curate train` would.
 
-Each program is given the form of the records in which it arrives at the token ids and labels of curate: a readable one
-where that is so, else the ids and labels themselves.
+Each program is given the token ids and labels of curate themselves (TRL: the readable records where it makes these very
+ids and labels of them), and is told how it reads the records with another model.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ def write_trainers(
         tokenizer: of the model to train.
     """
     longest = write_token_set(features, folder / TOKENS)
+    readable = _readable_file(records, recipe, folder)
     files = {
-        "axolotl": _readable_file(records, recipe, folder),
+        "axolotl": readable,
         "trl": _exact_file(_readable_file(records, recipe, folder, for_trl=True), records, folder, tokenizer),
     }
     texts = environment()
@@ -70,6 +71,7 @@ def write_trainers(
     settings = _settings(recipe, records.path.parent) | {
         "files": files,
         "records": records,
+        "tokens": TOKENS,
         "table": f"{TOKENS}/{TABLE}",
         # The end token that training adds may be one more than prompt.max_length; no program is to cut it off.
         "max_length": max(recipe.prompt.max_length, longest),
@@ -77,7 +79,7 @@ def write_trainers(
     for program in ("axolotl", "trl", "llamafactory"):
         text = texts.get_template(f"{program}.yaml.jinja").render(settings)
         (folder / f"{program}.yaml").write_text(text, encoding="utf-8")
-    info = {f"curate_{recipe.select.name}": _llama_factory(records, folder, recipe.prompt.system)}
+    info = {f"curate_{recipe.select.name}": _llama_factory(records, readable, folder, recipe.prompt.system)}
     text = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
     (folder / "dataset_info.json").write_text(text, encoding="utf-8")
 
@@ -126,11 +128,16 @@ def _settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
     }
 
 
-def _llama_factory(records: KeptRecords, folder: Path, system: str | None) -> dict[str, Any]:
-    """LLaMA-Factory's entry for the kept file, or for its copy where a message's text is in parts."""
+def _llama_factory(records: KeptRecords, readable: TrainingFile, folder: Path, system: str | None) -> dict[str, Any]:
+    """LLaMA-Factory's entry for the kept file, or for its copy as messages where it reads that one more exactly.
+
+    It does so where a message's text is in parts, and where messages were scored that are written otherwise in the
+    kept file: it would join instruction and input by one line end, and leave prompt.system out.
+    """
     columns, (role, content), file = dict(LLAMA_FACTORY[records.format]), records.words, records.path.name
     keys, roles = dict(records.keys), records.roles
-    if (records.is_chat and records.odd) or (records.format == "messages" and not records.usual and not records.tools):
+    in_parts = records.format == "messages" and not records.usual
+    if (records.is_chat and records.odd) or (not records.tools and (in_parts or readable.name == MESSAGES)):
         write_messages(records, folder / MESSAGES, system=system)
         file, role, content, columns = MESSAGES, "role", "content", dict(LLAMA_FACTORY["messages"])
         keys = {"messages": "messages"} | ({"tools": "tools"} if records.tools else {})
@@ -140,10 +147,10 @@ def _llama_factory(records: KeptRecords, folder: Path, system: str | None) -> di
     openai = records.tools and role == "role"
     entry: dict[str, Any] = {
         "file_name": file,
-        "formatting": ("openai" if openai else "sharegpt") if records.is_chat else "alpaca",
+        "formatting": ("openai" if openai else "sharegpt") if "messages" in columns else "alpaca",
         "columns": {theirs: key for theirs, key in found.items() if key is not None},
     }
-    if records.is_chat:
+    if "messages" in columns:
         entry["tags"] = {"role_tag": role, "content_tag": content} | _role_tags(roles)
     return entry
 

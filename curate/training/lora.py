@@ -105,14 +105,14 @@ def train_adapter(
     trainer = Trainer(adapted, arguments, _collate, train_dataset=features, callbacks=[journal, SealCheckpoints()])
     trainer.remove_callback(PrinterCallback)  # progress is shown by whoever passes `on_log`
     try:
-        with quiet_library():
+        with quiet_library(), _quiet_peft():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.save_model(str(output_dir))
     except torch.OutOfMemoryError as error:
         raise CurateError(
             f"out of memory with train.batch_size={settings.batch_size}: halve it, or set "
             "train.gradient_checkpointing=true or train.quantization=4bit"
         ) from error
-    trainer.save_model(str(output_dir))
     if PartialState().is_main_process:
         _tidy(output_dir, base_name, base_commit)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -129,7 +129,7 @@ def train_adapter(
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Return the model with the adapter in `folder`, ready to be evaluated; the model itself is changed in place."""
-    with _peft_behind_transformers():
+    with _quiet_peft():
         adapted = PeftModel.from_pretrained(model, str(folder))
     return adapted.eval()
 
@@ -155,7 +155,7 @@ def merge_adapter(
     base = load_model(
         base_name, revision=revision, dtype="bfloat16", trust_remote_code=trust_remote_code, device=device
     )
-    with _peft_behind_transformers():
+    with _quiet_peft():
         merged = PeftModel.from_pretrained(base, str(adapter_dir)).merge_and_unload(safe_merge=True)
     with quiet_library():
         merged.save_pretrained(output_dir)
@@ -204,17 +204,22 @@ def _with_adapter(model: PreTrainedModel, settings: Train, seed: int) -> PeftMod
     )
     set_seed(seed)  # the adapter's first weights are drawn next
     try:
-        with _peft_behind_transformers():
+        with _quiet_peft():
             return get_peft_model(model, config)
     except ValueError as error:
         raise CurateError(f"train.target_modules={targets}: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
-def _peft_behind_transformers() -> Iterator[None]:
-    """Silences one warning: PEFT 0.21 reads an attribute that transformers 5.23 renamed and still knows."""
+def _quiet_peft() -> Iterator[None]:
+    """Silences two warnings that a person can do nothing about.
+
+    PEFT 0.21 reads an attribute that transformers 5.23 renamed and still knows. And when it saves it asks the hub how
+    many tokens the base knows, to see whether tokens were added: we never add any, and work without the hub too.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Could not find a config file in |Unable to fetch remote file ", UserWarning)
         yield
 
 
