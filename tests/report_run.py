@@ -24,6 +24,7 @@ HOSTILE = (
     "NUL \x00 escape \x1b[31mred bell \x07",
     "{{ 7 * 7 }} {% raw %} ]]> &lt;b&gt; \\u003c",
     "w" * 3_000,
+    "tags \U000e0041\U000e0042 soft\xadhyphen filler \u3164 end",
 )
 WORDS = {0: "bake bread flour oven", 1: "sum numbers equation", 2: "poem verse rhyme", 3: "city travel hotel"}
 

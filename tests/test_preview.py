@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +45,32 @@ def test_without_colour_brackets_say_what_colour_would() -> None:
     assert lines[-1] == "record 5  cdcdcdcdcdcd  not scored: empty_response  template chat  the response is empty"
 
 
+def test_without_colour_no_text_can_pass_for_scored_or_for_a_special_token() -> None:
+    some = (token("<s>", special=True), token("a [[b]] <s> {c} "), token("[d]", scored=True), token("</s>", end=True))
+    lines = preview_text([Preview(0, "id", "scored", "chat", some)], color=False).splitlines()
+    assert lines[0] == "[[[scored]]]  not scored  <<special>>  {{end token: trained on, not scored}}"
+    assert lines[3] == "<<s>>a [[b]] <s> {c} [[[[d]]]]{{</s>}}"
+
+
+@given(st.lists(st.tuples(st.text("[]<>{}a", max_size=6), st.booleans()), max_size=6))
+def test_brackets_that_mark_are_more_than_a_text_has_side_by_side(some: list[tuple[str, bool]]) -> None:
+    shown = [Preview(0, "id", "scored", "plain", tuple(token(text, scored=scored) for text, scored in some))]
+    legend, _, _, *body = preview_text(shown, color=False).split("\n")
+    mark = legend[: legend.index("scored")]
+    assert mark == "[" * len(mark)
+    marked = sum(1 for i, (text, scored) in enumerate(some) if scored and not (i and some[i - 1][1]))
+    runs = re.findall(r"\[+", "".join(body))
+    assert sum(len(run) >= len(mark) for run in runs) == marked
+
+
+def test_what_training_adds_and_what_stays_text_is_said() -> None:
+    shown = replace(EMPTY, status="scored", tokens=(token("a"), token("b", scored=True)), reason="", control_hits=2)
+    line = preview_text([replace(shown, adds="</s>")], color=False).splitlines()[2]
+    assert "2 control tokens stand in its own text, read as ordinary text" in line
+    assert line.endswith("training adds </s> at the end")
+    assert "training adds" not in preview_text([CHAT], color=True)
+
+
 def test_with_colour_scored_and_other_text_differ_in_style() -> None:
     text = preview_text([CHAT], color=True)
     assert "\x1b[32;4mYes, sure\x1b[0m" in text
@@ -74,6 +101,13 @@ def test_the_page_shows_every_character_of_every_token_once(some: list[PreviewTo
     body = "".join(Elements(html).words).partition("Record 0")[2]
     shown = visible("".join(t.text for t in some)).replace("\r", "\n")
     assert shown in body
+
+
+def test_characters_that_nobody_sees_are_shown() -> None:
+    order = "".join(chr(0xE0000 + ord(letter)) for letter in "obey")
+    assert visible(f"ok{order}\xad") == "ok[U+E006F][U+E0062][U+E0065][U+E0079][U+00AD]"
+    family = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f"
+    assert visible(family) == family
 
 
 def test_hostile_text_makes_no_element_and_no_request() -> None:

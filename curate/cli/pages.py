@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from curate.cli.terminal import say
 from curate.config import Recipe
-from curate.runs.atomic import write_text
+from curate.runs.atomic import DISK_FULL, write_text
+from curate.types import CurateError
 
 
 def show_preview(recipe: Recipe, *, count: int, rows: Sequence[int], as_json: bool, html: Path | None) -> None:
-    """Show records token by token: in colours, with marks where there is no terminal, as JSON or as a page."""
+    """Show records token by token: in colours, with marks where there are none, as JSON or as a page."""
     from curate.pipeline.preview import previews
     from curate.report.preview import preview_html, preview_objects, preview_text
 
+    _refuse_what_is_no_page(html)
     shown = previews(recipe, count=count, rows=rows)
     if html is not None:
-        write_text(html, preview_html(shown))
-        say(f"preview: {html}")
-    elif as_json:
+        _write_page(html, preview_html(shown))
+    if as_json:
         say(json.dumps(preview_objects(shown), ensure_ascii=False, indent=1))
+    elif html is not None:
+        say(f"preview: {html}")
     else:
-        say(preview_text(shown, color=sys.stdout.isatty()))
+        say(preview_text(shown, color=_has_colors()))
 
 
 def show_diff(recipe: Recipe, name_a: str, name_b: str, *, html: Path | None) -> None:
@@ -33,10 +37,35 @@ def show_diff(recipe: Recipe, name_a: str, name_b: str, *, html: Path | None) ->
     from curate.pipeline.pages import selection_diff
     from curate.report.diff import diff_html, diff_text
 
+    _refuse_what_is_no_page(html)
     with open_job("diff", recipe, begin=False) as job:
         result = selection_diff(job, name_a, name_b)
     if html is not None:
-        write_text(html, diff_html(result))
+        _write_page(html, diff_html(result))
         say(f"diff: {html}")
     else:
         say(diff_text(result))
+
+
+def _has_colors() -> bool:
+    """Whether stdout is a terminal that shows colours, to a person who has not asked for none (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _refuse_what_is_no_page(path: Path | None) -> None:
+    """Refuse to write a page over a folder or a device: it would take their place."""
+    if path is not None and path.exists() and not path.is_file():
+        raise CurateError(f"expected a file to write the page to, got {path}, which is {_kind(path)}; name a new file")
+
+
+def _kind(path: Path) -> str:
+    return "a folder" if path.is_dir() else "no file"
+
+
+def _write_page(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise CurateError(f"cannot write {path}: {error.strerror}") from None

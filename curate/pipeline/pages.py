@@ -31,6 +31,8 @@ def write_report(job: Job) -> Path:
             f"{job.folder.selection(name)} holds an adapter of an earlier selection: run curate train, then the report"
         )
     path = job.folder.path / "report.html"
+    if path.is_dir():
+        raise CurateError(f"expected to write {path}, but there is a folder of that name: move it away")
     with job.launch.heartbeat.kept_up():
         write_text(path, report(job.folder.path, name, read_examples(job.recipe.data, job.settled.source)))
     return path

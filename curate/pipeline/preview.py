@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from curate.config import Recipe
 from curate.pipeline.loaded import Loaded
@@ -15,6 +18,10 @@ from curate.read.files import open_source
 from curate.report.preview import Preview, PreviewToken
 from curate.runs.folder import RunFolder
 from curate.tokens.pieces import pieces
+from curate.types import END, CurateError, Example, Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Preview]:
@@ -23,18 +30,14 @@ def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Pr
     Settings that a run folder has settled hold here too. Nothing is written, and no weights are read.
 
     Raises:
-        CurateError: data, tokenizer or settings cannot be read.
+        CurateError: data, tokenizer or settings cannot be read; there is no such row.
     """
     source, folder = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder.work)
     known = known_key(folder) if folder.is_ours() else {}
     recipe = settle_prompt(adopt(recipe, known), source, loaded, known)
     examples = read_examples(recipe.data, source)
-    if rows:
-        last = max(rows) + 1
-        chosen = [example for example in islice(examples, last) if example.row in set(rows)]
-    else:
-        chosen = list(islice(examples, count))
+    chosen = _rows(examples, rows) if rows else list(islice(examples, count))
     tokenizer = loaded.tokenizer(recipe.model.name, recipe.model.revision)
     special = set(tokenizer.all_special_ids)
     return [
@@ -49,6 +52,26 @@ def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Pr
             ),
             "; ".join(filter(None, (record.reason, *record.notes))),
             record.truncated,
+            record.control_hits,
+            _added_end(record, tokenizer),
         )
         for record in tokenize_as_settled(recipe, loaded, chosen, recipe.model)
     ]
+
+
+def _rows(examples: Iterable[Example], rows: Sequence[int]) -> list[Example]:
+    wanted, found, read = set(rows), list[Example](), 0
+    for example in islice(examples, max(rows) + 1):
+        read = example.row + 1
+        if example.row in wanted:
+            found.append(example)
+    if len(found) < len(wanted):
+        raise CurateError(f"expected a row of the input, got {max(rows):,}: it has {read:,} records, counted from 0")
+    return found
+
+
+def _added_end(record: Tokens, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The end token that training adds, by the rule of `curate.tokens.labels`; "" if it adds none."""
+    if record.status != "scored" or record.truncated or np.any(record.marks == END):
+        return ""
+    return tokenizer.eos_token or ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
@@ -34,10 +35,12 @@ class PreviewToken:
 class Preview:
     """One record as tokens, with no tokens where its status is not "scored".
 
-    status     "scored", or why it will not be (curate.types.STATUSES)
-    template   prompt.template as it was resolved
-    reason     a sentence that explains the status; "" if the status says all
-    truncated  the response's end was cut to fit prompt.max_length
+    status        "scored", or why it will not be (curate.types.STATUSES)
+    template      prompt.template as it was resolved
+    reason        a sentence that explains the status; "" if the status says all
+    truncated     the response's end was cut to fit prompt.max_length
+    control_hits  control tokens in the record's own text that are read as ordinary text
+    adds          the end token that training adds where the template writes none; "" if it adds none
     """
 
     row: int
@@ -47,6 +50,8 @@ class Preview:
     tokens: tuple[PreviewToken, ...]
     reason: str = ""
     truncated: bool = False
+    control_hits: int = 0
+    adds: str = ""
 
 
 def preview_objects(previews: Sequence[Preview]) -> list[dict[str, Any]]:
@@ -66,18 +71,20 @@ def preview_objects(previews: Sequence[Preview]) -> list[dict[str, Any]]:
 def preview_text(previews: Sequence[Preview], *, color: bool) -> str:
     r"""Return the previews for a terminal, with a legend first.
 
-    With colour, scored text is green and underlined and the rest dim. Without, scored text stands in [[ ]]. Special
-    tokens stand in < > and end tokens in { } either way, unless they have such brackets themselves. Control
-    characters are shown as signs, so that nothing in a record steers the terminal.
+    With colour, scored text is green and underlined, special tokens are magenta, and the rest is dim. Without, scored
+    text stands in [[ ]], and in more brackets where a record holds such itself, so that no text can pass for scored.
+    The same holds for special tokens, in < >, and end tokens, in { }. Control characters are shown as signs, so that
+    nothing in a record steers the terminal.
 
     >>> token = PreviewToken(7, "Yes\x1b", scored=True, end=False)
     >>> print(preview_text([Preview(0, "ab12", "scored", "plain", (token,))], color=False).splitlines()[-1])
     [[Yes[U+001B]]]
     """
-    blocks = [_legend(color)]
+    depths = _LEAST if color else _depths(previews)
+    blocks = [_legend(depths, color)]
     for preview in previews:
         head = _style(f"record {preview.row}", "strong", color)
-        blocks.append(f"{head}  {'  '.join(_facts(preview))}\n{_body(preview, color)}".rstrip("\n"))
+        blocks.append(f"{head}  {'  '.join(_facts(preview))}\n{_body(preview, depths, color)}".rstrip("\n"))
     return "\n\n".join(blocks)
 
 
@@ -95,7 +102,8 @@ def preview_html(previews: Sequence[Preview]) -> str:
 
 
 _CODES = {"strong": "1", "scored": "32;4", "end": "33;1", "special": "35", "context": "2"}
-_BRACKETS = {"special": ("<", ">"), "end": ("{", "}")}
+_BRACKETS: dict[Kind, tuple[str, str]] = {"scored": ("[", "]"), "special": ("<", ">"), "end": ("{", "}")}
+_LEAST: dict[Kind, int] = {"scored": 2, "special": 1, "end": 1}
 
 
 def _facts(preview: Preview) -> Iterator[str]:
@@ -105,8 +113,13 @@ def _facts(preview: Preview) -> Iterator[str]:
     yield f"template {preview.template}"
     if preview.tokens:
         yield f"{scored:,} of {len(preview.tokens):,} tokens scored"
-    if preview.truncated:
+    if preview.truncated and preview.tokens:
         yield "truncated: the end of the response was cut to fit prompt.max_length"
+    if preview.control_hits:
+        many = "control token stands" if preview.control_hits == 1 else "control tokens stand"
+        yield f"{preview.control_hits:,} {many} in its own text, read as ordinary text"
+    if preview.adds:
+        yield f"training adds {visible(preview.adds)} at the end"
     if preview.reason:
         yield visible(preview.reason)
 
@@ -122,17 +135,32 @@ def _place(index: int, token: PreviewToken) -> tuple[int, Kind]:
     return (index if kind in ("end", "special") else -1), kind
 
 
-def _with_marks(kind: Kind, text: str) -> str:
-    left, right = _BRACKETS.get(kind, ("", ""))
-    return text if text.startswith(left) and text.endswith(right) else f"{left}{text}{right}"
+def _depths(previews: Sequence[Preview]) -> dict[Kind, int]:
+    """How many brackets of each kind are more than any record has side by side."""
+    ordinary = "".join(t.text if not (t.special or t.end) else " " for preview in previews for t in preview.tokens)
+    return {
+        kind: max(
+            least, 1 + max(map(len, re.findall(f"[{re.escape(''.join(_BRACKETS[kind]))}]+", ordinary)), default=0)
+        )
+        for kind, least in _LEAST.items()
+    }
 
 
-def _body(preview: Preview, color: bool) -> str:
+def _with_marks(kind: Kind, text: str, depths: Mapping[Kind, int]) -> str:
+    """Text in brackets; those that it begins and ends with, as many special tokens do, count."""
+    if kind == "context":
+        return text
+    left, right = _BRACKETS[kind]
+    own = 0 if kind == "scored" else len(text) - len(text.lstrip(left))
+    own = min(own, len(text) - len(text.rstrip(right)))
+    missing = max(depths[kind] - own, 0)
+    return f"{left * missing}{text}{right * missing}"
+
+
+def _body(preview: Preview, depths: Mapping[Kind, int], color: bool) -> str:
     parts = []
     for kind, text in _runs(preview.tokens):
-        shown = visible(_with_marks(kind, text))
-        if kind == "scored" and not color:
-            shown = f"[[{shown}]]"
+        shown = visible(text if color and kind == "scored" else _with_marks(kind, text, depths))
         # Line by line: a style that runs over the end of a line colours the rest of it in some terminals.
         parts.append("\n".join(_style(line, kind, color) if line else line for line in shown.split("\n")))
     return "".join(parts)
@@ -142,7 +170,9 @@ def _style(text: str, kind: str, color: bool) -> str:
     return f"\x1b[{_CODES[kind]}m{text}\x1b[0m" if color else text
 
 
-def _legend(color: bool) -> str:
-    scored = _style("scored", "scored", color) if color else "[[scored]]"
-    names = [_style("not scored", "context", color), _style("<special>", "special", color)]
-    return "  ".join([scored, *names, _style("{end token: trained on, not scored}", "end", color)])
+def _legend(depths: Mapping[Kind, int], color: bool) -> str:
+    scored = "scored" if color else _with_marks("scored", "scored", depths)
+    special = _with_marks("special", "special", depths)
+    end = _with_marks("end", "end token: trained on, not scored", depths)
+    names = (("scored", scored), ("context", "not scored"), ("special", special), ("end", end))
+    return "  ".join(_style(text, kind, color) for kind, text in names)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 # Controls but for newline and tab; marks that reorder or hide text (a right-to-left override can make code lie);
-# halves of surrogate pairs, which no encoding can hold. The zero-width joiner and non-joiner are left alone: emoji
-# and several scripts are written with them.
+# characters that nobody sees and a model reads (tag characters can spell out a whole order to it); halves of surrogate
+# pairs, which no encoding can hold. The zero-width joiner and non-joiner and the variation selectors are left alone:
+# emoji and several scripts are written with them.
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
