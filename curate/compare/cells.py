@@ -1,4 +1,4 @@
-"""One measurement of one cell of a comparison, as comparison.parquet holds it: a row per cell, set and metric."""
+"""Cells of a comparison and their measurements, as comparison.parquet holds them: a row per cell, set and metric."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ LOSS_OVER_RECORDS, LOSS_OVER_TOKENS = "loss_over_records", "loss_over_tokens"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is selected, trained and evaluated once.
+    """One selection with its adapter and evaluation: done once, whatever tables show it.
 
-    selector  its name; `untuned` and `all` are baselines
-    keep      what was asked for, as the person wrote it ("10%", "340"); "" for a baseline, which goes with every keep
-    seed      of the selection and of training; 0 for `untuned`, which has none
+    selector  name of the selector; `untuned` and `all` are baselines
+    keep      select.keep as the person wrote it ("10%", "340"); "" for a baseline, which is shown for every keep
+    seed      seed of the selection and of training; 0 for `untuned`, which has none
     """
 
     selector: str
@@ -24,12 +24,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a cell took; None where a stage had no part in it (nothing is trained for `untuned`).
+    """The costs of a cell; None where it has no such stage (nothing is trained for `untuned`).
 
-    kept_records, kept_tokens  records it kept, and their response tokens
+    kept_records, kept_tokens  records that it keeps, and their response tokens
     seen_tokens, steps         response tokens seen in training (with repeats), and optimizer steps
-    *_seconds                  of the passes and the embedding that its selection needs, shared or not; of training; of
-                               evaluation
+    scoring_seconds            of the scores that its selection needs, also if other cells share them
+    embedding_seconds          of the embeddings and clusters that its selection needs, also if shared
+    training_seconds, evaluation_seconds  of this cell alone
     """
 
     kept_records: int | None = None
@@ -46,13 +47,13 @@ class Cost:
 class Measurement:
     """One number about one cell.
 
-    set               set of references, or task
-    metric            loss_over_records, loss_over_tokens, or a task's own
+    set               name of the set of references, or of the task
+    metric            loss_over_records, loss_over_tokens, or a metric of the task
     value             nats per token, or the metric's own unit
-    stderr            standard error over examples, where a task gives one
-    records           records or examples it is a mean over
-    higher_is_better  false for losses
-    cost              of the cell; the same in all of its measurements
+    records           how many records or examples the value is a mean over
+    stderr            standard error over examples, where a task reports one
+    higher_is_better  direction of the metric; False for losses
+    cost              costs of the cell; the same in all of its measurements
     """
 
     cell: Cell

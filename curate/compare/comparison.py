@@ -1,4 +1,4 @@
-"""Everything that a comparison found, as one value; comparison.json holds it."""
+"""The result of a comparison as one value; comparison.json holds it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from curate.compare.table import Row
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The table of a comparison, and what stands beside it.
+    """The table of a comparison, and what is shown beside it.
 
-    rows               of the table
-    overlaps           between the selections of one keep, by keep
-    lengths            of what each selection keeps, by keep and selector
-    rank_correlations  between scores; None without scores
-    agreements         of scores and selections with labels, by the name of the score or selection
-    kept_shares        of every label's values, by selection and label
-    about              what the person needs to read it: settings, versions, the command
+    rows               rows of the table
+    overlaps           keep -> overlaps between the selections of that keep
+    lengths            keep -> selector -> response lengths of the records that it keeps
+    rank_correlations  rank correlations between scores; None without scores
+    agreements         name of a score or selection -> its agreement with every label
+    kept_shares        selection -> label -> how much of each value of the label it keeps
+    about              what a person needs to read it: settings, versions, the command
     """
 
     rows: tuple[Row, ...]

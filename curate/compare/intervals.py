@@ -1,4 +1,4 @@
-"""The difference between two selectors, with an interval that knows both of its sources of chance.
+"""Computes the difference between two selectors, with an interval over both sources of chance: seeds and records.
 
 Shape letters: S seeds, R records of an evaluation set, B bootstrap replicates.
 """
@@ -16,19 +16,19 @@ from curate.types import CurateError, FloatArray, IntArray
 
 Covers = Literal["seeds and records", "records", "seeds", "nothing"]
 
-_BATCH = 256
+_BATCH = 256  # bootstrap replicates computed at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much larger a mean is than that of the reference.
+    """How much larger a mean is than the mean of the reference.
 
     value      mean of ours - mean of the reference, in the unit of the losses
     low, high  ends of the interval; None if it covers nothing
-    covers     which chance the interval covers; with one seed on a side the luck of the draw is not in it
-    level      confidence of the interval
-    records    records that both sides have a loss for
-    dropped    records that lack one on either side
+    covers     which sources of chance the interval covers; with one seed on a side it does not cover the draw
+    level      confidence level of the interval
+    records    number of records that have a loss on both sides
+    dropped    number of records that lack one on either side
     """
 
     value: float
@@ -54,37 +54,40 @@ def mean_difference(
 
         D = 1/S * sum_s sum_r w_r ours_sr / sum_r w_r  -  the same of the reference
 
-    Records are drawn once per replicate for both sides (paired: an easy record is easy for both), seeds for each side
-    on its own, all with replacement. The interval lies between the percentiles of the replicates.
+    A replicate draws records once for both sides (paired, since an easy record is easy for both) and seeds for each
+    side separately, all with replacement. The ends of the interval are percentiles of the replicates. The interval
+    covers only what varies: with one seed on a side the records alone, with one record the seeds alone.
 
-    Few seeds make a plain bootstrap too sure of itself: S seeds drawn from S vary by (S-1)/S of what seeds vary by, and
-    at three seeds a 95 % interval would miss the truth one time in five where seeds matter most. So in every replicate
-    the part that comes from the drawn seeds is stretched by sqrt(S/(S-1)) * t/z, with Student's t at S + S' - 2 degrees
-    of freedom and the normal z; with many seeds that is 1. scipy.stats.bootstrap has no place for this, and would hold
-    all drawn records at once; counts of how often each is drawn give the same replicates by one matrix product.
+    With few seeds a plain bootstrap gives too short intervals: the variance of a mean over S seeds drawn from S is
+    (S-1)/S of what it should be. At three seeds, where seeds matter most, a 95 % interval would miss the truth one time
+    in five. So the part of every replicate that comes from the drawn seeds is multiplied by sqrt(S/(S-1)) * t/z. Here t
+    is the quantile of Student's t at S + S' - 2 degrees of freedom, and z that of the normal. With many seeds the
+    factor is 1.
+
+    A record that is NaN in any row is left out on both sides, and counted as dropped.
 
     Args:
         ours_SR: float [S, R], a loss per seed and record; a metric without records has R = 1.
         reference_SR: float [S', R], of the same records.
-        weights_R: what a record counts: its tokens for the mean over tokens; None is 1 for the mean over records.
-        without_seed: ours is the same for every seed (the untuned model), so one row holds all there is of it.
-        level: confidence of the interval.
+        weights_R: weight of each record: its tokens for the mean over tokens; None means 1, the mean over records.
+        without_seed: ours depends on no seed (the untuned model), so its one row is all there is to draw from.
+        level: confidence level of the interval.
         replicates: B.
-        seed: of the draws; the same arguments give the same interval.
-
-    Records that are NaN in any row are left out on both sides, and counted.
+        seed: seed of the draws; the same arguments give the same interval.
 
     Raises:
-        CurateError: no record is left, or the two sides have other records.
+        CurateError: no record is left, or the two sides have different numbers of records.
 
     Source: Efron and Tibshirani 1993, chapter 13; Hesterberg 2015, arXiv 1411.5279, section 4.2 (few observations).
+
+    One seed on each side; every record is worse by .5, so no draw of records changes the difference:
 
     >>> mean_difference(np.array([[1.0, 2.0, 4.0]]), np.array([[0.5, 1.5, 3.5]]))
     Difference(value=0.5, low=0.5, high=0.5, covers='records', level=0.95, records=3, dropped=0)
     """
     if ours_SR.shape[1:] != reference_SR.shape[1:]:
         raise CurateError(f"expected losses of the same records, got {ours_SR.shape[1]} and {reference_SR.shape[1]}")
-    there = np.isfinite(ours_SR.sum(0) + reference_SR.sum(0))
+    there = np.isfinite(ours_SR.sum(0) + reference_SR.sum(0))  # a sum is finite only if every loss in it is
     ours, reference = ours_SR[:, there], reference_SR[:, there]
     if not ours.size or not reference.size:
         raise CurateError(f"expected records with a loss on both sides, got none of {len(there)}")
@@ -102,13 +105,14 @@ def mean_difference(
 
 
 def _covers(seeds_vary: bool, records_vary: bool) -> Covers:
+    """Say in words which sources of chance an interval covers."""
     if seeds_vary:
         return "seeds and records" if records_vary else "seeds"
     return "records" if records_vary else "nothing"
 
 
 def _stretch(degrees: int, level: float) -> float:
-    """Student's t over the normal z."""
+    """Return the quantile of Student's t divided by that of the normal; 2.2 for 2 degrees of freedom at 95 %."""
     tail = (1 + level) / 2
     return float(student_t.ppf(tail, degrees) / norm.ppf(tail))
 
@@ -121,14 +125,16 @@ def _replicates(
     replicates: int,
     stretch: float,
 ) -> FloatArray:
-    """Differences of means over drawn seeds and records, float64 [B]; with stretch 0 all seeds stay in."""
+    """Return differences of means over drawn seeds and records: float64 [B]; with stretch 0 no seeds are drawn."""
+    # scipy.stats.bootstrap cannot stretch one source of chance, and would hold all drawn records at once. Counts of how
+    # often each record is drawn give the same replicates by one matrix product.
     num_records = len(weights)
     means = []
     for start in range(0, replicates, _BATCH):
         size = min(_BATCH, replicates - start)
         drawn_BR = _counts(rng, size, num_records) * weights
         drawn_BR /= drawn_BR.sum(1, keepdims=True)
-        # The difference of two sides is taken record by record first: where they are equal it is exactly zero.
+        # The difference is taken record by record first, so that equal sides give exactly zero.
         batch_B = drawn_BR @ (ours.mean(0) - reference.mean(0))
         if stretch:
             batch_B += stretch * (_seed_part(ours, drawn_BR, rng) - _seed_part(reference, drawn_BR, rng))
@@ -137,7 +143,7 @@ def _replicates(
 
 
 def _seed_part(losses_SR: FloatArray, drawn_BR: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """How far the mean over drawn seeds is from that over all, on the records of each replicate; float64 [B]."""
+    """Return how far the mean over drawn seeds is from that over all, on each replicate's records: float64 [B]."""
     num_seeds = len(losses_SR)
     if num_seeds == 1:
         return np.zeros(len(drawn_BR))
@@ -149,6 +155,7 @@ def _seed_part(losses_SR: FloatArray, drawn_BR: FloatArray, rng: np.random.Gener
 
 
 def _counts(rng: np.random.Generator, size: int, n: int) -> IntArray:
-    """How often each of n is drawn when n are drawn with replacement, `size` times over: int64 [size, n]."""
+    """Draw n of n items with replacement, `size` times, and count how often each is drawn: int64 [size, n]."""
+    # Row i draws numbers from n * i up, so that one bincount counts all rows.
     drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
     return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)

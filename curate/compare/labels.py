@@ -1,7 +1,7 @@
-"""Do other people's judgements agree with a score or a selection, and more than length alone does?
+"""Measures whether other people's judgements agree with a score or a selection, beside response length alone.
 
-A field of the records may hold booleans, numbers, a text, or a list of tags. Every tag, and every text, is a yes-or-no
-label of its own. Numbers are used as ranks only: no threshold is chosen.
+A field of the records may hold booleans, numbers, a text, or a list of tags. Every tag, and every text, becomes a
+binary label of its own. Numbers are used as ranks only, so no threshold has to be chosen.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy.stats import kendalltau, rankdata
 
 from curate.types import CurateError, End, FloatArray
 
-MAX_TAGS = 64
-_MAX_VALUES = 10
+MAX_TAGS = 64  # a field with more different texts is free text, not a judgement
+_MAX_VALUES = 10  # numbers with more different values are shown in quarters
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -39,7 +39,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class KeptShare:
-    """Of the records with this value of a label, how many a selection keeps; `share` is kept / records."""
+    """How many of the records with one value of a label a selection keeps; `share` is kept / records."""
 
     value: str
     records: int
@@ -49,13 +49,15 @@ class KeptShare:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far an order of the records agrees with a label.
+    """How well an order of the records agrees with a label.
 
-    auc         of the order, and `length_auc` of longest first: .5 is no agreement, 1 puts every record of a higher
-                label first, 0 last; NaN where all labels are equal
-    records     records that have the label and the score
-    positives   of a binary label, records that have it; None for a numeric one
-    dropped     records without the label or without the score
+    label       name of the label
+    auc         AUC of the order: 1 if every record with a higher label comes first, 0 if last, .5 if there is no
+                agreement; NaN where all labels are equal
+    length_auc  AUC of the order "longest response first", on the same records
+    records     number of records that have the label and the score
+    positives   of a binary label, how many of these are positive; None for a numeric label
+    dropped     number of records without the label or without the score
     """
 
     label: str
@@ -67,17 +69,17 @@ class Agreement:
 
 
 def read_labels(field: str, values: Sequence[Any]) -> list[Label]:
-    """Return the labels that a field of the records holds, one value per record.
+    """Turn a field of the records into labels, one value per record.
 
-    None, and NaN, mean that a record lacks the field: it has no label, rather than a negative one. An empty list is a
-    record without any tag, so negative for all of them.
+    A record whose value is None or NaN lacks the field: it has no label, which is not a negative label. An empty list
+    means that the record has none of the tags: it is negative for all of them.
 
     >>> [(label.name, label.values.tolist()) for label in read_labels("in", [["a"], ["a", "b"], []])]
     [('in=a', [1.0, 1.0, 0.0]), ('in=b', [0.0, 1.0, 0.0])]
 
     Raises:
-        CurateError: no record has the field, its values are of several kinds or of none of these, or there are too many
-            different tags to be judgements.
+        CurateError: no record has the field; its values are of several kinds, or of none of these; there are more than
+            MAX_TAGS different tags.
     """
     missing = [value is None or (isinstance(value, float) and math.isnan(value)) for value in values]
     kinds = {_kind(value) for value, lacks in zip(values, missing, strict=True) if not lacks}
@@ -99,18 +101,25 @@ def agreement(
     *,
     order: End,
 ) -> Agreement:
-    """Return the AUC of an order against a label, beside that of "longest first".
+    """Compute the AUC of an order against a label, and that of "longest response first".
 
         AUC = P(the record with the higher label comes first), over pairs with different labels; equal scores count 1/2
 
-    For a binary label that is the area under the ROC curve, for numbers the concordance index. The order is by the
-    score, lowest or highest first; a selection is a score of 1 for what is kept, highest first.
+    For a binary label this is the area under the ROC curve, for numbers the concordance index. A selection can be given
+    as a score: 1 for kept records, 0 for others, highest first.
 
     Args:
-        label: as `read_labels` gives it.
+        label: as `read_labels` returns it.
         score: float64 [N], NaN where a record was not scored.
         response_tokens: int [N].
         order: which end of the score comes first.
+
+    The lowest score comes first. One of two pairs of a good and a bad record has the good one first:
+
+    >>> good = Label("good", "binary", np.array([1.0, 0.0, 1.0]))
+    >>> found = agreement(good, np.array([0.1, 0.2, 0.3]), np.array([5, 5, 9]), order="lowest")
+    >>> found.auc, found.length_auc
+    (0.5, 0.75)
     """
     there = ~(np.isnan(label.values) | np.isnan(score))
     values, ranked = label.values[there], score[there] * (1 if order == "highest" else -1)
@@ -127,8 +136,9 @@ def agreement(
 def auc(labels: FloatArray, scores: FloatArray) -> float:
     """Return P(the higher label has the higher score), over pairs with different labels; NaN if there is no such pair.
 
-    Equal scores count half. Two values are counted by rank sums, more by Kendall's count of discordant pairs; both
-    take N log N steps.
+    Equal scores count half. It takes N log N steps.
+
+    Of the four pairs of a 0 and a 1, three are in order and one is equal, 3.5 / 4:
 
     >>> auc(np.array([0.0, 0, 1, 1]), np.array([1.0, 2, 2, 3]))
     0.875
@@ -138,7 +148,7 @@ def auc(labels: FloatArray, scores: FloatArray) -> float:
     values, counts = np.unique(labels, return_counts=True)
     if len(values) < 2:
         return float("nan")
-    if len(values) == 2:
+    if len(values) == 2:  # Mann-Whitney: the rank sum counts the pairs in order, and half of those that are equal
         lower, higher = (int(count) for count in counts)
         rank_sum = float(rankdata(scores)[labels == values[1]].sum())
         return (rank_sum - higher * (higher + 1) / 2) / (lower * higher)
@@ -146,16 +156,17 @@ def auc(labels: FloatArray, scores: FloatArray) -> float:
     untied = pairs - sum(_pairs(int(c)) for c in np.unique(scores, return_counts=True)[1])
     if not untied:
         return 0.5
-    # tau-b = (concordant - discordant) / sqrt(different * untied), of which we want the numerator
+    # More values: Kendall's tau-b = (concordant - discordant) / sqrt(different * untied), of which only the numerator
+    # is wanted, over `different` pairs.
     tau = float(kendalltau(labels, scores, variant="b", method="asymptotic").statistic)
     return 0.5 + 0.5 * tau * math.sqrt(different * untied) / different
 
 
 def kept_shares(label: Label, kept: BoolArray) -> list[KeptShare]:
-    """Return how much of each value of a label a selection keeps.
+    """Return for each value of a label how many of its records a selection keeps.
 
-    Numbers with more than ten different values are told in quarters of the records, from the lowest; a value on a
-    boundary goes to the lower quarter, so that quarters of tied numbers differ in size.
+    Numbers with more than ten different values are grouped into quarters of the records, from the lowest. A value on a
+    boundary belongs to the lower quarter, so quarters of equal numbers differ in size.
 
     >>> label = Label("good", "binary", np.array([1.0, 1, 0, np.nan]))
     >>> [(s.value, s.records, s.kept) for s in kept_shares(label, np.array([True, False, True, True]))]
@@ -188,7 +199,8 @@ def _pairs(n: int) -> int:
 
 
 def _kind(value: Any) -> Literal["bool", "number", "tags"] | None:
-    if isinstance(value, (bool, np.bool_)):
+    """Return the kind of one value; a text is a single tag."""
+    if isinstance(value, (bool, np.bool_)):  # before numbers: in Python a bool is an int
         return "bool"
     if isinstance(value, (int, float, np.number)):
         return "number"
@@ -200,6 +212,7 @@ def _kind(value: Any) -> Literal["bool", "number", "tags"] | None:
 
 
 def _tags(field: str, values: Sequence[Any], missing: Sequence[bool]) -> list[Label]:
+    """Make a binary label for every tag that occurs, named field=tag."""
     sets: list[set[str]] = [
         set() if lacks else {value} if isinstance(value, str) else set(value)
         for value, lacks in zip(values, missing, strict=True)

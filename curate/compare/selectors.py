@@ -1,4 +1,4 @@
-"""The selectors of a comparison by name, each as settings of `select.*`."""
+"""The built-in selectors of a comparison by name, each as settings of `select.*`. A new one is a line here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from curate.types import CurateError
 
-# Just below one: select.within has closed ends, and a record whose prompt does not help at all is left out.
+# Just below one: an IFD of 1 means that the prompt does not help, and select.within includes its ends.
 _BELOW_ONE = 1 - 1e-12
 
 BUILT_IN: dict[str, Mapping[str, Any]] = {
-    # ours: the easiest of every cluster (arXiv 2402.05356 v1, with early exits as subnets)
+    # Ours: the easiest of every cluster (arXiv 2402.05356 v1, with early exits as subnets).
     "clusters": {"method": "clusters", "by": "complexity", "order": "lowest"},
     "top": {"method": "top", "by": "complexity", "order": "lowest"},
     "hard": {"method": "clusters", "by": "complexity", "order": "highest"},
@@ -26,14 +26,15 @@ BUILT_IN: dict[str, Mapping[str, Any]] = {
     "dropout": {"method": "top", "by": "dropout_confidence", "order": "highest"},  # LC, arXiv 2402.05356 v1
     "k_center": {"method": "k_center"},
 }
-"""`last_exit` is the same as `clusters` by the last exit alone; which layer that is, the model says."""
+"""Selector -> settings. `last_exit` is not here: it is `clusters` with the last layer as only exit, which is a number
+that depends on the model (`settings_of`)."""
 
 LENGTHS_OF = {"random_same_lengths": "clusters"}
 """Built-in selectors that keep as many records of each length as another one does."""
 
 
 def settings_of(name: str, *, num_layers: int) -> dict[str, Any]:
-    """Return the settings of `select.*` that a built-in selector stands for.
+    """Return the settings of `select.*` of a built-in selector, for a model of `num_layers` layers.
 
     >>> settings_of("longest", num_layers=30)
     {'method': 'longest'}

@@ -1,4 +1,4 @@
-"""What stands beside the table: which scores agree, what selections share, how long what they keep is. Numpy, scipy."""
+"""Computes what is shown beside the table: correlations of scores, overlaps of selections, lengths of kept records."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ QUANTILES = (0.05, 0.25, 0.75, 0.95)
 class RankCorrelations:
     """Spearman's rank correlation between score columns.
 
-    names    of the K columns
-    rho      float64 [K, K], in [-1, 1]; NaN where a column is constant or fewer than two rows have both
-    records  int64 [K, K], rows that have both
+    names    names of the K columns
+    rho      float64 [K, K], in [-1, 1]; NaN where a column is constant or fewer than two rows have both values
+    records  int64 [K, K], number of rows that have both values
     """
 
     names: tuple[str, ...]
@@ -30,12 +30,12 @@ class RankCorrelations:
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """What selections have in common.
+    """How many records selections have in common.
 
-    names      of the K selections
-    count      int64 [K, K], records that both keep; on the diagonal what each keeps
-    jaccard    float64 [K, K], records that both keep over those that either keeps; NaN where neither keeps any
-    by_chance  float64 [K, K], records that two draws of these sizes would share on average
+    names      names of the K selections
+    count      int64 [K, K], records that both keep; on the diagonal those that one keeps
+    jaccard    float64 [K, K], (records that both keep) / (records that either keeps); NaN where neither keeps any
+    by_chance  float64 [K, K], how many records two random draws of these sizes would have in common on average
     """
 
     names: tuple[str, ...]
@@ -46,9 +46,13 @@ class Overlaps:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Response tokens of the records of a selection.
+    """Response lengths of the records of a selection.
 
-    quantiles  at 5, 25, 75 and 95 %
+    records    number of records
+    tokens     their response tokens in all
+    mean       response tokens per record
+    median     likewise
+    quantiles  at 5, 25, 75 and 95 %, likewise
     """
 
     records: int
@@ -59,10 +63,10 @@ class Lengths:
 
 
 def rank_correlations(columns: Mapping[str, FloatArray]) -> RankCorrelations:
-    """Return Spearman's rank correlation of every two columns, over the rows that have both.
+    """Compute Spearman's rank correlation of every two columns, over the rows that have both values.
 
-    Values are taken as they stand: a score for which low is easy and one for which high is easy correlate negatively
-    where they agree. Ties share their mean rank; NaN is left out, pair by pair, and `records` says what was left.
+    Directions are not considered: where a score that is low for easy records and one that is high for them agree, the
+    correlation is negative. Equal values share their mean rank.
 
     >>> found = rank_correlations({"a": np.array([1.0, 2, 3, np.nan]), "b": np.array([9.0, 5, 1, 0])})
     >>> found.rho.tolist(), found.records.tolist()
@@ -79,13 +83,14 @@ def rank_correlations(columns: Mapping[str, FloatArray]) -> RankCorrelations:
 
 
 def overlaps(kept: Mapping[str, npt.NDArray[np.bool_]]) -> Overlaps:
-    """Return how many records every two selections share, as a count and as Jaccard's index.
+    """Count how many records every two selections have in common, also as Jaccard's index.
 
     >>> found = overlaps({"a": np.array([True, True, False, False]), "b": np.array([False, True, True, False])})
     >>> found.count.tolist(), found.jaccard[0, 1].round(3).item(), found.by_chance[0, 1].item()
     ([[2, 1], [1, 2]], 0.333, 1.0)
     """
     names = tuple(kept)
+    # As floats: a product of integer matrices has no fast kernel. Counts below 2**53 are exact.
     matrix_KN = np.array([kept[name] for name in names], np.float64).reshape(len(names), -1)
     count = np.rint(matrix_KN @ matrix_KN.T).astype(np.int64)
     sizes = count.diagonal()
@@ -95,7 +100,7 @@ def overlaps(kept: Mapping[str, npt.NDArray[np.bool_]]) -> Overlaps:
 
 
 def length_statistics(response_tokens: npt.NDArray[np.integer], kept: npt.NDArray[np.bool_]) -> Lengths:
-    """Return count, sum, mean, median and quantiles of the response tokens of what is kept; NaN where nothing is.
+    """Compute count, sum, mean, median and quantiles of the response tokens of kept records; NaN if none is kept.
 
     >>> length_statistics(np.array([5, 1, 3, 100]), np.array([True, True, True, False])).median
     3.0

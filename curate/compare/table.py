@@ -1,4 +1,4 @@
-"""The table of a comparison: per kept fraction and selector the mean over seeds, and how it differs from random."""
+"""Makes the table of a comparison: the mean over seeds for each keep and selector, and its difference to random."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ _LOSSES = (LOSS_OVER_RECORDS, LOSS_OVER_TOKENS)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One selector at one kept fraction, on one set, by one metric.
+    """One selector at one keep, on one set, by one metric.
 
-    keep             of the cells; a baseline has a row for every keep that it stands beside
+    keep             keep of the cells; a baseline has a row for every keep
     seeds            how many cells the mean is over
-    mean             over seeds, in the unit of the metric; lowest and highest are of a single seed
-    difference       to `random` of the same keep; None for random itself, and where there is no random
-    verdict          better or worse if the interval leaves out zero, no difference seen if it does not; reference is
-                     random; not compared: no random, or an interval that would cover nothing (one seed, no records)
-    kept_records, kept_tokens  mean over seeds; None for `untuned`
-    seconds          of scoring, embedding and training, mean over seeds; None where nothing was measured
+    mean             mean over seeds, in the unit of the metric
+    lowest, highest  of the single seeds
+    difference       difference to `random` of the same keep; None for random itself, and where there is no random
+    verdict          better, worse: the interval does not contain zero
+                     no difference seen: it contains zero
+                     reference: the selector is random
+                     not compared: there is no random, or no interval (one seed and no losses by record)
+    kept_records, kept_tokens  means over seeds; None for `untuned`
+    seconds          of scoring, embedding and training together, mean over seeds; None where nothing was measured
     """
 
     selector: str
@@ -57,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table in words, for whoever shows it: a title, a header, rows of as many texts, and notes below."""
+    """A table as texts, for the terminal and the report: a title, a header, rows of as many cells, notes below."""
 
     title: str
     header: tuple[str, ...]
@@ -73,15 +76,15 @@ def table_rows(
     replicates: int = 4_000,
     seed: int = 0,
 ) -> list[Row]:
-    """Return the rows of the table: by keep, then set and metric, then selector, each in the order of its first cell.
+    """Compute the rows of the table: by keep, then set and metric, then selector, each in the order of its first cell.
 
     Args:
-        measurements: of all cells, in any order; each cell has one of each set and metric.
-        losses: of every cell and set that has losses, record by record; a metric without them (a task's) is compared
-            over seeds alone.
-        level: confidence of the intervals.
-        replicates: of the bootstrap.
-        seed: of the bootstrap; a row does not depend on which other rows there are.
+        measurements: measurements of all cells, in any order; each cell has one for each set and metric.
+        losses: losses record by record, for every cell and set that has them. A metric without them (of a task) is
+            compared over seeds alone.
+        level: confidence level of the intervals.
+        replicates: bootstrap replicates.
+        seed: seed of the bootstrap. Every row uses it anew, so a row does not depend on which other rows there are.
     """
     keeps = _distinct(m.cell.keep for m in measurements if m.cell.selector not in (UNTUNED, ALL)) or [""]
     rows = []
@@ -98,16 +101,16 @@ def table_rows(
 
 
 def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Return a table for every keep: a line per selector, a column per set with both means, then tokens and seconds.
+    """Make a table for every keep: a line per selector, a column per set with both means, then tokens and seconds.
 
-    A mark behind each number says how it compares with random of the same keep: + better, - worse, = no difference
-    seen, ? not compared.
+    The mark after each number compares it with random of the same keep: + better, - worse, = no difference seen,
+    ? not compared.
     """
     return [_summary(keep, [row for row in rows if row.keep == keep]) for keep in _distinct(row.keep for row in rows)]
 
 
 def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Return a table for every keep: a line per selector, set and metric with its difference, interval and verdict."""
+    """Make a table for every keep: a line per selector, set and metric with its difference, interval and verdict."""
     header = ("selector", "set", "metric", "seeds", "mean", "to random", "interval", "verdict")
     return [
         TextTable(_title(keep), header, tuple(_difference_line(row) for row in some if row.verdict != "reference"), ())
@@ -121,7 +124,8 @@ def _distinct(items: Iterable[T]) -> list[T]:
 
 
 def _of(column: Sequence[Measurement], selector: str) -> list[Measurement]:
-    """The measurements of a selector by seed, so that the order in which cells were done moves nothing."""
+    """Return the measurements of a selector, in order of seed."""
+    # Sorted: the bootstrap draws seeds by place, so the order in which cells were done would move the interval.
     return sorted((m for m in column if m.cell.selector == selector), key=lambda m: m.cell.seed)
 
 
@@ -134,6 +138,7 @@ def _difference(
     replicates: int,
     seed: int,
 ) -> Difference | None:
+    """Compare a selector with random of the same keep; None for random itself, and where there is no random."""
     selector, metric = mine[0].cell.selector, mine[0].metric
     if not reference or selector == RANDOM:
         return None
@@ -147,18 +152,20 @@ def _difference(
 
 
 def _values(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray:
-    """Losses of the cells record by record, or their values where there are none: float64 [S, R]."""
+    """Return the losses of the cells record by record, or their values where there are none: float64 [S, R]."""
     known = [losses.get((m.cell, m.set)) if m.metric in _LOSSES else None for m in cells]
     return np.array([[m.value] if found is None else found.loss for m, found in zip(cells, known, strict=True)])
 
 
 def _tokens(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray | None:
-    """Response tokens of the records, which a cell without a loss for a record does not know."""
+    """Return the response tokens of the records: float64 [R]; None where no cell has losses."""
+    # The largest over cells: a cell that has no loss for a record has 0 tokens there.
     known = [found.tokens for m in cells if (found := losses.get((m.cell, m.set))) is not None]
     return np.max(known, axis=0).astype(np.float64) if known else None
 
 
 def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None) -> Row:
+    """Average the measurements of one selector, one per seed."""
     first, values = mine[0], [m.value for m in mine]
     costs = [m.cost for m in mine]
     seconds = [[c.scoring_seconds, c.embedding_seconds, c.training_seconds] for c in costs]

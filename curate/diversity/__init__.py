@@ -1,8 +1,8 @@
-"""Says how alike records are: texts become unit vectors, vectors become clusters.
+"""Turns texts into unit vectors, and vectors into clusters of similar records.
 
 In reading order:
 
-    texts.py    the texts to embed, kept on disk while records are tokenised
-    embed.py    texts to unit vectors, with sentence-transformers
-    cluster.py  vectors to clusters, with FAISS k-means
+    texts.py    keeps the texts to embed on disk, written while records are tokenized
+    embed.py    embeds texts as unit vectors, with sentence-transformers
+    cluster.py  assigns vectors to clusters, with FAISS k-means
 """

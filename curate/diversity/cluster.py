@@ -1,7 +1,7 @@
 """Spherical (or plain) k-means over embeddings, with FAISS; the only module that imports it.
 
-The same embeddings, settings and seed give the same bits on one type of machine, at any number of threads. Other
-processors (FAISS picks its kernels by their instructions) may move the last bits of the centroids.
+The same embeddings, settings and seed give the same bits on one type of processor, at any number of threads. On another
+type the last bits of the centroids may differ, since FAISS chooses its kernels by the processor's instructions.
 
 Shapes: N rows, D dimensions, K clusters.
 """
@@ -20,10 +20,10 @@ import numpy.typing as npt
 Float32Array = npt.NDArray[np.float32]
 
 MAX_TRAINING_POINTS = 262_144
-"""Up to so many embedded rows (or 256 per cluster, if that is more) k-means trains on all, above on a seeded sample."""
+"""k-means trains on all embedded rows up to this number (or 256 per cluster, if that is more), else on a sample."""
 
-_ROUNDING = 1e-5  # more than float32 products of unit vectors can be wrong by
-_BLOCK = 4096
+_ROUNDING = 1e-5  # larger than any error of float32 products of unit vectors
+_BLOCK = 4096  # rows read from the memory map at a time
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 class Clusters:
     """Which cluster every row belongs to.
 
-    labels               int32 [N]: 0 .. K-1, each of which occurs; -1 where the row has no embedding
-    distance             float32 [N], to the row's own centroid: 1 - cosine if spherical, else Euclidean (not
-                         squared); NaN where the row has no embedding
-    centroids            float32 [K, D]; K is at most the asked-for count
-    num_training_points  rows k-means trained on
-    sampled              whether that was a sample of the embedded rows rather than all of them
+    labels               int32 [N], cluster from 0 to K - 1, none of them empty; -1 where the row has no embedding
+    distance             float32 [N], distance to the centroid of the row's cluster: 1 - cosine if spherical, else
+                         Euclidean (not squared); NaN where the row has no embedding
+    centroids            float32 [K, D]; K is at most the number of clusters asked for
+    num_training_points  number of rows that k-means trained on
+    sampled              whether these are a sample of the embedded rows
     """
 
     labels: npt.NDArray[np.int32]
@@ -48,7 +48,7 @@ class Clusters:
 
 
 def auto_count(num_rows: int) -> int:
-    """The number of clusters for `num_rows` embedded rows: sqrt(N / 2), rounded, within 8 and 1024, at most N.
+    """Return the number of clusters for `num_rows` embedded rows: sqrt(N / 2), rounded, within 8 and 1024, at most N.
 
     >>> [auto_count(n) for n in (5, 100, 9_229, 1_000_000, 10_000_000)]
     [5, 8, 68, 707, 1024]
@@ -57,18 +57,18 @@ def auto_count(num_rows: int) -> int:
 
 
 def cluster(embeddings: Float32Array, *, count: int, spherical: bool, iterations: int, seed: int) -> Clusters:
-    """K-means on the embedded rows, then every row to its nearest centroid, ties to the lower cluster.
+    """Train k-means on the embedded rows, then assign every row to its nearest centroid, ties to the lower cluster.
+
+    Equal rows always share a cluster. Memory beyond the embeddings: the training points and a few bytes a row.
 
     Args:
         embeddings: float32 [N, D], may be memory-mapped (it is read in blocks); a row that is not all finite has no
-            embedding. Rows are unit vectors if `spherical`.
-        count: clusters asked for. Fewer come back where there are fewer rows or fewer distinct ones, or where a
-            centroid ends up nearest to no row: a cluster that is returned is never empty.
+            embedding. Rows must be unit vectors if `spherical`.
+        count: number of clusters asked for. Fewer are returned where there are fewer distinct rows, or where a centroid
+            is nearest to no row: no cluster that is returned is empty.
         spherical: keep centroids on the unit sphere and compare by cosine.
         iterations: rounds of k-means.
-        seed: of the first centroids, and of the training sample.
-
-    Equal rows always share a cluster. Memory beyond the embeddings: the training points and a few bytes a row.
+        seed: seed of the first centroids, and of the training sample.
     """
     embedded = np.concatenate([np.zeros(0, bool), *(np.isfinite(block).all(axis=1) for block in _blocks(embeddings))])
     num_embedded = int(np.count_nonzero(embedded))
@@ -79,7 +79,8 @@ def cluster(embeddings: Float32Array, *, count: int, spherical: bool, iterations
     occurs_K = sizes_K > 0
     if (occurring := int(np.count_nonzero(occurs_K))) < count:
         logger.info("%d clusters were asked for, %d hold a row", count, occurring)
-    renumbered = np.append(np.cumsum(occurs_K) - 1, -1).astype(np.int32)  # the last one is that of label -1
+    # New numbers without gaps: centroids 0 and 2 of three become clusters 0 and 1. The last entry keeps label -1 at -1.
+    renumbered = np.append(np.cumsum(occurs_K) - 1, -1).astype(np.int32)
     return Clusters(
         renumbered[labels],
         distance,
@@ -121,7 +122,7 @@ def _train(points: Float32Array, count: int, spherical: bool, iterations: int, s
 def _assign(
     embeddings: Float32Array, embedded: npt.NDArray[np.bool_], centroids_KD: Float32Array, spherical: bool
 ) -> tuple[npt.NDArray[np.int32], Float32Array, npt.NDArray[np.int64]]:
-    """Nearest centroid [N] and distance to it [N], -1 and NaN where not embedded; rows of every centroid [K]."""
+    """Return the nearest centroid [N] and the distance to it [N], -1 and NaN where not embedded; and sizes [K]."""
     labels = np.full(len(embeddings), -1, np.int32)
     distance = np.full(len(embeddings), np.nan, np.float32)
     sizes_K = np.zeros(len(centroids_KD), np.int64)
@@ -144,11 +145,11 @@ def _assign(
 
 
 def _nearest(points_ND: Float32Array, centroids_KD: Float32Array, spherical: bool) -> npt.NDArray[np.intp]:
-    """The nearest centroid of every point, ties to the lower one; the same for equal points wherever they stand.
-
-    A matrix product rounds differently from place to place, so what it leaves nearly tied is decided again in
-    float64, once for equal points. (FAISS's own search has that flaw, and leaves ties open.)
-    """
+    """Return the nearest centroid of every point, ties to the lower one; equal points always have the same one."""
+    # A matrix product rounds differently from place to place, so equal points may differ in the last bits. What it
+    # leaves nearly tied is therefore decided again in float64, once for equal points. (FAISS's own search has the same
+    # flaw, and does not define ties.)
+    #
     # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
     offset_K = (centroids_KD.astype(np.float64) ** 2).sum(axis=1) / 2 * (not spherical)
     near_NK = points_ND @ centroids_KD.T - offset_K.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Texts to unit vectors, with sentence-transformers; the only module that imports it (and only to load a model)."""
+"""Embeds texts as unit vectors, with sentence-transformers; the only module that imports it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,17 @@ logger = logging.getLogger(__name__)
 
 
 def embedding_text(example: Example, text: EmbeddingText) -> str:
-    """The part of an example that says what it is about; "" for a bad record.
+    r"""Return the text of an example that is embedded; "" for a bad record.
 
     instruction  the first user turn without its input
     full         the first user turn, with its input after a blank line
-    prompt       everything before the last assistant turn, system turn included, blank lines between
+    prompt       everything before the last assistant turn, system turn included, with blank lines between
 
     An example without a user turn gives its prompt in every case.
+
+    >>> example = Example(0, "", (Turn("user", "Translate.", input="Hund"), Turn("assistant", "dog")))
+    >>> embedding_text(example, "instruction"), embedding_text(example, "full")
+    ('Translate.', 'Translate.\n\nHund')
     """
     first = next((turn for turn in example.turns if turn.role == "user"), None)
     if text == "prompt" or first is None:
@@ -43,15 +47,15 @@ def _with_input(turn: Turn) -> str:
 
 
 def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> SentenceTransformer:
-    """The sentence-transformers model in a local folder or under a hub id.
+    """Load a sentence-transformers model from a local folder or by its hub id.
 
-    Weights are read from safetensors only. A folder that is a plain transformers model is accepted, with the pooling
-    that the library picks, and logged.
+    Weights are read from safetensors only. A folder with a plain transformers model is accepted; the library then
+    chooses the pooling, and a warning is logged.
 
     Raises:
-        CurateError: not found, not on this machine and no network, pickled, damaged or missing weights, damaged
-            settings, no tokenizer or one that tells no two words apart, or code of its own without
-            `trust_remote_code`.
+        CurateError: the model is not found, or neither on this machine nor reachable; its weights are pickled, damaged
+            or missing; its settings are damaged; it has no tokenizer, or one that gives all words the same vector; it
+            brings code of its own and `trust_remote_code` is false.
     """
     folder = check_embedder(name, trust_remote_code=trust_remote_code)
     if not (folder / "modules.json").exists():
@@ -85,19 +89,21 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
 
 
 def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: int) -> npt.NDArray[np.float32]:
-    """Unit vectors, float32 [len(texts), D]; a row is zero where the embedder gives the zero vector.
+    """Embed texts as unit vectors: float32 [len(texts), D]; a zero row where the embedder returns the zero vector.
 
-    The same texts in the same call give the same bits on one machine, and equal texts equal rows. Texts are batched
-    by length, so which texts share a call may move the last bits: callers that resume keep to fixed chunks.
+    The same texts in one call give the same bits on one machine, and equal texts give equal rows. The library batches
+    texts by length, so other texts in the same call may move the last bits: a caller that resumes must use the same
+    chunks.
 
     Raises:
-        CurateError: the embedder gives NaN or infinity.
+        CurateError: the embedder returns NaN or infinity.
     """
-    if not texts:
+    if not texts:  # the width D is known only from a vector
         return embed([""], embedder, batch_size=batch_size)[:0]
+    # Each distinct text is embedded once: it saves time, and equal texts get the very same vector.
     position = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     vectors = embedder.encode(list(position), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # float64: unit to the last float32 bit
     if not np.isfinite(norms).all():
         raise CurateError("the embedder gives NaN or infinity; set embed.model to another, or to a float32 copy of it")
     unit = (vectors / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
@@ -105,7 +111,7 @@ def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: in
 
 
 def count_truncated(texts: Sequence[str], embedder: SentenceTransformer) -> int:
-    """How many texts are longer than the embedder reads; what is beyond its limit does not count in their vectors."""
+    """Count the texts that are longer than the embedder reads; the rest of such a text does not change its vector."""
     limit = embedder.max_seq_length
     if not texts or limit is None or math.isinf(limit):
         return 0

@@ -1,4 +1,4 @@
-"""The texts to embed, on disk: written while the records are tokenised, so that embedding need not read them again."""
+"""Keeps the texts to embed on disk; they are written while records are tokenized, so the input is read once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TEXTS, _ENDS = "texts.utf8", "ends.i8"
 class Texts:
     """The texts of all records, one after the other, memory-mapped.
 
-    utf8  uint8 [total bytes]
-    ends  int64 [N]: where each record's text ends; it starts where the previous one ends
+    utf8  uint8 [total bytes], the texts in UTF-8
+    ends  int64 [N], where each record's text ends; it starts where the previous one ends
     """
 
     utf8: npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class Texts:
 
 
 def recording(examples: Iterable[Example], folder: Path, text: EmbeddingText) -> Iterator[Example]:
-    """Pass examples on and write the text of each to the two files of `folder`; complete once all have passed."""
+    """Yield the examples unchanged, writing the text of each into `folder`; complete once the iterator is exhausted."""
     folder.mkdir(parents=True)
     end = 0
     with open(folder / _TEXTS, "wb") as texts, open(folder / _ENDS, "wb") as ends:

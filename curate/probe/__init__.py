@@ -1,10 +1,10 @@
-"""What a run will cost, and what an examination finds; nothing here knows a stage.
+"""Parts of `curate estimate` and `curate doctor` that depend on no stage: a sample, times, memory, findings.
 
 In reading order:
 
-    spread.py    an even sample of a stream whose length nobody knows
-    cost.py      the time that a batch takes, fitted to a few that were timed
-    memory.py    peak memory of a piece of work
-    estimate.py  the estimate of a run, and how it compares with what a finished run took
-    findings.py  one thing that the doctor looked at: pass, fail or note
+    spread.py    takes an even sample of a stream of unknown length
+    cost.py      fits the time that a batch takes to a few timed ones
+    memory.py    measures the peak memory of a piece of work
+    estimate.py  holds the estimate of a run, and compares it with what a finished run took
+    findings.py  holds one finding of the doctor: pass, fail or note
 """

@@ -1,6 +1,8 @@
-"""The time that a batch takes, fitted to a few that were timed.
+"""Fits the time that a batch takes to a few timed batches.
 
     seconds = fixed + per_token * padded tokens + per_answer * response tokens * exits + per_pair * query-key pairs
+
+Query-key pairs stand for attention, whose work grows with the square of the length.
 
 Shape letters: B batches, F = 4 loads of a batch, in the order of the formula; the first is always 1.
 """
@@ -26,15 +28,15 @@ class BatchCost:
     per_pair: float
 
     def seconds(self, loads_BF: FloatArray) -> float:
-        """Return the seconds of all these batches together."""
+        """Return the seconds that all these batches take together."""
         return float(loads_BF.sum(axis=0) @ np.array([self.fixed, self.per_token, self.per_answer, self.per_pair]))
 
 
 def fit_cost(loads_BF: FloatArray, seconds_B: npt.NDArray[np.floating]) -> BatchCost:
-    """Fit a cost to timed batches: non-negative least squares of the relative error.
+    """Fit a cost to timed batches, by non-negative least squares of the relative error.
 
-    Relative, because a short batch that is wrong by half is as bad as a long one. Non-negative, because otherwise noise
-    would make more work cheaper. Fewer batches than four give one of the costs that explain them.
+    The error is relative, so that short batches count as much as long ones. Factors are not negative, since noise could
+    otherwise make more work cheaper. With fewer than four batches the fit is one of several that explain them.
 
     >>> loads = np.array([[1.0, 100, 50, 0], [1, 200, 50, 0], [1, 100, 200, 0], [1, 400, 400, 0]])
     >>> cost = fit_cost(loads, loads @ [0.5, 0.01, 0.02, 0])

@@ -1,4 +1,4 @@
-"""The estimate of a run, what it says, and how it compares with what a finished run took."""
+"""The estimate of a run, as JSON, and its comparison with what a finished run took."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 PROCESSES = tuple(range(1, 9))
-"""The numbers of processes that seconds are given for."""
+"""Numbers of processes that seconds are estimated for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Records and tokens of the whole input.
+    """Numbers of records and tokens of the whole input.
 
-    records          as read, at most data.limit
-    exact            every record was tokenised; else all numbers but `sampled` are scaled up from a sample
-    sampled          records that were tokenised
+    records          records read, at most data.limit
+    exact            whether every record was tokenized; if not, all numbers but `sampled` are scaled up from a sample
+    sampled          records that were tokenized
     scored           records that can be scored
-    tokens           of the records that can be scored
-    response_tokens  how many of those are scored
-    truncated        records that lose the end of their response
-    dropped          records that are not scored, by reason
+    tokens           tokens of the records that can be scored
+    response_tokens  those of them that are scored
+    truncated        records whose response is cut
+    dropped          reason -> records that are not scored
     """
 
     records: int
@@ -37,11 +37,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """What a stage takes.
+    """Estimated time of a stage.
 
-    name            tokens, complexity, ifd, masked, dropout, embed, select, train, evaluate
-    seconds         on 1, 2, ... 8 processes
-    forward_passes  of a score: its price as a multiple of one forward pass over the records with one exit, the last;
+    name            tokens, complexity, ifd, masked, dropout, embed, select, train or evaluate
+    seconds         seconds on 1, 2, ... 8 processes
+    forward_passes  of a score: its time divided by that of one forward pass over the records with the last exit only;
                     None for other stages
     """
 
@@ -61,15 +61,15 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take, as it would be on this machine.
+    """Estimated time and memory of a run on this machine.
 
     counts         records and tokens
-    stages         in the order in which they run
-    memory         of the stages that load a model
-    device         what was probed
-    settings       what every `auto` came to, by key
+    stages         times of the stages, in the order in which they run
+    memory         memory of the stages that load a model
+    device         device that was probed
+    settings       setting -> the value that its `auto` stands for
     assumptions    what the numbers rest on, a sentence each
-    probe_seconds  how long it took to find out
+    probe_seconds  seconds that the estimate itself took
     """
 
     counts: Counts
@@ -87,7 +87,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One figure: what was estimated, what it came to, and estimate / truth (None where the truth is zero)."""
+    """One figure as estimated and as it came out; `ratio` is estimated / true, None where true is zero."""
 
     what: str
     unit: str
@@ -97,7 +97,9 @@ class Compared:
 
 
 def shared(alone: float, divided: float, imbalance: Mapping[int, float] | None = None) -> tuple[float, ...]:
-    """Return seconds on 1 to 8 processes: `alone` every process (or one, for all) spends, `divided` they share.
+    """Return the seconds on 1 to 8 processes: `alone` is spent whatever their number, `divided` is divided among them.
+
+    `imbalance` maps a number of processes to the time of the busiest one over the mean; 1 where it is missing.
 
     >>> shared(1, 8)[:4]
     (9.0, 5.0, 3.6666666666666665, 3.0)
@@ -106,7 +108,7 @@ def shared(alone: float, divided: float, imbalance: Mapping[int, float] | None =
 
 
 def as_object(estimate: Estimate) -> dict[str, Any]:
-    """Return an estimate as plain JSON values; `total_seconds` is beside its fields."""
+    """Return an estimate as plain JSON values, with `processes` and `total_seconds` beside its fields."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(estimate)))  # tuples become lists
     for stage in plain["stages"]:
         stage["seconds"] = [round(seconds, 3) for seconds in stage["seconds"]]
@@ -117,10 +119,10 @@ def as_object(estimate: Estimate) -> dict[str, Any]:
 
 
 def compare_with_truth(estimate: Estimate, manifest: Mapping[str, Any]) -> list[Compared]:
-    """Hold an estimate against the stages that a manifest records: counts, then the seconds of every stage there.
+    """Compare an estimate with the stages in a manifest: first the counts, then the seconds of every stage.
 
-    Seconds are those of as many processes as the stage had. Stages that did not run are left out; of several selections
-    the one named in the estimate's settings counts.
+    The estimate for as many processes as the stage had is taken. Stages that did not run are left out. Of several
+    selections the one that the estimate's settings name is taken.
     """
     stages = manifest.get("stages", {})
     rows = list(_counts(estimate.counts, stages["tokens"])) if "tokens" in stages else []

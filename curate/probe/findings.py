@@ -1,4 +1,4 @@
-"""What a doctor finds: one line each."""
+"""Findings of `curate doctor`, one line each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Level = Literal["pass", "fail", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
-    level  pass; fail: scores, training or the tokens would be wrong; note: to be known
-    name   what was looked at
+    level  pass; fail (scores, training or tokens would be wrong); note (good to know)
+    name   what was checked
     text   what was seen
     """
 
@@ -23,15 +23,15 @@ class Finding:
 
 
 def verdict(passed: bool, name: str, text: str) -> Finding:
-    """Return a finding that passed or failed."""
+    """Make a finding that passed or failed."""
     return Finding("pass" if passed else "fail", name, text)
 
 
 def bar(value: float, low: float, high: float, *, width: int = 24) -> str:
-    """Return a bar of `#` as long as `value` lies between `low` (nothing) and `high` (full width).
+    """Draw a bar of `#`: empty for `low`, full width for `high`, in proportion between them.
 
     >>> bar(-3, -6, 0, width=8)
     '####    '
     """
-    share = 0.0 if high <= low else min(max((value - low) / (high - low), 0.0), 1.0)
-    return ("#" * round(share * width)).ljust(width)
+    fraction = 0.0 if high <= low else min(max((value - low) / (high - low), 0.0), 1.0)
+    return ("#" * round(fraction * width)).ljust(width)

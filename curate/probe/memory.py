@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work: of the GPU as torch counts it, of the CPU as Linux does."""
+"""Measures the peak memory of a piece of work: on a GPU as torch counts it, on a CPU as Linux does."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SECONDS_BETWEEN_LOOKS = 0.005
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
-    """Give a function that, after the block, returns by how many bytes memory grew within it at most.
+    """Yield a function that, after the context, returns the largest growth of memory inside it, in bytes.
 
-    None where nobody counts: on a CPU without /proc, and on Apple's GPU. On a CPU, memory that was freed before but not
-    given back is used again without being seen, so the largest piece of work is to be measured first.
+    It returns None where memory is not counted: on a CPU without /proc, and on Apple's GPU. On a CPU, measure the
+    largest piece of work first: memory that Python has freed but not returned to the system is used again unseen.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -33,6 +33,8 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
 
 @contextmanager
 def _watched_process() -> Iterator[Callable[[], int]]:
+    """Watch the memory of the process from a thread while the context is open; yield a function from () to bytes."""
+    # Not the kernel's own peak, VmHWM: it counts mapped files too, and weights are mapped.
     before, peak, over = _private_bytes(), 0, threading.Event()
 
     def watch() -> None:
@@ -51,7 +53,7 @@ def _watched_process() -> Iterator[Callable[[], int]]:
 
 
 def _private_bytes() -> int:
-    """Memory of this process that is no file's."""
+    """Return the bytes of this process that do not belong to a mapped file."""
     lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     kilobytes = next((line.split()[1] for line in lines if line.startswith("RssAnon")), "0")
     return int(kilobytes) * 1024

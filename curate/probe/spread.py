@@ -1,4 +1,4 @@
-"""An even sample of a stream whose length nobody knows."""
+"""Takes an even sample of a stream of unknown length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Spread(Generic[T]):
     """Every k-th item of a stream, from the first on.
 
     items  the sample
-    count  items of the stream
+    count  number of items of the stream
     """
 
     items: list[T]
@@ -22,9 +22,10 @@ class Spread(Generic[T]):
 
 
 def spread(stream: Iterable[T], most: int) -> Spread[T]:
-    """Return all items of a stream of at most `most`; of a longer one every 2nd, 4th, 8th, ..., more than `most` / 2.
+    """Return every k-th item of a stream: k is the smallest power of two that gives at most `most` items.
 
-    It needs one pass and holds at most `most` items. The same stream gives the same sample.
+    A stream of no more than `most` items is returned whole. It takes one pass and holds about `most` items. The same
+    stream always gives the same sample.
 
     >>> spread(range(10), 4)
     Spread(items=[0, 4, 8], count=10)
@@ -35,7 +36,7 @@ def spread(stream: Iterable[T], most: int) -> Spread[T]:
     for item in stream:
         if count % step == 0:
             items.append(item)
-            if len(items) > most:
+            if len(items) > most:  # too many: keep every second one, and from now on take half as many
                 items = items[::2]
                 step *= 2
         count += 1
