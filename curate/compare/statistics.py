@@ -93,7 +93,7 @@ def overlaps(kept: Mapping[str, npt.NDArray[np.bool_]]) -> Overlaps:
     # As floats: a product of integer matrices has no fast kernel. Counts below 2**53 are exact.
     matrix_KN = np.array([kept[name] for name in names], np.float64).reshape(len(names), -1)
     count = np.rint(matrix_KN @ matrix_KN.T).astype(np.int64)
-    sizes = count.diagonal()
+    sizes = count.diagonal()  # two random draws of a and b of N records have a * b / N in common on average
     either = sizes[:, None] + sizes - count
     jaccard = np.divide(count, either, out=np.full(count.shape, np.nan), where=either > 0)
     return Overlaps(names, count, jaccard, sizes[:, None] * sizes / max(matrix_KN.shape[1], 1))

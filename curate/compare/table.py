@@ -183,6 +183,7 @@ def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None) 
         _verdict(first, difference),
         _mean([c.kept_records for c in costs]),
         _mean([c.kept_tokens for c in costs]),
+        # None where no stage was timed: a sum of nothing would read as free.
         _mean([sum(s for s in parts if s is not None) if any(parts) else None for parts in seconds]),
     )
 

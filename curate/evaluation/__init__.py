@@ -1,11 +1,11 @@
-"""Measures what a model is worth: response losses on references, lm-eval tasks, a judge.
+"""Evaluates a model, with or without an adapter: response losses on references, lm-eval tasks, a judge.
 
 In reading order:
 
-    summary.py  losses record by record, and their two means
-    losses.py   the response loss of a model on references, with or without an adapter
-    tasks.py    tasks of lm-eval on a model in memory
-    answers.py  greedy answers of a model to prompts
-    server.py   questions to an OpenAI-compatible server
-    judge.py    which of two answers a judge behind such a server prefers
+    summary.py  averages losses in two ways: over records and over tokens
+    losses.py   computes the response loss of a model on references
+    tasks.py    runs lm-eval tasks on a model in memory
+    answers.py  generates greedy answers to prompts
+    server.py   asks an OpenAI-compatible server
+    judge.py    asks a judge behind such a server which of two answers is better
 """

@@ -1,4 +1,4 @@
-"""Answers of a model to prompts: greedy, in batches, after the same template as scoring and training.
+"""Generates a model's answers to prompts: greedy, in batches, with the same template as scoring and training.
 
 Shape letters: B batch, T sequence.
 """
@@ -27,13 +27,14 @@ Prompt = npt.NDArray[np.int64]
 def prompts_of(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, template: str, system: str | None = None
 ) -> list[Prompt]:
-    """Return the token ids that a model is given to write the last response of every example: int64 [T] each.
+    """Return the token ids of the prompt for the last response of every example: int64 [T] each.
 
-    What the example holds from its last assistant turn on is left out; the rest is rendered and encoded as for
-    scoring, with control tokens in the record's own text as ordinary text.
+    The last assistant turn and what follows it are left out. The rest is rendered and encoded as for scoring; control
+    tokens in the record's own text stay ordinary text.
 
     Raises:
-        CurateError: an unknown template, or an example that has no turn to answer or needs tools.
+        CurateError: the template is unknown; an example has no user turn to answer; or it uses tools, and the template
+            is not a chat template.
     """
     resolved, codec = resolve_template(template, tokenizer), make_codec(tokenizer)
     return [_prompt(_open(example), tokenizer, codec, resolved, system) for example in examples]
@@ -48,20 +49,20 @@ def generate(
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Return the model's greedy answer to every prompt, in the order of the prompts.
+    """Generate the model's greedy answer to every prompt, in the order of the prompts.
 
-    An answer ends before the model's end token, or is cut after `max_new_tokens`. Prompts of like length are computed
-    together, padded on the left, so that all answers begin at the same position; no answer depends on its neighbours
-    beyond rounding.
+    An answer ends before the model's end token, or is cut after `max_new_tokens`. Except for rounding, it does not
+    depend on the other prompts.
 
     Args:
-        model: a causal LM, as loaded or with an adapter; used without dropout, then as it was.
-        tokenizer: of the model.
-        prompts: as `prompts_of` gives them.
-        max_new_tokens: longest answer.
+        model: a causal LM, as loaded or with an adapter; it is used without dropout and left as it was.
+        tokenizer: the model's tokenizer.
+        prompts: as `prompts_of` returns them.
+        max_new_tokens: most tokens of an answer.
         batch_size: prompts computed at once.
-        on_progress: called with (answers done, prompts) after every batch.
+        on_progress: called with (answers done, number of prompts) after every batch.
     """
+    # The longest first: what does not fit into memory fails at once, and prompts of similar length need little padding.
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers = [""] * len(prompts)
     with evaluating(model):
@@ -76,7 +77,7 @@ def generate(
 
 
 def _open(example: Example) -> Example:
-    """The example up to its last assistant turn, or whole if nobody answered."""
+    """Return the example up to its last assistant turn, or whole if it has none."""
     last = max((i for i, turn in enumerate(example.turns) if turn.role == "assistant"), default=len(example.turns))
     opened = replace(example, turns=example.turns[:last])
     if not any(turn.role == "user" for turn in opened.turns):
@@ -87,6 +88,7 @@ def _open(example: Example) -> Example:
 def _prompt(
     example: Example, tokenizer: PreTrainedTokenizerBase, codec: Codec, template: str, system: str | None
 ) -> Prompt:
+    """Render and encode an example that ends before the answer."""
     if template == "chat":
         messages = {"messages": messages_of(example, system=system), "tools": list(example.tools or ()) or None}
         data, originals, _ = disarm(messages, codec)
@@ -95,6 +97,7 @@ def _prompt(
         )
         text, opening = write_names(rendering, codec, originals), codec.opening[:0]
     else:
+        # An empty assistant turn makes the template write its header ("### Response:") and nothing after it.
         empty = replace(example, turns=(*example.turns, Turn("assistant", "")))
         rendered = (alpaca if template == "alpaca" else plain)(empty, system=system)
         if rendered is None:
@@ -105,6 +108,8 @@ def _prompt(
 
 @torch.inference_mode()
 def _generate_batch(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+    """Generate the answers to one batch of prompts."""
+    # Padded on the left, so that all answers begin at the same position.
     longest = max(map(len, prompts))
     ids_BT = torch.zeros((len(prompts), longest), dtype=torch.long)
     mask_BT = torch.zeros_like(ids_BT)
@@ -119,7 +124,7 @@ def _generate_batch(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_n
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
-        # A checkpoint may bring sampling settings of its own, which greedy decoding does not read and warns about.
+        # A checkpoint may hold sampling settings; greedy decoding ignores them, but warns about them.
         temperature=None,
         top_p=None,
         top_k=None,
@@ -130,7 +135,7 @@ def _generate_batch(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_n
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer: the tokenizer's, and those that the checkpoint names for generation."""
+    """Return the tokens that end an answer: the tokenizer's end token, and those of the model's generation config."""
     own = model.generation_config.eos_token_id
     named = own if isinstance(own, list) else [own]
     return sorted({end for end in [tokenizer.eos_token_id, *named] if end is not None})

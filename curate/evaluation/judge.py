@@ -1,7 +1,7 @@
-"""A judge behind an OpenAI-compatible server: which of two answers is better, or how good one is.
+"""Asks a judge (a language model behind a server) which of two answers is better, or how good one is.
 
-An answer that could not be judged is counted as failed; it never becomes a number. Nothing needs a judge.
-Pairs are shown in both orders, because judges prefer a place: arXiv 2306.05685, section 3.3.
+An answer that could not be judged is counted as failed; it never becomes a number. Every pair is shown in both orders,
+because judges prefer one place over the other. Source: arXiv 2306.05685, section 3.3.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from curate.types import CurateError
 
 Verdict = Literal["first", "second", "tie"]
 Ask = Callable[[str], str | None]
-"""A prompt in, the judge's reply out; None where it could not be had (`curate.evaluation.server.connect`)."""
+"""Takes a prompt and returns the judge's reply, None where there is none (`curate.evaluation.server.connect`)."""
 
 _PAIR = """\
 Two assistants answered the same request. Judge which answer serves the person who asked better: correct, complete, \
@@ -57,13 +57,13 @@ _VERDICTS: dict[str, Verdict] = {"A": "first", "B": "second", "C": "tie"}
 class PairResult:
     """How often ours was judged better than the other, each pair shown in both orders.
 
-    wins, losses  pairs judged so in both orders, or in one and a tie in the other
-    ties          pairs judged equal in both orders, or turned round with the order
-    failed        pairs with an order that could not be judged; they are in none of the other counts
-    turned        of the ties, those whose verdict followed the place: the judge preferred the same place both times
-    first_place   of all verdicts that name a better answer, the fraction for the one shown first; .5 is unbiased,
-                  None without such a verdict
-    win_rate      (wins + ties / 2) / (wins + ties + losses), None if every pair failed
+    wins, losses  pairs judged so in both orders, or in one order with a tie in the other
+    ties          pairs judged equal in both orders, or ours better in one order and worse in the other
+    failed        pairs without a verdict in at least one order; they are not in the other counts
+    turned        how many of the ties are of the second kind: the judge preferred the same place both times
+    first_place   among verdicts for one answer, the fraction for the answer shown first; .5 is unbiased, None if there
+                  are no such verdicts
+    win_rate      (wins + ties / 2) / (wins + ties + losses); None if every pair failed
     """
 
     wins: int
@@ -81,7 +81,7 @@ class RatingResult:
 
     ratings  one per answer, None where it could not be judged
     failed   how many are None
-    mean     over the others, None if there are none
+    mean     mean of the others, None if there are none
     """
 
     ratings: tuple[int | None, ...]
@@ -90,10 +90,12 @@ class RatingResult:
 
 
 def judge_pairs(requests: Sequence[str], ours: Sequence[str], other: Sequence[str], ask: Ask) -> PairResult:
-    """Return how often `ours` is judged better than `other`, asking about each pair in both orders.
+    """Ask the judge about each pair in both orders; count how often `ours` is better than `other`.
 
-    The better answer of a pair is the one that more of the two verdicts name; a verdict for each, or two ties, is a
-    tie. A pair that lacks a verdict counts as failed.
+    The better answer of a pair is the one named by more of its two verdicts. One verdict for each answer, or two ties,
+    is a tie. A pair that lacks a verdict counts as failed.
+
+    A judge that always prefers the first answer makes every pair a tie:
 
     >>> always_first = lambda prompt: "The first one. [[A]]"
     >>> judge_pairs(["2 + 2?"], ["4"], ["5"], always_first)
@@ -111,7 +113,7 @@ def judge_pairs(requests: Sequence[str], ours: Sequence[str], other: Sequence[st
 
 
 def judge_answers(requests: Sequence[str], answers: Sequence[str], ask: Ask) -> RatingResult:
-    """Return a rating from 1 to 10 for every answer.
+    """Ask the judge for a rating from 1 to 10 of every answer.
 
     >>> judge_answers(["2 + 2?", "Capital of France?"], ["4", "Rome"], lambda prompt: "[[9]]" if "4" in prompt else "?")
     RatingResult(ratings=(9, None), failed=1, mean=9.0)
@@ -124,7 +126,7 @@ def judge_answers(requests: Sequence[str], answers: Sequence[str], ask: Ask) -> 
 
 
 def parse_verdict(reply: str | None) -> Verdict | None:
-    r"""Return the verdict that ends a reply, None unless its last line ends with exactly one of [[A]], [[B]], [[C]].
+    r"""Read the verdict from a reply: None unless its last line ends with exactly one of [[A]], [[B]], [[C]].
 
     >>> parse_verdict("Answer B is wrong.\n[[A]]"), parse_verdict("[[A]] or [[B]]"), parse_verdict("A")
     ('first', None, None)
@@ -134,7 +136,7 @@ def parse_verdict(reply: str | None) -> Verdict | None:
 
 
 def parse_rating(reply: str | None) -> int | None:
-    r"""Return the rating that ends a reply, None unless its last line ends with exactly one of [[1]] to [[10]].
+    r"""Read the rating from a reply: None unless its last line ends with exactly one of [[1]] to [[10]].
 
     >>> parse_rating("Good.\nRating: [[8]]"), parse_rating("[[11]]"), parse_rating("8/10"), parse_rating("[[7.5]]")
     (8, None, None, None)
@@ -144,16 +146,18 @@ def parse_rating(reply: str | None) -> int | None:
 
 
 def _last_mark(reply: str | None) -> str | None:
-    """What stands in the only double brackets of the last line, if they end it."""
+    """Return the text inside [[ ]] at the end of the last line; None if it has another such mark, or none."""
+    # The last line only: a judge may mention marks while it reasons. Bold and a full stop may follow: **[[A]]**.
     last = (reply or "").rstrip().rpartition("\n")[2]
     marks = re.findall(r"\[\[([^\[\]]*)\]\]", last)
     return marks[0] if len(marks) == 1 and re.search(r"\]\][.*]{0,3}\Z", last) else None
 
 
 def _count(pairs: Sequence[tuple[Verdict | None, Verdict | None]]) -> PairResult:
+    """Count verdicts; of each pair, ours was shown first in the first verdict and second in the second."""
     points = {"first": 1, "second": -1, "tie": 0}  # for the answer shown first
     judged = [(points[a], points[b]) for a, b in pairs if a is not None and b is not None]
-    ours = [a - b for a, b in judged]  # shown second, what speaks for the first speaks against us
+    ours = [a - b for a, b in judged]  # minus: where ours is shown second, a point for the first answer is against it
     wins, losses = sum(x > 0 for x in ours), sum(x < 0 for x in ours)
     decided = [point for pair in judged for point in pair if point]
     return PairResult(

@@ -1,7 +1,7 @@
-"""The response loss of a language model, with or without an adapter, on references.
+"""Computes the response loss of a language model, with or without an adapter, on references.
 
-It is computed as scores are: the same tokens and mask, the same batches, the last exit only, logits at response
-positions only. So an evaluation takes no more memory than scoring did.
+It is computed like a score with the last exit only: the same tokens, mask and batches, and logits at response positions
+only. So an evaluation needs no more memory than scoring.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from curate.types import TokenStore
 def response_losses(
     model: Any, store: TokenStore, *, tokens_per_batch: int, on_progress: Callable[[int, int], None] | None = None
 ) -> Losses:
-    """Return every record's mean response loss, in nats per token.
+    """Compute every record's mean response loss, in nats per token.
 
         loss = -1/T * sum_t log p(y_t | prompt, y_1 .. y_t-1)
 
-    The T tokens are those marked SCORED: the response without the end token after it, so that the loss is the same
-    quantity as the scores' log_prob and does not depend on whether a template writes an end token. Records whose
-    status is not "scored" have no loss (NaN), nor have those that do not fit into memory or whose loss is not finite.
+    The T tokens are those marked SCORED, without the end token after the response. So the loss is -log_prob of the
+    scores, and does not depend on whether a template writes an end token. A record has no loss (NaN) if its status is
+    not "scored", if it does not fit into memory, or if its loss is not finite.
 
     Args:
-        model: a causal LM, as loaded or with a LoRA adapter (PEFT); evaluated without dropout, then as it was.
+        model: a causal LM, as loaded or with a LoRA adapter (PEFT); it is used without dropout and left as it was.
         store: the tokens of the references.
         tokens_per_batch: padded tokens computed at once; a batch that does not fit into memory is halved.
         on_progress: called with (records done, records in all) after every batch.
@@ -63,7 +63,8 @@ def response_losses(
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """While open, the model is in evaluation mode; every part that was training does so again afterwards."""
+    """Put the model into evaluation mode while the context is open; afterwards every module has its own mode again."""
+    # Module by module: one that was in evaluation mode before must stay in it afterwards.
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -74,7 +75,8 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _last_exit(model: Any) -> ScoringModel:
-    # Taken apart without its PEFT wrapper, the model keeps the adapter: LoRA layers stand inside the decoder.
+    """Take the model apart, check it, and return it with its last layer as the only exit."""
+    # find_parts drops the PEFT wrapper, but the adapter stays in effect: LoRA layers stand inside the decoder.
     parts = find_parts(model)
     confirm(parts)
     vocabulary = parts.model.get_input_embeddings().weight.shape[0]
@@ -82,6 +84,7 @@ def _last_exit(model: Any) -> ScoringModel:
 
 
 def _plan(scorer: ScoringModel, store: TokenStore, tokens_per_batch: int) -> BatchPlan:
+    """Plan the batches, with shared prefixes where the model supports a prefix cache."""
     plan = plan_batches_of(store, tokens_per_batch, reuse_prefixes=True)
     if plan.prefixes and not prefix_check(scorer.parts).passed:
         return plan_batches_of(store, tokens_per_batch, reuse_prefixes=False)
@@ -89,16 +92,17 @@ def _plan(scorer: ScoringModel, store: TokenStore, tokens_per_batch: int) -> Bat
 
 
 def _batches(scorer: ScoringModel, plan: BatchPlan) -> Iterator[tuple[np.ndarray[Any, Any], Cache | None]]:
-    """Rows of each batch, and what the decoder keeps of the prefix that they share."""
+    """Yield the rows of each batch, and the cache of the prefix that they share, None if there is none."""
 
-    @lru_cache(maxsize=1)  # batches come prefix by prefix
+    @lru_cache(maxsize=1)  # batches come prefix by prefix, so each prefix is computed once and one cache is held
     def cache_of(prefix_id: int) -> Cache | None:
         try:
             return compute_prefix_cache(scorer.parts, plan.prefixes[prefix_id]) if prefix_id >= 0 else None
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            return None  # its records are computed whole
+            # Then score_batch skips no tokens: the records are computed whole.
+            return None
 
     for batch in range(len(plan.costs)):
         yield plan.rows_of_batch(batch), cache_of(int(plan.prefix_ids[batch]))

@@ -1,7 +1,7 @@
-"""Questions to an OpenAI-compatible server, with the standard library alone.
+"""Asks an OpenAI-compatible server, with the standard library alone.
 
-The key is read from the environment when a question is asked. It is in no message, log or file, and goes to no other
-address: redirects are refused.
+The API key is read from the environment when a question is asked. It is not written to any message, log or file, and
+not sent to another address: redirects are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_REPLY_BYTES = 1 << 20
 _MAX_FAILURES = 5
-_TRY_AGAIN = {408, 409, 425, 429}
+_TRY_AGAIN = {408, 409, 425, 429}  # HTTP: timeout, conflict, too early, too many requests; and every 5xx
 
 
 def connect(
@@ -35,22 +35,22 @@ def connect(
     timeout: float = 60.0,
     waits: Sequence[float] = (1.0, 4.0, 16.0),
 ) -> Callable[[str], str | None]:
-    """Return a function from a prompt to the server's reply, None where no usable reply came.
+    """Return a function from a prompt to the server's reply; it returns None where no usable reply came.
 
-    A question is asked again after each of `waits` while the server is busy, fails (5xx) or does not answer. What
-    then still has no reply is given up: the caller counts it as failed. After five in a row that were given up the
-    server is taken to be away.
+    While the server is busy, fails (5xx) or does not answer, the question is asked again after each of `waits` seconds.
+    If there is still no reply, the function returns None, and the caller counts it as failed. After five such questions
+    in a row it raises.
 
     Args:
-        base_url: where the server answers; `/chat/completions` is appended.
-        model: the name of the model there.
+        base_url: address of the server; `/chat/completions` is appended.
+        model: name of the model on the server.
         api_key_env: environment variable that holds the key; unset or empty means that the server needs none.
         timeout: seconds to wait for a connection and for each part of a reply.
         waits: seconds before each further try.
 
     Raises:
-        CurateError: base_url is no http address; from the returned function also where the server refuses (4xx: a wrong
-            key, model or address) or is away.
+        CurateError: base_url is no http address. The returned function raises it where the server refuses (4xx: a wrong
+            key, model or address), or has not answered five questions in a row.
     """
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
@@ -61,6 +61,7 @@ def connect(
 
     def ask(prompt: str) -> str | None:
         nonlocal in_a_row
+        # Temperature 0: the same question should get the same verdict.
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
         key = os.environ.get(api_key_env, "")
         problem, hint = "", f"; is the key in {api_key_env} the right one?" if key else f"; {api_key_env} is not set"
@@ -82,7 +83,7 @@ def connect(
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows nowhere: the key is for one address."""
+    """Refuses every redirect: the key belongs to one address."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -93,7 +94,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _post(
     opener: urllib.request.OpenerDirector, url: str, body: Any, key: str, timeout: float, hint: str
 ) -> tuple[Any, str]:
-    """The server's JSON, or None and why it is worth another try; `hint` is said where it asks for a key.
+    """Return the server's JSON, or None and the reason if another try may help; `hint` goes into errors about the key.
 
     Raises:
         CurateError: the server refuses, and would refuse again.
@@ -118,7 +119,7 @@ def _post(
 
 
 def _content(answer: Any) -> str | None:
-    """The text of the first choice, None where there is none."""
+    """Return the text of the first choice; None where there is none."""
     try:
         content = answer["choices"][0]["message"]["content"]
     except (LookupError, TypeError):
@@ -127,7 +128,7 @@ def _content(answer: Any) -> str | None:
 
 
 def _printable(text: str, key: str) -> str:
-    """The beginning of a server's words: on one line, without the key."""
-    if key:
+    """Return the beginning of a server's words on one line, without the key and control characters."""
+    if key:  # a server may repeat the key in its refusal
         text = text.replace(key, "***")
     return "".join(c if c.isprintable() else " " for c in text).strip()[:200] or "no reason given"

@@ -1,4 +1,4 @@
-"""Losses of a set of references, record by record, and their two means. Numpy only."""
+"""Averages the losses of a set of references in two ways: over records and over tokens. Numpy only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from curate.types import CurateError, FloatArray
 class Losses:
     """The response loss of every record of a set.
 
-    tokens  int32 [N], how many response tokens the loss is a mean over; 0 where there is no loss
-    loss    float64 [N], nats per token; NaN where the record was not evaluated (empty or over-long response, a loss
-            that is not finite, out of memory)
+    tokens  int32 [N], number of response tokens that the loss is a mean over; 0 where there is no loss
+    loss    float64 [N], nats per token; NaN where there is none (empty or over-long response, a loss that is not
+            finite, out of memory)
     """
 
     tokens: npt.NDArray[np.int32]
@@ -27,11 +27,11 @@ class Losses:
 class LossSummary:
     """The two means of a set's losses; they are different numbers, and often rank models differently.
 
-    records            records with a loss
-    dropped            records without one; both together are all records of the set
+    records            number of records with a loss
+    dropped            number of records without one
     tokens             response tokens of the records with a loss
-    mean_over_records  every record counts the same, nats per token
-    mean_over_tokens   every token counts the same, so long responses count more, nats per token
+    mean_over_records  nats per token; every record counts the same
+    mean_over_tokens   nats per token; every token counts the same, so long responses count more
     """
 
     records: int
@@ -47,7 +47,9 @@ def summarize(losses: Losses) -> LossSummary:
         mean_over_records = 1/R * sum_r loss_r
         mean_over_tokens  = sum_r tokens_r * loss_r / sum_r tokens_r
 
-    Records without a loss (NaN) are left out and counted.
+    Records without a loss (NaN) are left out and counted as dropped.
+
+    A response of one token with loss 2 and one of three tokens with loss 1: (2 + 1) / 2 and (2 + 3 * 1) / 4.
 
     >>> summarize(Losses(np.array([1, 3, 0], np.int32), np.array([2.0, 1.0, np.nan])))
     LossSummary(records=2, dropped=1, tokens=4, mean_over_records=1.5, mean_over_tokens=1.25)

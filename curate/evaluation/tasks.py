@@ -1,4 +1,4 @@
-"""Tasks of EleutherAI's lm-evaluation-harness on a model in memory. The only module that loads lm_eval.
+"""Runs tasks of EleutherAI's lm-evaluation-harness on a model in memory; the only module that loads lm_eval.
 
 Source: https://github.com/EleutherAI/lm-evaluation-harness (extra `eval`).
 """
@@ -24,11 +24,11 @@ class TaskResult:
     """One metric of one task.
 
     task              name of the task; a group's subtasks are tasks of their own
-    metric            the task's name for it, with its filter where it has one: acc, exact_match (strict-match)
-    value             over all examples, in the metric's own unit
-    stderr            standard error over examples; None where the task gives none
-    samples           examples that were evaluated
-    higher_is_better  the direction of the metric
+    metric            name of the metric, with its filter where it has one: acc, exact_match (strict-match)
+    value             its value over all examples, in the metric's own unit
+    stderr            standard error over examples; None where the task reports none
+    samples           number of examples that were evaluated
+    higher_is_better  direction of the metric
     """
 
     task: str
@@ -49,19 +49,19 @@ def evaluate_tasks(
     batch_size: int = 8,
     chat: bool = False,
 ) -> list[TaskResult]:
-    """Return the results of lm-eval tasks, one per task and metric, in the order of the tasks.
+    """Run lm-eval tasks; return a result per task and metric, in the order of the tasks.
 
-    lm-eval seeds Python's, numpy's and torch's global generators with its own constants, so the same call gives the
-    same result; whoever trains afterwards seeds again.
+    Warning: lm-eval sets the global seeds of Python, numpy and torch to its own constants. So the same call gives the
+    same result, but code that draws random numbers afterwards must set its seed again.
 
     Args:
-        model: a causal LM, as loaded or with an adapter; evaluated without dropout, then as it was.
-        tokenizer: of the model.
+        model: a causal LM, as loaded or with an adapter; it is used without dropout and left as it was.
+        tokenizer: the model's tokenizer.
         tasks: names of tasks, groups or tags.
-        include_path: a folder of further task files (YAML), which may replace built-in ones of the same name.
+        include_path: a folder of further task files (YAML); they may replace built-in tasks of the same name.
         limit: examples of each task; None for all.
         batch_size: examples computed at once.
-        chat: write prompts through the tokenizer's chat template (for models that were tuned with it).
+        chat: whether prompts are written with the tokenizer's chat template (for models that were tuned with it).
 
     Raises:
         CurateError: lm-eval is not installed, a task is unknown or cannot be built, its data cannot be had, or a
@@ -78,12 +78,12 @@ def evaluate_tasks(
 
 
 def _manager(tasks: Sequence[str], include_path: str | None) -> Any:
-    """A task manager that knows all of `tasks`."""
+    """Return a task manager that knows all of `tasks`."""
     if include_path is not None and not Path(include_path).is_dir():
         raise CurateError(f"evaluate.include_path: expected a folder of lm-eval task files, got {include_path}")
     from lm_eval.tasks import TaskManager
 
-    # Reading the index of the thousands of built-in tasks takes seconds: not for a person who brings all of theirs.
+    # Reading the index of the thousands of built-in tasks takes seconds: skipped if the person's folder has all tasks.
     if include_path is not None and not _unknown(tasks, own := TaskManager(None, include_path, False)):
         return own
     manager = TaskManager(include_path=include_path)
@@ -122,7 +122,7 @@ def _run(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Within it lm-eval logs errors only: we say ourselves what a person needs to know."""
+    """Let lm-eval log errors only while the context is open; our own messages say what a person needs to know."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -134,7 +134,7 @@ def _quietly() -> Iterator[None]:
 
 @contextmanager
 def _explained(tasks: Sequence[str]) -> Iterator[None]:
-    """Say what a task lacks: a data set, a package, or a resource of a package."""
+    """Turn errors inside the context into one that says what a task lacks: data, a package, or a package's resource."""
     names = ", ".join(tasks)
     try:
         yield
@@ -153,7 +153,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _flatten(answer: Mapping[str, Any]) -> Iterable[TaskResult]:
-    """lm-eval's nested results as one list; a key is "metric,filter", its standard error "metric_stderr,filter"."""
+    """Yield lm-eval's nested results one by one."""
+    # A key is "metric,filter", and its standard error stands under "metric_stderr,filter".
     for task, values in answer["results"].items():
         if task not in answer["n-samples"]:
             continue  # a group's own row is a mean of its tasks

@@ -131,7 +131,7 @@ def compare_with_truth(estimate: Estimate, manifest: Mapping[str, Any]) -> list[
     for stage in estimate.stages:
         names = _names_in_manifest(stage.name, selection)
         records = [stages[name] for name in names if name in stages]
-        if len(records) == len(names):
+        if len(records) == len(names):  # all parts of the stage ran: a part alone would look like a wrong estimate
             count = min(records[0].get("processes", launched), PROCESSES[-1])
             seconds = sum(record["seconds"] for record in records)
             rows.append(_compared(stage.name, "seconds", stage.seconds[count - 1], seconds))
@@ -149,6 +149,7 @@ def _counts(counts: Counts, record: Mapping[str, Any]) -> Iterator[Compared]:
 
 
 def _names_in_manifest(stage: str, selection: str) -> tuple[str, ...]:
+    """Return the stages of a manifest that one stage of an estimate stands for."""
     names = {
         "complexity": ("scores",),
         "embed": ("embeddings", "clusters"),
