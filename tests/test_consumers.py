@@ -104,7 +104,7 @@ BY_ITSELF = {
         "system-field",
         "history",
     }
-    | {"messages", "messages-parquet", "sharegpt"},
+    | {"messages", "messages-parquet", "sharegpt", "trimmed"},
     "axolotl": set(CASES) - {"control-tokens", "across-words", "trimmed", "real-alpaca", "real-tools"},
 }
 
@@ -124,6 +124,7 @@ def call(command: list[str], folder: Path, *, cwd: Path | None = None) -> None:
     own = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "AXOLOTL_DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= own | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{os.environ['PATH']}"  # they call accelerate by name
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
@@ -224,7 +225,7 @@ COMMANDS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_trains_and_leaves_our_adapter_alone(
-    program: str, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    program: str, workplace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def files() -> dict[str, str]:
         paths = sorted(path for path in (workplace / "run" / "selections").rglob("*") if path.is_file())
@@ -233,6 +234,7 @@ def test_it_trains_and_leaves_our_adapter_alone(
     before = files()
     call([python_with(program), *COMMANDS[program]], tmp_path, cwd=workplace / "run" / "selections" / "main")
     assert (workplace / "run" / f"trained-by-{program}" / "main" / "adapter_model.safetensors").is_file()
-    perform("train", load_recipe(None, list(WORDS)))
-    assert "selections/main/adapter: finished before" in "".join(capsys.readouterr())
+    with caplog.at_level("INFO", logger="curate"):
+        perform("train", load_recipe(None, list(WORDS)))
+    assert "selections/main/adapter: finished before" in [record.getMessage() for record in caplog.records]
     assert files() == before
