@@ -346,6 +346,16 @@ def test_a_record_beyond_the_size_limit_is_refused_by_line(capsys: Capture) -> N
     assert "data.jsonl:3: " in score(capsys, "data.path=data.jsonl", "data.max_record_bytes=2000")
 
 
+@pytest.mark.parametrize(
+    ("output", "way_out"),
+    [("word " * 300, "prompt.too_long=trim"), (" ", "data.columns says what their keys are called")],
+)
+@pytest.mark.usefixtures("workplace")
+def test_where_nothing_can_be_scored_the_way_out_fits_the_reason(capsys: Capture, output: str, way_out: str) -> None:
+    write_lines(json.dumps({"instruction": "Say it.", "output": output}))
+    assert way_out in score(capsys, "data.path=data.jsonl")
+
+
 @pytest.mark.usefixtures("workplace")
 def test_an_unknown_format_is_refused_with_the_keys_that_were_seen(capsys: Capture) -> None:
     write_lines('{"q\\u001b[31m": "a", "<script>": "b"}')

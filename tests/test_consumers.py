@@ -105,7 +105,8 @@ BY_ITSELF = {
         "history",
     }
     | {"messages", "messages-parquet", "sharegpt", "trimmed"},
-    "axolotl": set(CASES) - {"control-tokens", "across-words", "trimmed", "real-alpaca", "real-tools"},
+    "axolotl": set(CASES) - {"control-tokens", "across-words", "trimmed", "tools", "real-alpaca", "real-tools"}
+    | {"real-alpaca/base-7m"},  # not with the other model, whose tokenizer begins every text with a blank
 }
 
 
@@ -210,7 +211,8 @@ def test_what_it_makes_of_the_records_for_another_model(
     expected = {
         name
         for name in selections
-        if name.partition("/")[0] in BY_ITSELF[program] and (program == "axolotl" or name.partition("/")[2] in CHATS)
+        if {name, name.partition("/")[0]} & BY_ITSELF[program]
+        and (program == "axolotl" or name.partition("/")[2] in CHATS)
     }
     assert alike == expected
 

@@ -172,13 +172,14 @@ def _bars() -> Iterator[Show]:
                 tasks[stage] = (task, time.monotonic())
             task, started = tasks[stage]
             seconds = time.monotonic() - started
+            rate = done / seconds if seconds > 1 else 0.0
             bars.update(
                 task,
                 completed=done,
                 total=total,
                 share=f"{done / total:.0%}" if total else "",
-                count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}",
-                rate=f"{done / seconds:,.0f} {unit}/s" if seconds > 1 else "",
+                count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}" if done else "",
+                rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s" if rate else "",
             )
 
         show("starting", 0, None, "")
