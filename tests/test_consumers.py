@@ -217,11 +217,11 @@ def test_what_it_makes_of_the_records_for_another_model(
     assert alike == expected
 
 
+WITHOUT_KERNELS = ("--no-lora-mlp-kernel", "--no-lora-qkv-kernel", "--no-lora-o-kernel")  # they need a GPU
 COMMANDS = {
     "trl": ["-m", "trl.cli.main", "sft", "--config", "trl.yaml", "--use_cpu", "true"],
     "llamafactory": ["-c", "from llamafactory.cli import main; main()", "train", "llamafactory.yaml"],
-    "axolotl": ["-m", "axolotl.cli.main", "train", "axolotl.yaml"]  # its kernels need a GPU
-    + ["--no-lora-mlp-kernel", "--no-lora-qkv-kernel", "--no-lora-o-kernel"],
+    "axolotl": ["-m", "axolotl.cli.main", "train", "axolotl.yaml", *WITHOUT_KERNELS],
 }
 
 
