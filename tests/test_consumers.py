@@ -240,4 +240,4 @@ def test_it_trains_and_leaves_our_adapter_alone(
     with caplog.at_level("INFO", logger="curate"):
         perform("train", load_recipe(None, list(WORDS)))
     assert "selections/main/adapter: finished before" in [record.getMessage() for record in caplog.records]
-    assert files() == before
+    assert before.items() <= files().items()  # datasets keeps caches of its own beside what it has read
