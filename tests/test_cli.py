@@ -20,6 +20,7 @@ from conftest import WORDS, alpaca_records, write_json_array
 
 import curate
 from curate.cli import main
+from curate.cli.terminal import prepare_terminal
 from curate.config.shipped import recipes_folder
 from curate.types import CurateError
 
@@ -89,6 +90,28 @@ def test_what_is_no_command_is_refused(capsys: Capture, words: list[str]) -> Non
     assert words[-1] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["data.path=x", "mine.yaml", "--data.path=x"])
+def test_a_recipe_or_setting_without_a_verb_is_told_where_the_verb_stands(capsys: Capture, word: str) -> None:
+    expected = f"expected what to do before {word!r}, such as curate run {word.lstrip('-')}"
+    assert expected in refused(capsys, word)
+
+
+def test_help_has_a_short_name_too(capsys: Capture) -> None:
+    assert done(capsys, "run", "-h") == done(capsys, "run", "--help")
+
+
+def test_a_hub_that_does_not_answer_is_named_once(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = logging.getLogger("huggingface_hub.utils._http")
+    monkeypatch.setattr(hub, "filters", [])
+    prepare_terminal()
+    for wait in (1, 2):
+        hub.warning("'no route' thrown while requesting HEAD https://example.org/config.json")
+        hub.warning(f"Retrying in {wait}s [Retry {wait}/5].")
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: the Hugging Face hub does not answer; trying again (HF_HUB_OFFLINE=1 does without it)"
+    ]
+
+
 def test_the_version_is_said(capsys: Capture) -> None:
     assert done(capsys, "--version") == f"curate {curate.__version__}\n"
 
@@ -136,6 +159,7 @@ def test_selecting_loads_neither_torch_nor_a_model() -> None:
         (["select.keep=ten"], "select.keep: expected a share"),
         (["nowhere.yaml"], "cannot read the recipe nowhere.yaml: No such file or directory"),
         (["run.seed=1", "recipe.yaml"], "expected section.key=value, got 'recipe.yaml'"),
+        (["data.path:", "x"], "got 'data.path:': settings are written data.path=VALUE, without dashes or blanks"),
         ([], "data.path is not set"),
         (["model.name=llama"], "data.path is not set"),
         (["run.dri=\u202e"], "unknown key run.dri; did you mean run.dir?"),
@@ -320,6 +344,16 @@ def test_a_broken_record_is_refused_by_file_and_line_or_skipped_and_counted(caps
 def test_a_record_beyond_the_size_limit_is_refused_by_line(capsys: Capture) -> None:
     write_lines(good_line(0), good_line(1), json.dumps({"instruction": "a" * 5000, "output": "b"}))
     assert "data.jsonl:3: " in score(capsys, "data.path=data.jsonl", "data.max_record_bytes=2000")
+
+
+@pytest.mark.parametrize(
+    ("output", "way_out"),
+    [("word " * 300, "prompt.too_long=trim"), (" ", "data.columns says what their keys are called")],
+)
+@pytest.mark.usefixtures("workplace")
+def test_where_nothing_can_be_scored_the_way_out_fits_the_reason(capsys: Capture, output: str, way_out: str) -> None:
+    write_lines(json.dumps({"instruction": "Say it.", "output": output}))
+    assert way_out in score(capsys, "data.path=data.jsonl")
 
 
 @pytest.mark.usefixtures("workplace")

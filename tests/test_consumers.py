@@ -104,8 +104,9 @@ BY_ITSELF = {
         "system-field",
         "history",
     }
-    | {"messages", "messages-parquet", "sharegpt"},
-    "axolotl": set(CASES) - {"control-tokens", "across-words", "trimmed", "real-alpaca", "real-tools"},
+    | {"messages", "messages-parquet", "sharegpt", "trimmed"},
+    "axolotl": set(CASES) - {"control-tokens", "across-words", "trimmed", "tools", "real-alpaca", "real-tools"}
+    | {"real-alpaca/base-7m"},  # not with the other model, whose tokenizer begins every text with a blank
 }
 
 
@@ -124,6 +125,7 @@ def call(command: list[str], folder: Path, *, cwd: Path | None = None) -> None:
     own = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "AXOLOTL_DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= own | {"HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{os.environ['PATH']}"  # they call accelerate by name
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
@@ -209,22 +211,24 @@ def test_what_it_makes_of_the_records_for_another_model(
     expected = {
         name
         for name in selections
-        if name.partition("/")[0] in BY_ITSELF[program] and (program == "axolotl" or name.partition("/")[2] in CHATS)
+        if {name, name.partition("/")[0]} & BY_ITSELF[program]
+        and (program == "axolotl" or name.partition("/")[2] in CHATS)
     }
     assert alike == expected
 
 
+WITHOUT_KERNELS = ("--no-lora-mlp-kernel", "--no-lora-qkv-kernel", "--no-lora-o-kernel")  # they need a GPU
 COMMANDS = {
     "trl": ["-m", "trl.cli.main", "sft", "--config", "trl.yaml", "--use_cpu", "true"],
     "llamafactory": ["-c", "from llamafactory.cli import main; main()", "train", "llamafactory.yaml"],
-    "axolotl": ["-m", "axolotl.cli.main", "train", "axolotl.yaml"],
+    "axolotl": ["-m", "axolotl.cli.main", "train", "axolotl.yaml", *WITHOUT_KERNELS],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_trains_and_leaves_our_adapter_alone(
-    program: str, workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    program: str, workplace: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def files() -> dict[str, str]:
         paths = sorted(path for path in (workplace / "run" / "selections").rglob("*") if path.is_file())
@@ -233,6 +237,7 @@ def test_it_trains_and_leaves_our_adapter_alone(
     before = files()
     call([python_with(program), *COMMANDS[program]], tmp_path, cwd=workplace / "run" / "selections" / "main")
     assert (workplace / "run" / f"trained-by-{program}" / "main" / "adapter_model.safetensors").is_file()
-    perform("train", load_recipe(None, list(WORDS)))
-    assert "selections/main/adapter: finished before" in "".join(capsys.readouterr())
-    assert files() == before
+    with caplog.at_level("INFO", logger="curate"):
+        perform("train", load_recipe(None, list(WORDS)))
+    assert "selections/main/adapter: finished before" in [record.getMessage() for record in caplog.records]
+    assert before.items() <= files().items()  # datasets keeps caches of its own beside what it has read

@@ -155,6 +155,7 @@ def test_the_adapter_reloads_to_the_same_logits_and_is_fit_to_publish(base: Path
     ]
     for file in ("adapter_config.json", "train_log.jsonl"):
         assert str(base.parent) not in (tmp_path / "a" / file).read_text()
+    assert len({file.stat().st_mode for file in (tmp_path / "a").iterdir()}) == 1, "others may read all or none"
     # rank 8 beside each of the seven projections of two layers
     assert result.trainable_parameters == 2 * 8 * (4 * (64 + 64) + 3 * (64 + 128))
 
@@ -362,6 +363,7 @@ def test_the_merged_model_is_the_unquantised_base_plus_the_adapter(
     change = (expected - logits(load_model(str(base), device=CPU), ids)).norm()
     assert (logits(merged.float(), ids) - expected).norm() < 0.02 * change
     assert not list(tmp_path.joinpath("merged").glob("*.bin"))
+    assert len({file.stat().st_mode for file in (tmp_path / "merged").iterdir()}) == 1
 
 
 def test_a_step_takes_16_records_by_default_and_says_where_it_cannot(

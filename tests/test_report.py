@@ -196,7 +196,7 @@ def test_fifty_thousand_records_stay_below_five_megabytes(tmp_path: Path) -> Non
 
 def test_without_the_library_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(CurateError, match=r"install it with the extra: lc-curate\[report\]"):
+    with pytest.raises(CurateError, match=r'pip install "lc-curate\[report\]"'):
         vega_script.__wrapped__()
 
 

@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _Words = Annotated[
@@ -218,9 +219,13 @@ def recipes(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A
 def main(words: Sequence[str]) -> int:
     """Run the command line on `words`; returns the exit code."""
     try:
+        if words and (words[0].endswith(".yaml") or "." in words[0].partition("=")[0]):
+            terminal.fail(f"expected what to do before {words[0]!r}, such as curate run {words[0].lstrip('-')}", 2)
         return int(app(list(words), prog_name="curate", standalone_mode=True) or 0)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
+    except typer.Exit as stop:
+        return stop.exit_code
 
 
 def _recipe(words: Sequence[str] | None) -> Recipe:

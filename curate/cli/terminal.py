@@ -95,6 +95,22 @@ class _Lines(logging.Handler):
             say(text)
 
 
+class _HubSilent(logging.Filter):
+    """Says once that the hub does not answer, where its library would at each of a dozen tries."""
+
+    said = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass but the words of a failed try."""
+        words = record.getMessage()
+        if "thrown while requesting" not in words and not words.startswith("Retrying in "):
+            return True
+        if not self.said:
+            self.said = True
+            warn("warning: the Hugging Face hub does not answer; trying again (HF_HUB_OFFLINE=1 does without it)")
+        return False
+
+
 def prepare_terminal() -> None:
     """Send what the package logs to the terminal; a terminal that knows only ASCII shows the rest as escapes."""
     for stream in (sys.stdout, sys.stderr):
@@ -102,6 +118,9 @@ def prepare_terminal() -> None:
             stream.reconfigure(errors="backslashreplace")
     # It warns, when anything imports it, of optional kernels that are not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    hub = logging.getLogger("huggingface_hub.utils._http")
+    if not hub.filters:
+        hub.addFilter(_HubSilent())
     logger = logging.getLogger("curate")
     if not logger.handlers:
         logger.addHandler(_Lines())
@@ -153,13 +172,14 @@ def _bars() -> Iterator[Show]:
                 tasks[stage] = (task, time.monotonic())
             task, started = tasks[stage]
             seconds = time.monotonic() - started
+            rate = done / seconds if seconds > 1 else 0.0
             bars.update(
                 task,
                 completed=done,
                 total=total,
                 share=f"{done / total:.0%}" if total else "",
-                count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}",
-                rate=f"{done / seconds:,.0f} {unit}/s" if seconds > 1 else "",
+                count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}" if done else "",
+                rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s" if rate else "",
             )
 
         show("starting", 0, None, "")

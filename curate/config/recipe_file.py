@@ -82,9 +82,9 @@ def _change(tree: dict[str, Any], word: str) -> None:
 
 
 def _how_it_is_written(word: str) -> str:
-    """A hint for words in the habits of other programs: --data.path=x, data.path x."""
+    """A hint for words in the habits of other programs: --data.path=x, data.path x, data.path: x."""
     bare = word.lstrip("-")
-    section, dot, name = bare.partition("=")[0].partition(".")
+    section, dot, name = bare.partition("=")[0].rstrip(":").partition(".")
     if not dot or section not in Recipe.model_fields:
         return ""
     value = bare.partition("=")[2] or "VALUE"

@@ -119,11 +119,15 @@ def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -
     scored = int(np.count_nonzero(store.rows["status"] == STATUSES.index("scored")))
     if scored > _LEAST_SCORED * len(store):
         return
-    reasons = [(remark.count, text) for text, remark in remarks.items() if remark.status != "scored"]
-    why = f": {max(reasons)[1]}" if reasons else ""
+    reasons = [(remark.count, text, remark.status) for text, remark in remarks.items() if remark.status != "scored"]
+    _, text, status = max(reasons, default=(0, "", ""))
+    advice = {
+        "too_long": "raise prompt.max_length where the model allows it, or cut responses with prompt.too_long=trim",
+        "unscorable": "prompt.template=alpaca writes any record without a chat template",
+    }.get(status, "data.columns says what their keys are called")
+    why = f": {text}" if text else ""
     raise CurateError(
-        f"{scored} of {len(store)} records can be scored{why}.\n"
-        "Look at them with curate preview; prompt.template=alpaca writes any record without a chat template"
+        f"{scored} of {len(store)} records can be scored{why}.\nLook at them with curate preview; {advice}"
     )
 
 

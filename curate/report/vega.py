@@ -21,7 +21,7 @@ def vega_script() -> str:
     except ModuleNotFoundError:
         raise CurateError(
             "the report needs the package vl-convert-python, which holds the plotting library Vega; "
-            "install it with the extra: lc-curate[report]"
+            'pip install "lc-curate[report]"'
         ) from None
     script: str = vl_convert.javascript_bundle(_SNIPPET)
     return script

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +161,7 @@ def merge_adapter(
     with quiet_library():
         merged.save_pretrained(output_dir)
         tokenizer.save_pretrained(output_dir)
+    _share_weights(output_dir, like=output_dir / "config.json")
 
 
 def _check(features: Sequence[Feature], vocab_size: int) -> None:
@@ -237,3 +239,10 @@ def _tidy(folder: Path, base_name: str, base_commit: str | None) -> None:
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()  # PEFT keeps them in a set
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _share_weights(folder, like=path)
+
+
+def _share_weights(folder: Path, *, like: Path) -> None:
+    """Let the weights be read by whoever may read the file beside them; safetensors writes them for its user alone."""
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(like, weights)

@@ -20,7 +20,7 @@ def rows_of(settings: Path, prepared: str) -> list[tuple[list[int], list[int]]] 
     from axolotl.common.datasets import load_datasets
 
     try:
-        read = load_datasets(cfg=load_cfg(settings, dataset_prepared_path=prepared), cli_args=PreprocessCliArgs())
+        read = load_datasets(cfg=load_cfg(str(settings), dataset_prepared_path=prepared), cli_args=PreprocessCliArgs())
     except Exception as error:  # whatever it says is what the test looks at
         return f"{type(error).__name__}: {error}"
     return [(list(row["input_ids"]), list(row["labels"])) for row in read.train_dataset]
