@@ -46,8 +46,8 @@ _TOKENIZER_JSON = (
     "chat_template.json",
     "vocab.json",
 )
-# Where transformers is told to look for an adapter beside the weights: in no folder that exists.
-_NO_ADAPTER = {"subfolder": ".no-adapter"}
+NO_ADAPTER = {"subfolder": ".no-adapter"}
+"""Where transformers is told to look for an adapter beside the weights: in no folder that exists."""
 
 
 def resolve_device() -> torch.device:
@@ -192,7 +192,7 @@ def load_model(
                 offload_folder=offload_folder,
                 attn_implementation=attention,
                 use_safetensors=True,
-                adapter_kwargs=_NO_ADAPTER,
+                adapter_kwargs=NO_ADAPTER,
                 ignore_mismatched_sizes=True,  # refused below, by name; the library's own error names nothing
                 output_loading_info=True,
                 **place.options,
