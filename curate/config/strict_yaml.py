@@ -94,7 +94,7 @@ def scalar(text: str) -> Any:
     (10, True, '2026-05-01')
     """
     loader = _StrictLoader("")
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # of PyYAML
     try:
         return loader.construct_object(yaml.ScalarNode(tag, text))
     except (ValueError, yaml.YAMLError):
