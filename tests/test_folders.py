@@ -265,10 +265,7 @@ def test_a_file_under_two_names_is_the_same_data_twice(tmp_path: Path) -> None:
         *((name, "test") for name in ("TestData.json", "testset.json", "tst.json", "evals.json", "benchmark.json")),
         *((name, "train") for name in ("trn.json", "trainset.json", "dataTrain.json", "TRAIN-00000-of-00001.parquet")),
         *((name, "validation") for name in ("valset.json", "a.dev.json", "devset.json")),
-        *(
-            (name, None)
-            for name in ("contest.json", "latest.json", "medieval.json", "fastest.json", "withholding.json")
-        ),
+        *((name, None) for name in ("contest.json", "latest.json", "medieval.json", "withholding.json")),
     ],
 )
 def test_the_split_that_a_name_says(name: str, split: str | None) -> None:

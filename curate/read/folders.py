@@ -151,7 +151,7 @@ def split_of(name: str) -> str | None:
     >>> split_of("alpaca_dev-00000-of-00002.parquet"), split_of("dataTest.json"), split_of("contest.json")
     ('validation', 'test', None)
     """
-    words = [word.lower() for word in _WORD.findall(re.sub(r"(?i)\b(held|hold)[-_ ]?out", "heldout", name))]
+    words = [word.lower() for word in _WORD.findall(re.sub(r"(?i)(?<![a-z])(held|hold)[-_ ]?out", "heldout", name))]
     return next((_SPLITS[word] for word in words if word in _SPLITS), None)
 
 
