@@ -133,6 +133,11 @@ def load_tokenizer(
         if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
             raise
         raise explain(name, error, file="tokenizer.json" if type(error) is Exception else "its tokenizer") from error
+    template = tokenizer.chat_template
+    if not all(
+        isinstance(text, str) for text in (template.values() if isinstance(template, dict) else [template or ""])
+    ):
+        raise CurateError(f"{name}: expected its chat_template to be text, got {type(template).__name__}")
     if not tokenizer.is_fast:
         raise CurateError(
             f"the tokenizer of {name} does not tell where tokens end in the text: expected a fast one (tokenizer.json)"
