@@ -156,6 +156,6 @@ def test_a_chat_template_that_is_no_text_is_said_in_one_line(model: Path, tmp_pa
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
-    with pytest.raises(CurateError, match="chat_template|tokenizer") as caught:
+    with pytest.raises(CurateError, match=r"chat_template|tokenizer") as caught:
         load_tokenizer(str(folder))
     assert "\n" not in str(caught.value)

@@ -55,7 +55,7 @@ def printable(text: str) -> str:
 @contextmanager
 def outcome() -> Iterator[None]:
     """Turn the ways a command can end into lines and exit codes."""
-    from curate.runs.atomic import DISK_FULL
+    from curate.runs.atomic import DISK_FULL, NO_RIGHTS
 
     prepare_terminal()
     try:
@@ -65,10 +65,21 @@ def outcome() -> Iterator[None]:
     except KeyboardInterrupt:
         interrupted()
     except OSError as error:
+        if error.errno in NO_RIGHTS:
+            where = error.filename or " ".join(str(error).split())
+            fail(
+                f"{NO_RIGHTS[error.errno]} for {where}: expected that it can be read and written; change its rights", 2
+            )
         if error.errno not in DISK_FULL:
             raise
         what = f"{DISK_FULL[error.errno]} ({error.filename or error})"
         fail(f"{what}; what is finished is kept. Make room, and the same command continues", 2)
+
+
+def _place(error: OSError) -> str:
+    """What an error is about: a file, or of our temporary ones the folder that it should be in."""
+    place = str(error.filename or " ".join(str(error).split()))
+    return os.path.dirname(place) if place.endswith((".curate-tmp", ".curate-old")) else place
 
 
 def interrupted() -> NoReturn:

@@ -135,6 +135,10 @@ def read_safetensors(files: Iterable[Path], name: str) -> dict[str, tuple[int, .
         if file.suffix != ".safetensors":
             continue
         try:
+            file.open("rb").close()  # of a file without rights the library says that there is none
+        except OSError as error:
+            raise CurateError(f"cannot read {file}: {error.strerror}") from None
+        try:
             with safe_open(file, framework="numpy") as stream:
                 shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118
         except (OSError, ValueError, SafetensorError) as error:
