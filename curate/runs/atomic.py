@@ -65,13 +65,22 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, flushed to disk, when the block ends well.
 
     The block may make a file or a folder of it. On an error nothing of it stays.
+
+    Raises:
+        CurateError: a file stands where a folder belongs, or a folder where a file does; it may be somebody's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CurateError(f"{path.parent} is no folder: expected one of the run, move what stands there") from None
     token = secrets.token_hex(4)  # process numbers repeat on several machines
     temporary = path.with_name(f".{path.name}.{token}.curate-tmp")
     try:
         yield temporary
         _flush(temporary)
+        if os.path.lexists(path) and temporary.is_dir() != path.is_dir():
+            expected = "folder" if temporary.is_dir() else "file"
+            raise CurateError(f"{path} is no {expected}: expected one of the run, move what stands there")
         if path.is_dir():  # a folder cannot be renamed onto a full one
             old = path.with_name(f".{path.name}.{token}.curate-old")
             os.rename(path, old)
