@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -126,6 +127,7 @@ def test_a_template_that_refuses_both_forms_says_its_own_reason() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # Thoughts in the content
 
+LOST = "it is neither scored nor trained on"
 THOUGHT = "<think>\nbecause\n</think>\n\na"
 NOTE = (
     "answers hold </think>, <think> as ordinary text, not as control tokens; to let them act, give "
@@ -138,10 +140,60 @@ def test_thoughts_in_answers_are_told_with_the_setting_that_lets_them_act(name: 
     tokenizer = byte_level(chat_templates.ALL[name])
     assert one(pair("q", THOUGHT), tokenizer, "chat").notes == (NOTE,)
     allowed = one(pair("q", THOUGHT), tokenizer, "chat", allow_tokens=["</think>", "<think>"])
-    assert allowed.notes == ()
+    assert allowed.notes == (
+        (f"the template leaves out <think> in the last answer: {LOST}",) if name == "deepseek" else ()
+    )
     if name.startswith("qwen3"):
         assert decode(tokenizer, allowed, SCORED) == THOUGHT
         assert allowed.input_ids.tolist().count(tokenizer.convert_tokens_to_ids("<think>")) == 1
+
+
+PAIRS = [("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<seed:think>", "</seed:think>")]
+
+
+@pytest.mark.parametrize(("opening", "closing"), PAIRS)
+def test_thoughts_between_special_tokens_are_told_too(opening: str, closing: str) -> None:
+    tokenizer, names = byte_level(chat_templates.CHATML), sorted([opening, closing])
+    tokenizer.add_special_tokens({"additional_special_tokens": [opening, closing]})
+    (note,) = one(pair("q", f"{opening}because{closing}a"), tokenizer, "chat").notes
+    assert note.startswith(f"answers hold {', '.join(names)} as ordinary text, not as control tokens")
+    assert note.endswith(f"give 'model.allow_tokens={json.dumps(names, ensure_ascii=False)}'")
+
+
+OWN_BLOCK = chat_templates.CHATML.replace(
+    "{{ m.content }}", "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
+)
+DROPS = chat_templates.CHATML.replace("m.content", "m.content.split('</think>')[-1]")
+
+
+@pytest.mark.parametrize(
+    ("template", "message", "note"),
+    [
+        (OWN_BLOCK, {"content": THOUGHT}, "the template writes a <think> of its own before the answer's"),
+        (DROPS, {"content": THOUGHT}, f"the template leaves out <think> in the last answer: {LOST}"),
+        (chat_templates.CHATML, {"reasoning_content": "because"}, f"does not write reasoning_content of .*: {LOST}"),
+        (chat_templates.CHATML, {"content": THOUGHT}, None),
+        (chat_templates.QWEN3, {"content": THOUGHT}, None),
+        (chat_templates.QWEN3_FIELDS, {"reasoning_content": "because"}, None),
+        (OWN_BLOCK, {"content": "a <think> that never ends"}, None),
+        (None, {"reasoning_content": "because"}, f"does not write reasoning_content of the last answer: {LOST}"),
+    ],
+)
+def test_thoughts_that_are_not_written_as_they_are_are_told(
+    template: str | None, message: dict[str, Any], note: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_templates, "ORDINARY", ())  # <think> is no token of this tokenizer
+    extra = {key: value for key, value in message.items() if key != "content"}
+    record = example(Turn("user", "q"), Turn("assistant", message.get("content", "a"), extra=extra))
+    notes = one(record, byte_level(template), "chat" if template else "alpaca").notes
+    assert len(notes) == (note is not None)
+    assert note is None or re.search(note, notes[0])
+
+
+def test_earlier_thoughts_may_be_dropped_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_templates, "ORDINARY", ())
+    tokens = one(conversation("q", THOUGHT, "q", THOUGHT), byte_level(chat_templates.QWEN3), "chat")
+    assert tokens.notes == ()
 
 
 def test_control_tokens_elsewhere_are_counted_and_not_noted() -> None:

@@ -501,3 +501,13 @@ def test_the_exit_code_of_the_real_command() -> None:
     assert answer.returncode == 2
     assert answer.stderr.startswith("curate: expected 79 records to keep")
     assert answer.stderr.count("\n") == 1
+
+
+def test_a_tilde_is_the_home_folder_for_a_page_too(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("HOME", str(workplace / "home"))
+    (workplace / "home").mkdir()
+    assert main(["preview", "data.path=alpaca.json", "model.name=llama", "--html=~/page.html"]) == 0
+    assert (workplace / "home" / "page.html").is_file()
+    assert not (workplace / "~").exists()

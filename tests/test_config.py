@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from curate.config import Recipe, dump_recipe, load_recipe
+from curate.config import Groups, Recipe, SmallModel, dump_recipe, load_recipe
 from curate.config.shipped import recipes_folder
 from curate.types import CurateError
 
@@ -156,7 +156,6 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(word: str, hint: s
         ("run: !!python/name:os.system\n", "could not determine a constructor"),
         ("x: &x {seed: 1}\nrun: {<<: *x}\n", "a reference (*x): write the value itself"),
         ("run: &x {seed: *x}\n", "a reference (*x): write the value itself"),
-        ("run: {dir: 2024-13-45}\n", "month must be in 1..12"),
         ("run: {seed: !!int z}\n", "is not valid YAML"),
         ("[" * 1000, "is not valid YAML"),
     ],
@@ -205,6 +204,13 @@ def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path, tex
         ("data.columns={instruction: q #1, output: 'a, b'}", {"instruction": "q #1", "output": "a, b"}),
         ("model.allow_tokens=[<a #1>, &b, *c, '</x, y>']", ("<a #1>", "&b", "*c", "</x, y>")),
         ("model.allow_tokens=[]", ()),
+        ("model.allow_tokens=[007, yes, 1.50, null]", ("007", "yes", "1.50", "null")),
+        ("data.columns={instruction: 2024, output: no}", {"instruction": "2024", "output": "no"}),
+        ("compare.labels=[2024, 'a #1']", ("2024", "a #1")),
+        ("score.ifd={model: 007, revision: 0123456}", SmallModel(model="007", revision="0123456")),
+        ("select.groups={field: 2024}", Groups(field="2024")),
+        ("train.model=1.50", "1.50"),
+        ("data.limit=010", 10),  # which YAML 1.1 takes for 8
         ("train.report_to=none", "none"),
         ("select.within={ifd: [null, 1.0]}", {"ifd": (None, 1.0)}),
         ("prompt.system='You are: terse'", "You are: terse"),
@@ -222,6 +228,27 @@ def test_an_empty_recipe_and_empty_sections_are_the_defaults(tmp_path: Path, tex
 )
 def test_a_value_in_a_word_has_no_comments_anchors_or_tags(word: str, expected: Any) -> None:
     assert setting(load_recipe(None, [word]), word.partition("=")[0]) == expected
+
+
+@pytest.mark.parametrize("text", ["prompt: {now: 2026-05-01}", "prompt:\n  now: '2026-05-01'\n"])
+def test_dates_in_a_recipe_are_text(tmp_path: Path, text: str) -> None:
+    assert load_recipe(recipe_file(tmp_path, text)).prompt.now == "2026-05-01"
+
+
+def test_numbers_are_decimal_in_recipes_and_words(tmp_path: Path) -> None:
+    text = "data: {limit: 010}\ntrain: {learning_rate: 1.5e-4, epochs: 2, dropout: .05}\nrun: {seed: +7}"
+    recipe = load_recipe(recipe_file(tmp_path, text))
+    assert (recipe.data.limit, recipe.run.seed) == (10, 7)
+    assert (recipe.train.learning_rate, recipe.train.epochs, recipe.train.dropout) == (1.5e-4, 2.0, 0.05)
+    for number in ("1:30", "0x10", "0b11", "0o17"):
+        path = recipe_file(tmp_path, f"run: {{seed: {number}}}")
+        for refused in (refusal(path=path), refusal(f"run.seed={number}")):
+            assert refused.startswith("run.seed: Input should be a valid integer")
+            assert refused.endswith(f", got '{number}'")
+
+
+def test_one_word_where_a_list_is_meant_is_answered_with_how_lists_are_written() -> None:
+    assert refusal("compare.labels=mine") == "compare.labels: expected a list, written [one, another], got 'mine'"
 
 
 @pytest.mark.parametrize(

@@ -54,4 +54,56 @@ def test_each_verb_answers(name: str, how: str, capsys: pytest.CaptureFixture[st
     assert all(line.startswith(("curate: ", "warning: ")) for line in said.splitlines()), said
     if how != "gone" and name.endswith((".parquet", ".npy")):
         assert 2 in codes.values()
-        assert f"{Path(name).name} is damaged" in said
+        assert f"{Path(name).name} is damaged" in said or (how == "folder" and f"{name} is no file" in said)
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("how", ["file", "link"])
+@pytest.mark.parametrize("name", ["selections", "selections/main", "selections/main/adapter"])
+def test_what_stands_where_a_folder_belongs_is_named_and_stays(
+    name: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Path("run", name)
+    shutil.rmtree(place)
+    if how == "file":
+        place.write_text("somebody's")
+    else:
+        place.symlink_to("nowhere")
+    assert main(["run", *WORDS]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"curate: run/{name} is ")
+    assert place.is_symlink() if how == "link" else place.read_text() == "somebody's"
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_folder_where_a_file_belongs_is_named_and_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("scores.parquet", "embeddings.npy", "clusters.parquet"):
+        place = Path("run", name)
+        place.unlink()
+        place.mkdir()
+        (place / "precious").write_text("x")
+        assert main(["run", *WORDS]) == 2
+        assert name in capsys.readouterr().err
+        assert (place / "precious").read_text() == "x"
+        shutil.rmtree(place)
+        assert main(["run", *WORDS]) == 0
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("name", ["manifest.json", "status.json", "work/tokens/key.json"])
+def test_json_that_is_too_deep_is_damaged(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run", name).write_text("[" * 100_000)
+    assert main(["report", "run.dir=run"]) in (0, 2)
+    assert main(["run", *WORDS]) in (0, 2)
+    assert all(line.startswith(("curate: ", "warning: ")) for line in capsys.readouterr().err.splitlines())
+
+
+@pytest.mark.usefixtures("workplace")
+def test_a_damaged_tokenizer_of_the_run_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run/work/tokens/tokenizer/tokenizer.json").write_text("{")
+    assert main(["select", "run.dir=run", "select.name=second"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot read run/work/tokens/tokenizer/tokenizer.json" in said
+    assert "remove run/work/tokens/tokenizer, and it is made again" in said
+    shutil.rmtree("run/work/tokens/tokenizer")
+    assert main(["select", "run.dir=run", "select.name=second"]) == 0

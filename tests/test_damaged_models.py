@@ -147,3 +147,15 @@ def test_odd_values_inside_a_file_are_said_in_one_line(model: Path, dense_embedd
                     tried += 1
             path.write_text(content)
     assert tried > 150
+
+
+@pytest.mark.parametrize("template", [5, True, {"a": 1}, [{"name": "default", "template": 5}], [1]])
+def test_a_chat_template_that_is_no_text_is_said_in_one_line(model: Path, tmp_path: Path, template: object) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "model"))
+    shutil.rmtree(folder / "additional_chat_templates")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+    with pytest.raises(CurateError, match=r"chat_template|tokenizer") as caught:
+        load_tokenizer(str(folder))
+    assert "\n" not in str(caught.value)

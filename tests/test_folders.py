@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from curate.config import Data
 from curate.publish.kept import write_kept
 from curate.read.examples import read_examples
 from curate.read.files import open_source, read_records, source_sha256
+from curate.read.folders import split_of
 from curate.types import CurateError
 
 ROW = {"instruction": "a", "output": "b"}
@@ -145,12 +147,29 @@ def test_what_is_not_read_is_named_with_the_reason(tmp_path: Path) -> None:
         ("b.part", b"PAR1"),
         ("b.parquet.incomplete", b"PAR1"),
         ("part-0000.gz", gzip.compress(LINE, mtime=0)),
+        ("b.jsonl.part", LINE[:9]),
+        ("b.jsonl.snappy", b"x"),
+        ("b.json5", b"[{'a': 1,},]"),
+        ("b.pt", b"PK\x03\x04"),
     ],
 )
 def test_a_folder_is_not_read_by_half(tmp_path: Path, name: str, content: bytes) -> None:
     fill(tmp_path, {"a.jsonl": LINE, name: content})
     with pytest.raises(CurateError, match=r"looks like data and is not read \(read are \.json, .*move it out"):
         open_source(Data(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.sha256", "a.jsonl.md5", "a.parquet.crc", "a.jsonl.license", "a.json.md"])
+def test_what_stands_beside_a_file_under_its_name_is_no_data(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, {"a.jsonl": LINE, name: b"0123"})
+    assert len(read(tmp_path)) == 1
+
+
+def test_a_pipe_that_is_called_like_data_is_not_left_out_without_a_word(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.jsonl": LINE})
+    os.mkfifo(tmp_path / "b.jsonl")
+    with pytest.raises(CurateError, match=r"b\.jsonl looks like data and is not read"):
+        read(tmp_path)
 
 
 def test_a_link_to_nothing_is_no_missing_shard(tmp_path: Path) -> None:
@@ -204,7 +223,7 @@ def test_files_of_one_split_are_read_together(tmp_path: Path, names: list[str]) 
 
 def test_the_same_file_twice_and_missing_shards_are_noticed(tmp_path: Path) -> None:
     fill(tmp_path / "twice", {"a.jsonl": LINE, "a.jsonl.gz": gzip.compress(LINE, mtime=0)})
-    with pytest.raises(CurateError, match=r"a\.jsonl\.gz and a\.jsonl are the same data"):
+    with pytest.raises(CurateError, match=r"a\.jsonl and a\.jsonl\.gz are the same data"):
         read(tmp_path / "twice")
     shards = {f"d-{i:05}-of-00003.jsonl": LINE for i in range(3)}
     assert len(read(fill(tmp_path / "whole", shards))) == 3
@@ -215,6 +234,42 @@ def test_the_same_file_twice_and_missing_shards_are_noticed(tmp_path: Path) -> N
             read(folder)
         with pytest.raises(CurateError, match="expected 3 shards"):
             read(folder / "d-*")
+
+
+@pytest.mark.parametrize("form", ["d_{}_of_3.jsonl", "d.{}of3.jsonl", "d-{}-OF-3.jsonl", "{}of3.jsonl"])
+def test_a_missing_shard_is_noticed_however_shards_are_called(tmp_path: Path, form: str) -> None:
+    assert len(read(fill(tmp_path, {form.format(i): LINE for i in (1, 2, 3)}))) == 3
+    (tmp_path / form.format(2)).unlink()
+    with pytest.raises(CurateError, match="expected 3 shards by their names, got 2"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("a.csv", "a.jsonl"), ("a.json", "a.jsonl.gz"), ("a.jsonl", "a.jsonl.zst")])
+def test_one_name_in_two_formats_is_the_same_data_twice(tmp_path: Path, names: tuple[str, str]) -> None:
+    fill(tmp_path, dict.fromkeys(names, LINE))
+    with pytest.raises(CurateError, match=f"{names[0]} and {names[1]} are the same data: remove one, or name one"):
+        read(tmp_path)
+
+
+def test_a_file_under_two_names_is_the_same_data_twice(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.jsonl": LINE})
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "a.jsonl")
+    with pytest.raises(CurateError, match=r"a\.jsonl and b\.jsonl are the same data"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *((name, "test") for name in ("heldout.json", "a_held-out.json", "my holdout.csv", "dataTest.json")),
+        *((name, "test") for name in ("TestData.json", "testset.json", "tst.json", "evals.json", "benchmark.json")),
+        *((name, "train") for name in ("trn.json", "trainset.json", "dataTrain.json", "TRAIN-00000-of-00001.parquet")),
+        *((name, "validation") for name in ("valset.json", "a.dev.json", "devset.json")),
+        *((name, None) for name in ("contest.json", "latest.json", "medieval.json", "withholding.json")),
+    ],
+)
+def test_the_split_that_a_name_says(name: str, split: str | None) -> None:
+    assert split_of(name) == split
 
 
 def test_a_name_with_a_star_that_names_nothing(tmp_path: Path) -> None:

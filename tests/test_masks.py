@@ -143,6 +143,33 @@ def test_a_tied_head_is_masked_and_the_embedding_is_not() -> None:
     assert own.requires_grad
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parameters_that_share_memory_are_one_weight(dtype: torch.dtype) -> None:
+    """A head that is another object over the embedding's memory, and a projection that two layers share so."""
+    model = FAMILY["llama_tied_grouped"].build(dtype=dtype)
+    embedding, layers = model.get_input_embeddings().weight, model.model.layers
+    model.lm_head.weight = nn.Parameter(embedding.detach())
+    layers[1].mlp.up_proj.weight = nn.Parameter(layers[0].mlp.up_proj.weight.detach())
+    before, parts = bytes_of(model), find_parts(model)
+    assert model.lm_head.weight is not embedding
+    with masked_weights(parts, 0.36):
+        assert not (embedding == 0).any()
+        assert int((model.lm_head.weight == 0).sum()) == half_up(0.36, embedding.numel())
+        for layer in layers[:2]:
+            assert int((layer.mlp.up_proj.weight == 0).sum()) == half_up(0.36, layer.mlp.up_proj.weight.numel())
+    assert bytes_of(model) == before
+
+
+def test_weights_that_overlap_come_back_in_the_reverse_order() -> None:
+    whole = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    before, saved = whole.clone(), []
+    masks._zero_smallest(whole, 20, saved, keep=True)
+    masks._zero_smallest(whole[2:6], 30, saved, keep=True)
+    for zeroed in reversed(saved):
+        masks._restore(*zeroed)
+    assert same_bits(whole, before)
+
+
 def test_embeddings_norms_biases_and_routers_stay() -> None:
     model = FAMILY["mixtral"].build()
     parts, before = find_parts(model), bytes_of(model)

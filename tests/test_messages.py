@@ -75,6 +75,31 @@ def test_parquet_and_lines_of_the_same_records_are_the_same_examples(tmp_path: P
     assert examples(lines(tmp_path / "n.jsonl", nulls)) == expected, "nulls that are written are the same"
 
 
+@pytest.mark.parametrize("writer", ["arrow", "pandas"])
+def test_numbers_that_arrow_has_made_floats_are_the_numbers_of_the_lines(tmp_path: Path, writer: str) -> None:
+    records = [
+        chat(calling("pay", amount=100, n=[1, 2]), tools=[{"name": "pay", "parameters": {"minimum": 0}}]),
+        chat(calling("pay", amount=12.5, n=[0.5]), tools=[{"name": "pay", "parameters": {"minimum": 0.5}}]),
+        chat(calling("pay", amount=1.0, n=[-3.0, 2.0**60])),
+    ]
+    expected = examples(lines(tmp_path / "a.jsonl", records))
+    if writer == "pandas":
+        pytest.importorskip("pandas").DataFrame(records).to_parquet(tmp_path / "a.parquet")
+    else:
+        pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    assert examples(tmp_path / "a.parquet") == expected
+    amounts = [e.turns[1].extra["tool_calls"][0]["function"]["arguments"]["amount"] for e in expected]
+    assert json.dumps(amounts) == "[100, 12.5, 1]"
+
+
+def test_answers_that_are_numbers_are_the_same_text_in_parquet_and_lines(tmp_path: Path) -> None:
+    records = [{"prompt": "1", "completion": 2}, {"prompt": "3", "completion": 4.5}]
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    expected = examples(lines(tmp_path / "a.jsonl", records), numbers="text")
+    assert examples(tmp_path / "a.parquet", numbers="text") == expected
+    assert [e.turns[1].content for e in expected] == ["2", "4.5"]
+
+
 def test_the_record_itself_keeps_its_nulls(tmp_path: Path) -> None:
     records = [chat({"role": "assistant", "content": "x", "name": None}, note=None)]
     path = lines(tmp_path / "a.jsonl", records)
@@ -219,6 +244,8 @@ FUNCTION = {"name": "f", "arguments": ARGUMENTS}
                 {"type": "function", "function": FUNCTION | {"arguments": '{"n": null, ' + json.dumps(ARGUMENTS)[1:]}}
             ]
         },
+        {"tool_calls": [{"function": FUNCTION | {"arguments": json.dumps(json.dumps(ARGUMENTS))}}]},
+        {"tool_calls": [{"type": None, "function": FUNCTION | {"arguments": {**ARGUMENTS, "deep": {"a": 1.0}}}}]},
         {"tool_calls": json.dumps([{"type": "function", "function": FUNCTION}])},
         {"tool_calls": [FUNCTION]},
         {"function_call": FUNCTION},
@@ -240,8 +267,9 @@ def test_arguments_that_are_no_object_stay_as_they_are(arguments: str) -> None:
 
 
 def test_no_arguments_are_an_empty_object() -> None:
-    for nothing in ("", " ", "{}"):
-        got = example(chat({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": nothing}}]}))
+    for nothing in ("", " ", "{}", {}, None, {"a": None}, '{"a": null}', '"{}"', ...):
+        function = {"name": "f"} if nothing is ... else {"name": "f", "arguments": nothing}
+        got = example(chat({"role": "assistant", "tool_calls": [{"function": function}]}))
         assert got.turns[1].extra["tool_calls"][0]["function"]["arguments"] == {}
 
 

@@ -133,6 +133,17 @@ def test_every_byte_of_a_shard_and_the_index_are_in_the_fingerprint(sharded: Pat
     assert len(seen) == 4
 
 
+def test_code_that_a_model_brings_is_in_the_fingerprint_wherever_it_lies(folder: Path) -> None:
+    for look in (weight_fingerprint, tokenizer_fingerprint):
+        before = look(str(folder))
+        (folder / "parts" / ".git").mkdir(parents=True, exist_ok=True)
+        (folder / "parts" / ".git" / "hook.py").write_text("1")
+        assert look(str(folder)) == before
+        (folder / "parts" / "layers.py").write_text("1")
+        assert look(str(folder)) != before
+        (folder / "parts" / "layers.py").unlink()
+
+
 def test_an_index_may_name_shards_of_any_name_and_they_are_fingerprinted(sharded: Path, llama: Path) -> None:
     """Also in a folder of their own; transformers loads what the index names."""
     old = "model-00001-of-00002.safetensors"

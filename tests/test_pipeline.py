@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -947,3 +948,27 @@ def test_what_complexity_has_scored_is_not_computed_again_and_comes_to_the_same(
         np.testing.assert_allclose(one[name].to_numpy(), two[name].to_numpy(), rtol=1e-5)
     price = [manifest(Path(run))["stages"]["scores/masked"]["forwards"] for run in ("whole", "without")]
     assert price == [2, 3]
+
+
+def test_a_run_under_a_chat_template_has_a_date_from_its_beginning_to_its_end(workplace: Path) -> None:
+    """Whatever its template reads: another model, with a template that reads the clock, may be trained later."""
+    recipe = load_recipe(None, [*WORDS, "model.name=chat", "run.dir=dated"])
+    perform("score", recipe)
+    now = load_recipe("dated/recipe.yaml").prompt.now
+    assert now is not None
+    assert datetime.fromisoformat(now) <= datetime.now()
+    perform("score", load_recipe(None, [*WORDS, "model.name=chat", "run.dir=dated", "score.ifd=true"]))
+    assert load_recipe("dated/recipe.yaml").prompt.now == now
+    assert load_recipe("run/recipe.yaml").prompt.now is None, "no chat template, no date"
+
+
+def test_a_run_that_was_begun_without_a_date_goes_on_without(workplace: Path) -> None:
+    words = [*WORDS, "model.name=chat", "run.dir=undated"]
+    perform("score", load_recipe(None, words))
+    path = workplace / "undated" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for stage in manifest["stages"].values():
+        stage["key"]["prompt.now"] = None
+    path.write_text(json.dumps(manifest))
+    perform("score", load_recipe(None, words))
+    assert load_recipe("undated/recipe.yaml").prompt.now is None

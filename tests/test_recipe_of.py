@@ -10,6 +10,8 @@ import pytest
 
 from curate.cli import main
 from curate.cli.recipes import recipe_of
+from curate.config import SmallModel, dump_recipe, load_recipe
+from curate.config.places import as_written
 
 pytestmark = pytest.mark.usefixtures("workplace")
 Capture = pytest.CaptureFixture[str]
@@ -40,6 +42,52 @@ def test_from_another_working_folder_data_and_model_are_found(
     assert main(["run", *words, "select.name=second"]) == 0
     assert names(tmp_path / "here") == []
     assert (tmp_path / "workplace" / "run" / "selections" / "second" / "adapter").is_dir()
+
+
+@pytest.mark.parametrize("words", [["../workplace/run/recipe.yaml"], ["run.dir=../workplace/run"]], ids=" ".join)
+def test_a_replay_from_another_working_folder_rewrites_no_path(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Path("run/recipe.yaml").read_bytes()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["run", *words]) == 0
+    assert (tmp_path / "workplace" / "run" / "recipe.yaml").read_bytes() == before
+
+
+def test_every_path_of_a_recipe_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine.csv", "set.json", "other.json"):
+        Path(name).write_text("x")
+    Path("tasks").mkdir()
+    words = [
+        "score.columns=mine.csv",
+        "score.ifd={model: chat}",
+        "train.model=chat",
+        "evaluate.include_path=tasks",
+        "evaluate.sets=[{name: a, path: set.json}, {name: b, path: org/on-the-hub}, {name: c, path: other.json}]",
+    ]
+    written = load_recipe(Path("run/recipe.yaml"), words)
+    Path("run/recipe.yaml").write_text(dump_recipe(written))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = recipe_of(["../workplace/run/recipe.yaml"])
+    base = tmp_path / "workplace"
+    assert found.score.columns == str(base / "mine.csv")
+    assert found.score.ifd == SmallModel(model=str(base / "chat"))
+    assert found.train.model == str(base / "chat")
+    assert found.evaluate.include_path == str(base / "tasks")
+    sets = [str(base / "set.json"), "org/on-the-hub", str(base / "other.json")]
+    assert [one.path for one in found.evaluate.sets] == sets
+    assert as_written(found, written, Path("../workplace/run")) == written
+    said = recipe_of(["../workplace/run/recipe.yaml", "score.columns=mine.csv"])
+    assert said.score.columns == "mine.csv"
+
+
+def test_a_path_that_leads_elsewhere_now_is_written_as_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("[]")
+    earlier = load_recipe(Path("run/recipe.yaml"))
+    given = load_recipe(Path("run/recipe.yaml"), [f"data.path={tmp_path / 'other.json'}"])
+    assert as_written(given, earlier, Path("run")).data.path == str(tmp_path / "other.json")
 
 
 def test_a_copy_works_on_itself_and_leaves_the_first_alone() -> None:

@@ -220,7 +220,9 @@ def test_a_broken_status_is_overwritten(tmp_path: Path, text: str) -> None:
         (TimeoutError("hangs"), 2),
         (OSError(errno.ENOSPC, "No space left on device"), 2),
         (OSError(errno.EFBIG, "File too large"), 2),
-        (OSError(errno.EACCES, "Permission denied"), 1),
+        (OSError(errno.EACCES, "Permission denied"), 2),
+        (OSError(errno.EROFS, "Read-only file system"), 2),
+        (OSError(errno.EIO, "Input/output error"), 1),
         (RuntimeError("ours"), 1),
     ],
 )

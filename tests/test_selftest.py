@@ -155,8 +155,26 @@ def test_the_refusal_names_the_model_the_failed_check_and_a_way_out() -> None:
         f"LlamaForCausalLM would be scored wrongly and is refused: expected that {MIDDLE} (within"
     )
     assert LAST not in message
-    assert message.endswith("Try model.attention=eager or model.dtype=float32, or score with another model.")
+    assert message.endswith("Try model.attention=eager, or score with another model.")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("attention", "dtype", "advice"),
+    [
+        ("sdpa", torch.bfloat16, "Try model.attention=eager or model.dtype=float32, or score with another model."),
+        ("eager", torch.bfloat16, "Try model.dtype=float32, or score with another model."),
+        ("eager", torch.float32, "Score with another model."),
+    ],
+)
+def test_only_what_is_not_set_yet_is_advised(attention: str, dtype: torch.dtype, advice: str) -> None:
+    model = FAMILY["llama"].build(dtype=dtype)
+    model.set_attn_implementation(attention)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(CurateError) as caught:
+        confirm(find_parts(model))
+    assert str(caught.value).endswith(f". {advice}")
 
 
 def test_a_check_passes_up_to_its_tolerance_and_never_without_a_number() -> None:

@@ -116,3 +116,20 @@ def test_ctrl_c_while_a_library_runs_text_as_code_is_130_too() -> None:
     assert done.returncode != -signal.SIGINT
     assert done.stderr.startswith("curate: interrupted; what is finished is kept. Continue with:")
     assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_the_work_is_done_where_nobody_listens(closed: str) -> None:
+    words = f"score {' '.join(WORDS[:2])} run.dir=quiet score.exits=3 {closed}"
+    command = ["bash", "-c", f'exec "{sys.executable}" -m curate {words}']
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=100, check=False)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert Path("quiet/scores.parquet").read_bytes() == Path("run/scores.parquet").read_bytes()
+
+
+def test_a_mistake_is_an_exit_code_where_nobody_listens(tmp_path: Path) -> None:
+    command = ["bash", "-c", f'exec "{sys.executable}" -m curate score data.path=nowhere.json >&- 2>&-']
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(command, env=environment, cwd=tmp_path, timeout=100, check=False).returncode == 2

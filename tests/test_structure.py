@@ -71,6 +71,7 @@ LIGHT = (  # modules that `--help` and `select` load: no torch, transformers or 
     "curate.config",
     "curate.config.base",
     "curate.config.inputs",
+    "curate.config.places",
     "curate.config.proof",
     "curate.config.recipe",
     "curate.config.recipe_file",

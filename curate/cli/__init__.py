@@ -17,6 +17,7 @@ The verbs and their help stand below.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +45,10 @@ _Words = Annotated[
     typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+_Page = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write a page to this file.", parser=lambda text: Path(expanduser(text))),
+]
 _ANY_WORD = {"ignore_unknown_options": True}  # --data.path=x is answered with how a setting is written
 
 
@@ -128,7 +133,7 @@ def preview(
     n: Annotated[int, typer.Option("--n", min=1, help="Records to show.")] = 3,
     row: Annotated[list[int] | None, typer.Option("--row", min=0, help="A row to show instead; may repeat.")] = None,
     as_json: _Json = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+    html: _Page = None,
 ) -> None:
     """Show exactly which tokens are scored, before anything is paid."""
     recipe = _recipe(words)
@@ -143,7 +148,7 @@ def diff(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")],
     name_a: Annotated[str, typer.Argument(metavar="A", help="A selection.")],
     name_b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
+    html: _Page = None,
 ) -> None:
     """Show how two selections of a run differ, with texts."""
     recipe = _recipe([f"run.dir={run_dir}"])

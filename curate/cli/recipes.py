@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
+from curate.config.places import begun_from, found_from
 from curate.config.shipped import recipes_folder
 from curate.runs.folder import RECORDS, RunFolder
 from curate.types import CurateError
@@ -65,31 +66,10 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     recorded = Path(load_recipe(path).run.dir)  # where the run was begun, whatever the words say
     if "run.dir" not in said and not (recorded.exists() and recorded.samefile(folder)):
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(folder)})})
-    bases = [Path(), folder, _begun_from(folder, recorded)]
-    for section, key in (("data", "path"), ("model", "name"), ("embed", "model"), ("train", "model")):
-        own = getattr(recipe, section)
-        value = getattr(own, key)
-        if value and f"{section}.{key}" not in said and (found := _first_there(value, bases, folder)):
-            recipe = recipe.model_copy(update={section: own.model_copy(update={key: found})})
-    return recipe
-
-
-def _begun_from(folder: Path, recorded: Path) -> Path:
-    """The folder that a recorded relative run.dir leads from to `folder`, if it ends alike; else `folder` itself."""
-    parts = recorded.parts
-    resolved = folder.resolve()
-    if recorded.is_absolute() or resolved.parts[-len(parts) :] != parts:
-        return folder
-    return Path(*resolved.parts[: -len(parts)])
-
-
-def _first_there(value: str, bases: Sequence[Path], folder: Path) -> str | None:
-    """The path from the first base where something is, as text; None if nothing is anywhere, as with a hub id."""
-    if Path(value).name == RECORDS and (folder / RECORDS).is_file():  # records from memory go where their run goes
-        return str(folder / RECORDS)
-    if Path(value).is_absolute():
-        return None
-    return next((str(base / value) for base in bases if (base / value).exists()), None)
+    if Path(recipe.data.path).name == RECORDS and "data.path" not in said and (folder / RECORDS).is_file():
+        # Records from memory go where their run goes.
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(folder / RECORDS)})})
+    return found_from(recipe, [Path(), folder, begun_from(folder, recorded)], said=said)
 
 
 def shipped_recipes() -> dict[str, str]:

@@ -7,6 +7,7 @@ traceback); 130 interrupted, with the command that resumes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -26,20 +27,23 @@ from curate.types import CurateError
 Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
 
 _SECONDS_BETWEEN_LINES = 30.0
+_NOBODY_THERE = (errno.EPIPE, errno.EIO, errno.EBADF)  # a pipe, a terminal, a stream that was closed
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
     """Print text to stdout; whoever reads it may have gone, which is no reason to stop."""
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in _NOBODY_THERE:
+            raise
         # curate score ... | head: go on without a reader. Python itself flushes stdout once more when it ends.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end of the process
 
 
 def warn(text: str) -> None:
     """Print text to stderr; nobody there to read it is no reason to stop."""
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
@@ -51,7 +55,7 @@ def printable(text: str) -> str:
 @contextmanager
 def outcome() -> Iterator[None]:
     """Turn the ways a command can end into lines and exit codes."""
-    from curate.runs.atomic import DISK_FULL
+    from curate.runs.atomic import DISK_FULL, NO_RIGHTS
 
     prepare_terminal()
     try:
@@ -61,10 +65,21 @@ def outcome() -> Iterator[None]:
     except KeyboardInterrupt:
         interrupted()
     except OSError as error:
+        if error.errno in NO_RIGHTS:
+            where = error.filename or " ".join(str(error).split())
+            fail(
+                f"{NO_RIGHTS[error.errno]} for {where}: expected that it can be read and written; change its rights", 2
+            )
         if error.errno not in DISK_FULL:
             raise
         what = f"{DISK_FULL[error.errno]} ({error.filename or error})"
         fail(f"{what}; what is finished is kept. Make room, and the same command continues", 2)
+
+
+def _place(error: OSError) -> str:
+    """What an error is about: a file, or of our temporary ones the folder that it should be in."""
+    place = str(error.filename or " ".join(str(error).split()))
+    return os.path.dirname(place) if place.endswith((".curate-tmp", ".curate-old")) else place
 
 
 def interrupted() -> NoReturn:

@@ -13,6 +13,7 @@ In reading order:
     words.py        section.key=value words of the command line
     strict_yaml.py  YAML without surprises: no key twice, keys are words
     recipe_file.py  reads a recipe from a file and words, and writes it
+    places.py       paths of a recipe, from wherever it is replayed
     reference.py    every setting with its default and description, as text
     shipped.py      where the shipped recipes are
 """

@@ -78,7 +78,7 @@ def _change(tree: dict[str, Any], word: str) -> None:
     inner = settings.setdefault(head, {})  # data.columns.instruction=question, compare.labels, evaluate.judge.model=x
     if not isinstance(inner, dict):
         raise CurateError(f"recipe: {section}.{head} has no keys of its own")
-    inner[rest] = parse_word(text, str if head == "columns" else Any, key)
+    inner[rest] = parse_word(text, annotation_of(Recipe, section, head, rest), key)
 
 
 def _how_it_is_written(word: str) -> str:
@@ -124,5 +124,7 @@ def _explain(error: Any) -> str:
         hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"valid: {', '.join(valid)}"
         return f"unknown key {'.'.join(path)}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "tuple_type":
+        message = "expected a list, written [one, another]"
     got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
     return f"{'.'.join(path[:2])}: {message}{got}"

@@ -1,7 +1,11 @@
-"""YAML as recipes are written in it: safe, no key twice, keys are words; what is written is read back equal."""
+"""YAML as recipes are written in it: safe, no key twice, keys are words; what is written is read back equal.
+
+Numbers are decimal and dates are text: PyYAML by itself reads 010 as 8, 1:30 as 90, and 2026-05-01 as a date.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -36,6 +40,26 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
+def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float:
+    text = node.value.lower()
+    return int(text) if text.lstrip("+-").isdecimal() else float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_REPLACED = {_INT, _FLOAT, "tag:yaml.org,2002:timestamp"}
+_StrictLoader.yaml_implicit_resolvers = {
+    first: kept
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    if (kept := [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED])
+}
+_StrictLoader.add_implicit_resolver(_INT, re.compile(r"[-+]?[0-9]+\Z"), list("-+0123456789"))
+_StrictLoader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"),
+    list("-+0123456789."),
+)
+for _tag in (_INT, _FLOAT):
+    _StrictLoader.add_constructor(_tag, _number)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
@@ -61,6 +85,20 @@ def parse(text: str, what: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         # PyYAML says all of these of what looks like a date or a number and is none.
         raise CurateError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def scalar(text: str) -> Any:
+    """A word without quotes as YAML means it: a number, a boolean, null, or text.
+
+    >>> scalar("010"), scalar("yes"), scalar("2026-05-01")
+    (10, True, '2026-05-01')
+    """
+    loader = _StrictLoader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # of PyYAML
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    except (ValueError, yaml.YAMLError):
+        return text
 
 
 def dump(tree: Any) -> str:

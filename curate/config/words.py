@@ -10,15 +10,15 @@ import json
 import re
 import types
 from collections.abc import Callable
-from typing import Any, Union, get_args, get_origin
+from functools import partial
+from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 
+from curate.config import strict_yaml
 from curate.types import CurateError
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'', re.DOTALL)
-_RESOLVER = yaml.SafeLoader("")
 
 
 def parse_word(text: str, annotation: Any, key: str) -> Any:
@@ -26,17 +26,17 @@ def parse_word(text: str, annotation: Any, key: str) -> Any:
 
     >>> parse_word("my model #2", str, "model.name"), parse_word("null", str | None, "prompt.system")
     ('my model #2', None)
-    >>> parse_word("[C #, 'a, b']", tuple[str, ...], "model.allow_tokens")
-    ['C #', 'a, b']
+    >>> parse_word("[C #, 'a, b', 007]", tuple[str, ...], "model.allow_tokens")
+    ['C #', 'a, b', '007']
 
     Raises:
         CurateError: a list, mapping or quotation that does not end; `key` names the setting in messages.
     """
     if takes_text(annotation):
-        return None if text == "null" and type(None) in get_args(annotation) else _unquoted(text)
-    if text.startswith(("[", "{")) and annotation is not str:
+        return _as_text(text, annotation)
+    if text.startswith(("[", "{")):
         reader = _Reader(text, f"the value of {key}")
-        value = reader.value("")
+        value = reader.value("", annotation)
         reader.end()
         return value
     return _scalar(text)
@@ -44,17 +44,45 @@ def parse_word(text: str, annotation: Any, key: str) -> Any:
 
 def takes_text(annotation: Any) -> bool:
     """Say whether a setting is text: `str`, or `str | None`; choices and numbers are not."""
-    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    return set(kinds) - {type(None)} == {str}
+    return set(_kinds(annotation)) - {type(None)} == {str}
 
 
-def annotation_of(recipe: type[BaseModel], section: str, name: str) -> Any:
-    """Return the type of a setting; Any where there is no such section or key (that is refused later, by name)."""
-    fields = recipe.model_fields
-    model = fields[section].annotation if section in fields else None
-    if not isinstance(model, type) or not issubclass(model, BaseModel) or name not in model.model_fields:
-        return Any
-    return model.model_fields[name].annotation
+def annotation_of(recipe: type[BaseModel], *names: str) -> Any:
+    """Return the type of a setting; Any where there is no such section or key (that is refused later, by name).
+
+    >>> from curate.config.recipe import Recipe
+    >>> annotation_of(Recipe, "data", "columns", "instruction")
+    <class 'str'>
+    """
+    annotation: Any = recipe
+    for name in names:
+        annotation = _type_within(annotation, name)
+    return annotation
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types of which a setting takes one, without what validates them."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(kind for member in get_args(annotation) for kind in _kinds(member))
+    return (annotation,)
+
+
+def _type_within(annotation: Any, name: str | None) -> Any:
+    """The type of what stands under a key of a mapping or section, or (None) in a list."""
+    for kind in _kinds(annotation):
+        if name is None and get_origin(kind) is tuple:
+            return get_args(kind)[0]
+        if name is not None and get_origin(kind) is dict:
+            return get_args(kind)[1]
+        if name is not None and isinstance(kind, type) and issubclass(kind, BaseModel) and name in kind.model_fields:
+            return kind.model_fields[name].annotation
+    return Any
+
+
+def _as_text(text: str, annotation: Any) -> str | None:
+    return None if text == "null" and type(None) in _kinds(annotation) else _unquoted(text)
 
 
 def _unquoted(text: str) -> str:
@@ -70,17 +98,9 @@ def _unquoted(text: str) -> str:
 
 
 def _scalar(text: str) -> Any:
-    """A plain word as YAML reads it (a number, a boolean, null, or text), without YAML's marks."""
+    """A plain word as a recipe has it (a number, a boolean, null, or text), without YAML's marks."""
     text = text.strip()
-    if _QUOTED.fullmatch(text):
-        return _unquoted(text)
-    tag = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # of PyYAML
-    if tag == "tag:yaml.org,2002:timestamp":
-        return text
-    try:
-        return _RESOLVER.construct_object(yaml.ScalarNode(tag, text))
-    except (ValueError, yaml.YAMLError):
-        return text
+    return _unquoted(text) if _QUOTED.fullmatch(text) else strict_yaml.scalar(text)
 
 
 class _Reader:
@@ -89,13 +109,15 @@ class _Reader:
     def __init__(self, text: str, what: str) -> None:
         self._text, self._what, self._at = text, what, 0
 
-    def value(self, stops: str) -> Any:
-        """Read one value; a plain word ends before any of `stops`."""
+    def value(self, stops: str, annotation: Any) -> Any:
+        """Read one value of the type `annotation`; a plain word ends before any of `stops`."""
         self._skip()
         if self._here() == "[":
-            return self._list()
+            return self._list(annotation)
         if self._here() == "{":
-            return self._mapping()
+            return self._mapping(annotation)
+        if takes_text(annotation):
+            return self._word(stops, partial(_as_text, annotation=annotation))
         return self._word(stops, _scalar)
 
     def end(self) -> None:
@@ -104,14 +126,14 @@ class _Reader:
         if self._at < len(self._text):
             raise self._refusal(f"nothing after the value, got {self._text[self._at :]!r}")
 
-    def _list(self) -> list[Any]:
+    def _list(self, annotation: Any) -> list[Any]:
         self._at += 1
         items: list[Any] = []
         while self._more("]", bool(items)):
-            items.append(self.value(",]"))
+            items.append(self.value(",]", _type_within(annotation, None)))
         return items
 
-    def _mapping(self) -> dict[str, Any]:
+    def _mapping(self, annotation: Any) -> dict[str, Any]:
         self._at += 1
         items: dict[str, Any] = {}
         while self._more("}", bool(items)):
@@ -121,7 +143,7 @@ class _Reader:
             if key in items:
                 raise self._refusal(f"every key once, got {key!r} twice")
             self._at += 1
-            items[key] = self.value(",}")
+            items[key] = self.value(",}", _type_within(annotation, key))
         return items
 
     def _more(self, close: str, begun: bool) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from curate.models.embedder import check_embedder
+from curate.models.embedder import check_embedder, embedder_modules
 from curate.types import CurateError, EmbeddingText, Example, Turn
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
                 trust_remote_code=trust_remote_code,
                 model_kwargs={"use_safetensors": True},
             )
+        _refuse_random(embedder, folder, name, trust_remote_code)
         vectors = embedder.encode(list(_PROBE), show_progress_bar=False, convert_to_numpy=True)
+    except CurateError:
+        raise
     except Exception as error:
         # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
         if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
@@ -86,6 +90,19 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
             "it was trained with; copy the tokenizer from where the model is from"
         )
     return embedder
+
+
+def _refuse_random(embedder: SentenceTransformer, folder: Path, name: str, trust_remote_code: bool) -> None:
+    """Refuse weights that the library has made up, by the class that it has loaded (of T5 only the encoder)."""
+    from curate.models.outline import refuse_missing_encoder_weights
+
+    places = [str(module["path"]) for module in embedder_modules(folder, name)] or [""]
+    for place, module in zip(places, embedder.children(), strict=False):
+        if hasattr(module, "auto_model") and (folder / place / "config.json").is_file():
+            model_class = type(module.auto_model)
+            refuse_missing_encoder_weights(
+                folder / place, name, model_class=model_class, trust_remote_code=trust_remote_code
+            )
 
 
 def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: int) -> npt.NDArray[np.float32]:

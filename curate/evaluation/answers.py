@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from curate.evaluation.losses import evaluating
 from curate.tokens.control import Codec, disarm, make_codec, write_names
 from curate.tokens.prompts import alpaca, messages_of, plain, resolve_template
+from curate.tokens.rendering import RenderWithTools, renderer
 from curate.types import CurateError, Example, Turn
 
 if TYPE_CHECKING:
@@ -25,19 +27,26 @@ Prompt = npt.NDArray[np.int64]
 
 
 def prompts_of(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, template: str, system: str | None = None
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    template: str,
+    system: str | None = None,
+    now: datetime | None = None,
 ) -> list[Prompt]:
     """Return the token ids of the prompt for the last response of every example: int64 [T] each.
 
     The last assistant turn and what follows it are left out. The rest is rendered and encoded as for scoring; control
-    tokens in the record's own text stay ordinary text.
+    tokens in the record's own text stay ordinary text. `now` is the date and time that a chat template is told
+    (default: the moment of this call).
 
     Raises:
         CurateError: the template is unknown; an example has no user turn to answer; or it uses tools, and the template
             is not a chat template.
     """
     resolved, codec = resolve_template(template, tokenizer), make_codec(tokenizer)
-    return [_prompt(_open(example), tokenizer, codec, resolved, system) for example in examples]
+    render = renderer(tokenizer, now or datetime.now())
+    return [_prompt(_open(example), render, codec, resolved, system) for example in examples]
 
 
 def generate(
@@ -85,16 +94,12 @@ def _open(example: Example) -> Example:
     return opened
 
 
-def _prompt(
-    example: Example, tokenizer: PreTrainedTokenizerBase, codec: Codec, template: str, system: str | None
-) -> Prompt:
+def _prompt(example: Example, render: RenderWithTools, codec: Codec, template: str, system: str | None) -> Prompt:
     """Render and encode an example that ends before the answer."""
     if template == "chat":
         messages = {"messages": messages_of(example, system=system), "tools": list(example.tools or ()) or None}
         data, originals, _ = disarm(messages, codec)
-        rendering: Any = tokenizer.apply_chat_template(
-            data["messages"], tools=data["tools"], tokenize=False, add_generation_prompt=True
-        )
+        rendering = render(data["messages"], data["tools"], True)
         text, opening = write_names(rendering, codec, originals), codec.opening[:0]
     else:
         # An empty assistant turn makes the template write its header ("### Response:") and nothing after it.

@@ -18,6 +18,7 @@ Loading:
     device.py       what this machine computes on, and in which precisions
     quantize.py     quantised weights, by bitsandbytes or from GGUF
     load.py         configurations, tokenizers and models
+    outline.py      models without their numbers: which weights no file holds
     checks.py       what is refused once a model is loaded
     memory.py       a model and tokenizer that the caller has loaded
     explain.py      what the libraries' errors mean

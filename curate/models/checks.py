@@ -16,13 +16,22 @@ from curate.types import CurateError
 logger = logging.getLogger(__name__)
 
 
-def refuse_incomplete(name: str, info: Mapping[str, Any], model: PreTrainedModel) -> None:
+def refuse_incomplete(
+    name: str,
+    info: Mapping[str, Any],
+    model: PreTrainedModel,
+    *,
+    what: str = "causal language model, not a base model or an adapter",
+    warn: bool = True,
+) -> None:
     """Refuse a model with weights that are missing, of another shape, or a whole unused layer.
 
     Args:
         name: as the person wrote it.
         info: what `from_pretrained` reports.
         model: what was loaded.
+        what: it should be a complete one of.
+        warn: say that single weights are unused.
 
     Raises:
         CurateError: naming a weight.
@@ -31,7 +40,7 @@ def refuse_incomplete(name: str, info: Mapping[str, Any], model: PreTrainedModel
     if missing:
         raise CurateError(
             f"{name} lacks {len(missing)} weight(s) that would be random, {missing[0]} among them: "
-            "expected a complete causal language model, not a base model or an adapter"
+            f"expected a complete {what}"
         )
     mismatched = sorted(info["mismatched_keys"], key=str)
     if mismatched:
@@ -41,17 +50,20 @@ def refuse_incomplete(name: str, info: Mapping[str, Any], model: PreTrainedModel
         raise CurateError(f"{name}: {first_line(info['error_msgs'][0])}")
     if unused := sorted(info["unexpected_keys"]):
         _refuse_unused_layers(name, unused, model)
+        if not warn:
+            return
         logger.warning("%s: %d weight(s) are not part of the model and unused, e.g. %s", name, len(unused), unused[0])
 
 
 def _refuse_unused_layers(name: str, unused: Sequence[str], model: PreTrainedModel) -> None:
     """Refuse a weight of layer 3 that is unused where the model has a stack of that name and it ends with layer 2."""
     depth: dict[str, int] = {}
+    ahead = getattr(model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
     for stack, layer in filter(None, map(split_layer, model.state_dict())):
         depth[stack] = max(depth.get(stack, 0), layer + 1)
     for key in unused:
         stack, layer = split_layer(key) or ("", 0)
-        if layer >= depth.get(stack, layer + 1):
+        if layer >= depth.get(stack, layer + 1) + ahead:
             raise CurateError(
                 f"{name}: its config.json says {depth[stack]} layers, its weights hold more ({key} is unused): "
                 "expected a configuration of the whole model; download it again, or save the shorter model by itself"

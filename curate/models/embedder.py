@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _NOT_DOWNLOADED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]
 _FINGERPRINTED = {".json", ".txt", ".model", ".py", ".safetensors", ".jinja"}
 _OTHER_BACKENDS = {"onnx", "openvino"}
+_WITH_WEIGHTS = {"Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling"}  # modules, by the end of their type
+_WITH_SETTINGS = {*_WITH_WEIGHTS, "Pooling"}
 _SETTINGS = (
     "config.json",
     "config_sentence_transformers.json",
@@ -93,11 +95,11 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
     """Look at an embedder's files without loading them, and return their folder.
 
     Raises:
-        CurateError: not found; pickled, damaged or missing weights; damaged settings; no tokenizer; an adapter; or
-            code of its own without `trust_remote_code`.
+        CurateError: not found; pickled, damaged or missing weights; damaged or missing settings; no tokenizer; an
+            adapter; or code of its own without `trust_remote_code`.
     """
     folder = embedder_folder(name)
-    modules = _modules(folder, name)
+    modules = embedder_modules(folder, name)
     for part in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         _check_weights(part, name)
     for module in modules:
@@ -107,7 +109,8 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
                 f"the embedder {name} brings its own Python code ({kind}), which is not run: "
                 "read it, then trust_remote_code=true"
             )
-        _check_module(folder, folder / str(module["path"]), name)
+        _refuse_missing_part(folder / str(module["path"]), kind.rpartition(".")[2], name)
+        _check_module(folder, folder / str(module["path"]), name, trust_remote_code)
         if not trust_remote_code:
             _refuse_own_activation(folder / str(module["path"]), name)
     if not modules:
@@ -115,12 +118,16 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
             raise CurateError(
                 f"expected a model in embed.model={name}, but it has neither modules.json nor config.json"
             )
-        _check_module(folder, folder, name)
+        _check_module(folder, folder, name, trust_remote_code)
     return folder
 
 
-def _modules(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The modules of modules.json, or none where there is no such file."""
+def embedder_modules(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Return the modules of an embedder's modules.json (name, path, type), or none where there is no such file.
+
+    Raises:
+        CurateError: the file is damaged, or names a module outside the folder.
+    """
     path = folder / "modules.json"
     if not is_there(path):
         return []
@@ -136,7 +143,17 @@ def _modules(folder: Path, name: str) -> list[dict[str, Any]]:
     return modules
 
 
-def _check_module(folder: Path, module: Path, name: str) -> None:
+def _refuse_missing_part(module: Path, kind: str, name: str) -> None:
+    """Refuse a module that lacks its settings or its weights; the library would say so only when it is loaded."""
+    wanted = {"config.json": kind in _WITH_SETTINGS, "model.safetensors": kind in _WITH_WEIGHTS}
+    for file in (file for file, needed in wanted.items() if needed and not kind_of(module / file)):
+        if file == "config.json" or not any(module.glob("pytorch_model*.bin")):  # pickles are refused by name
+            raise CurateError(
+                f"the embedder {name} lacks {module.name}/{file}, which its {kind} layer needs: download it again"
+            )
+
+
+def _check_module(folder: Path, module: Path, name: str, trust_remote_code: bool) -> None:
     refuse_damaged(module, _SETTINGS)
     if kind_of(module / "adapter_config.json"):
         raise CurateError(f"the embedder {name} has an adapter (adapter_config.json): merge the two and save them")
@@ -147,6 +164,9 @@ def _check_module(folder: Path, module: Path, name: str) -> None:
                 f"the embedder {name} has no tokenizer (tokenizer.json, vocab.txt, ...): it would know no word; "
                 "copy it from where the model is from"
             )
+        from curate.models.outline import refuse_missing_encoder_weights
+
+        refuse_missing_encoder_weights(module, name, trust_remote_code=trust_remote_code)
 
 
 def _refuse_own_activation(module: Path, name: str) -> None:

@@ -18,6 +18,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 _NOT_WEIGHTS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
 
+_COUNTS = {"num_labels": 10**6, **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 2000)}
 _VOCABULARIES = ("tokenizer.json", "tokenizer.*.json", "*.model", "*.model.*", "*.tiktoken", "tekken.json", "vocab.*")
 
 T = TypeVar("T", dict[str, Any], list[Any])
@@ -38,7 +39,17 @@ def find_sound(name: str, json_files: tuple[str, ...]) -> Location:
     elif place.folder:
         refuse_adapter(place.folder, name)
         refuse_damaged(place.folder, json_files)
+        _refuse_absurd(place.folder / "config.json")
     return place
+
+
+def _refuse_absurd(path: Path) -> None:
+    """Refuse a configuration of more layers or labels than any model has: the library writes a list of them."""
+    config = read_json(path, dict) if kind_of(path) else {}
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    for key, value in ((key, part.get(key)) for part in parts for key in _COUNTS):
+        if isinstance(value, int | float) and value > _COUNTS[key]:
+            raise CurateError(f"{path} is damaged: {key} is {value:,}; download or copy it again")
 
 
 def read_json(path: Path, kind: type[T]) -> T:

@@ -25,7 +25,6 @@ _TOKENIZER_FILES = (
     "*.model.*",
     "*.tiktoken",
     "*.jinja",
-    "*.py",
     "added_tokens.json",
     "chat_template.json",
     "chat_templates/*.jinja",
@@ -55,7 +54,7 @@ def weight_fingerprint(name: str, revision: str | None = None) -> str:
         return hash_files([place.gguf], place.folder)
     folder = place.folder
     refuse_adapter(folder, name)
-    return hash_files([folder / "config.json", *folder.glob("*.py"), *weight_files(folder, name)], folder)
+    return hash_files([folder / "config.json", *_code(folder), *weight_files(folder, name)], folder)
 
 
 def tokenizer_fingerprint(name: str, revision: str | None = None) -> str:
@@ -73,7 +72,7 @@ def tokenizer_fingerprint(name: str, revision: str | None = None) -> str:
     if place.gguf:
         return hash_files([place.gguf], place.folder)
     refuse_adapter(place.folder, name)
-    files = {file for pattern in _TOKENIZER_FILES for file in place.folder.glob(pattern)}
+    files = {file for pattern in _TOKENIZER_FILES for file in place.folder.glob(pattern)} | {*_code(place.folder)}
     return hash_files(files, place.folder, extra=_tokenizer_class(place))
 
 
@@ -99,6 +98,12 @@ def hash_files(files: Iterable[Path], folder: Path, *, extra: str = "") -> str:
         except OSError as error:
             raise CurateError(f"cannot read {file}: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def _code(folder: Path) -> list[Path]:
+    """Python files that a model brings, those of subfolders too; hidden folders (.git) are none of its."""
+    files = folder.rglob("*.py")
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def _tokenizer_class(place: Location) -> str:

@@ -46,8 +46,8 @@ _TOKENIZER_JSON = (
     "chat_template.json",
     "vocab.json",
 )
-# Where transformers is told to look for an adapter beside the weights: in no folder that exists.
-_NO_ADAPTER = {"subfolder": ".no-adapter"}
+NO_ADAPTER = {"subfolder": ".no-adapter"}
+"""Where transformers is told to look for an adapter beside the weights: in no folder that exists."""
 
 
 def resolve_device() -> torch.device:
@@ -133,6 +133,11 @@ def load_tokenizer(
         if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
             raise
         raise explain(name, error, file="tokenizer.json" if type(error) is Exception else "its tokenizer") from error
+    template = tokenizer.chat_template
+    if not all(
+        isinstance(text, str) for text in (template.values() if isinstance(template, dict) else [template or ""])
+    ):
+        raise CurateError(f"{name}: expected its chat_template to be text, got {type(template).__name__}")
     if not tokenizer.is_fast:
         raise CurateError(
             f"the tokenizer of {name} does not tell where tokens end in the text: expected a fast one (tokenizer.json)"
@@ -192,7 +197,7 @@ def load_model(
                 offload_folder=offload_folder,
                 attn_implementation=attention,
                 use_safetensors=True,
-                adapter_kwargs=_NO_ADAPTER,
+                adapter_kwargs=NO_ADAPTER,
                 ignore_mismatched_sizes=True,  # refused below, by name; the library's own error names nothing
                 output_loading_info=True,
                 **place.options,

@@ -73,15 +73,17 @@ def check_weights(name: str, *, revision: str | None = None, trust_remote_code: 
     """Look at a model's weights without loading them; what would fail after hours of work is refused now.
 
     Raises:
-        CurateError: as `weight_facts`; a damaged or unknown configuration; an encoder-decoder; or more layers in the
-            weights than the configuration has.
+        CurateError: as `weight_facts`; a damaged or unknown configuration; an encoder-decoder; more layers in the
+            weights than the configuration has; or weights that the configuration has and no file holds.
     """
     from curate.models.load import load_config, refuse_encoder_decoder
+    from curate.models.outline import refuse_missing_weights
 
     config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
     refuse_encoder_decoder(name, config)
     facts = weight_facts(name, revision)
     refuse_more_layers(name, facts.num_layers, config)
+    refuse_missing_weights(name, revision=revision, trust_remote_code=trust_remote_code)
     return facts
 
 
@@ -132,6 +134,10 @@ def read_safetensors(files: Iterable[Path], name: str) -> dict[str, tuple[int, .
     for file in files:
         if file.suffix != ".safetensors":
             continue
+        try:
+            file.open("rb").close()  # of a file without rights the library says that there is none
+        except OSError as error:
+            raise CurateError(f"cannot read {file}: {error.strerror}") from None
         try:
             with safe_open(file, framework="numpy") as stream:
                 shapes |= {key: tuple(stream.get_slice(key).get_shape()) for key in stream.keys()}  # noqa: SIM118

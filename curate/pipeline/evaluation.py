@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -75,7 +76,8 @@ def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:
     ask = connect(judge.base_url, judge.model, api_key_env=judge.api_key_env)
     tokenizer = job.loaded.tokenizer(trained.name, trained.revision)
     examples = list(islice(examples_of(job, wanted), judge.limit))
-    prompts = prompts_of(examples, tokenizer, template=prompt.template, system=prompt.system)
+    now = datetime.fromisoformat(prompt.now) if prompt.now else None
+    prompts = prompts_of(examples, tokenizer, template=prompt.template, system=prompt.system, now=now)
     requests = [next(t.content for t in reversed(e.turns) if t.role == "user") for e in examples]
     with job.launch.heartbeat.kept_up():
         ours = generate(model, tokenizer, prompts, max_new_tokens=judge.max_new_tokens)

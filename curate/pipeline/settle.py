@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -121,13 +122,18 @@ def token_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the settled recipe, which replays the run, unless it stands there already."""
-    from curate.config import dump_recipe
+    """Write the settled recipe, which replays the run, unless it stands there; paths stay as they were written."""
+    from curate.config import dump_recipe, load_recipe
+    from curate.config.places import as_written
     from curate.runs.atomic import write_text
 
-    path, text = folder / "recipe.yaml", dump_recipe(recipe)
+    path = folder / "recipe.yaml"
     if path.is_dir():
         raise CurateError(f"{path} is a folder: expected a file of the run, move it")
+    if path.exists():
+        with suppress(CurateError):  # somebody has damaged it
+            recipe = as_written(recipe, load_recipe(path), folder)
+    text = dump_recipe(recipe)
     if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
 
@@ -140,7 +146,6 @@ def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) ->
     """
     from curate.tokens.lengths import check_max_length, default_max_length, fixed_rotary_length
     from curate.tokens.prompts import resolve_template
-    from curate.tokens.rendering import writes_date
 
     model, prompt = recipe.model, recipe.prompt
     if not model.name:
@@ -159,8 +164,9 @@ def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) ->
                 "rotary embedding changes with the longest record of a batch, and scores would depend on the batch"
             )
     now = prompt.now
-    if now is None and template == "chat" and writes_date(tokenizer):
-        # Else resuming, training and replaying on another day would read other text than was scored.
+    if now is None and template == "chat" and "prompt.now" not in known:
+        # Else resuming, training and replaying on another day would read other text than was scored. A template may
+        # read the clock for some records only, and the model that is trained, with its own, may be named later.
         now = datetime.now().isoformat(timespec="seconds")
     prompt = prompt.model_copy(update={"template": template, "max_length": max_length, "now": now})
     return recipe.model_copy(update={"data": data, "prompt": prompt})

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from curate.config import Data
 from curate.read.json_text import MESSAGE_KEYS, excerpt, parse
-from curate.read.messages import calls_in, extra_of, is_null
+from curate.read.messages import calls_in, extra_of, is_null, whole
 from curate.types import Format, Role, Turn
 
 CHATS: dict[Format, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ _CALLS = ("function_call", "tool_call")
 def turns_of(format: Format, own: Mapping[str, Any], data: Data) -> tuple[Turn, ...]:
     """The turns of a record. Text is taken as it stands; a missing or null Alpaca `input` is "".
 
-    Under data.numbers=text a number, true or false in place of a text is what JSON writes for it.
+    Under data.numbers=text a number, true or false in place of a text is what JSON writes for it, 2.0 as 2.
 
     Raises:
         ValueError: "key: what" for a wrong type, an unknown role, no assistant turn, a late system message.
@@ -154,10 +154,11 @@ def _text(value: Any, where: str, data: Data) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not is_null(value):  # a boolean is an int
+        written = json.dumps(whole(value))
         if data.numbers == "text":
-            return json.dumps(value)
+            return written
         raise ValueError(
-            f"{where}: expected text, got {_kind(value)} ({json.dumps(value)}); data.numbers=text reads it as that text"
+            f"{where}: expected text, got {_kind(value)} ({written}); data.numbers=text reads it as that text"
         )
     advice = "; write it as one text" if isinstance(value, list | Mapping) else ""
     raise ValueError(f"{where}: expected text, got {_kind(value)}{advice}")

@@ -19,14 +19,21 @@ _EXTENSIONS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow
 _UNREADABLE = (  # what holds records that we do not read: a folder with such a file is not read by half
     *(".xlsx", ".xls", ".xlsm", ".ods", ".bz2", ".xz", ".lz4", ".br", ".zip", ".7z", ".rar", ".tar", ".tgz"),
     *(".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".orc", ".avro", ".db", ".sqlite", ".sqlite3", ".duckdb"),
-    *(".xml", ".tfrecord", ".msgpack", ".mdb", ".sas7bdat", ".dta", ".rds"),
+    *(".xml", ".tfrecord", ".msgpack", ".mdb", ".sas7bdat", ".dta", ".rds", ".json5", ".hjson", ".pt", ".pth"),
+)
+_BESIDE = (  # what stands beside a file of data under its whole name: sums, signatures, notes
+    *(".md5", ".sha1", ".sha256", ".sha512", ".crc", ".sig", ".asc", ".lock", ".idx", ".index", ".license", ".md"),
+    *(".txt", ".log", ".html", ".yaml", ".yml", ".metadata"),
 )
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")
-_SPLITS = {  # the words that `datasets` knows, standing alone between signs and digits
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+_SPLITS = {  # the words that `datasets` knows and others that people use, standing alone between signs and digits
+    **dict.fromkeys(("train", "training", "trn", "trainset", "trainingset"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "valset", "validset", "devset"), "validation"),
+    **dict.fromkeys(("test", "tests", "testing", "tst", "testset", "eval", "evals", "evaluation", "evalset"), "test"),
+    **dict.fromkeys(("heldout", "holdout", "benchmark"), "test"),
 }
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")  # trainData is two
+_SHARD = re.compile(r"(\d+)[-_. ]?of[-_. ]?(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ def list_folder(folder: Path, split: str) -> Listing:
     if not files:
         raise CurateError(f"no file to read in the folder {printable(str(folder))}{_instead(folder, skipped)}")
     _refuse_splits(folder, files)
-    _refuse_gaps(files)
+    _refuse_twice_or_gaps(files)
     return files, skipped
 
 
@@ -75,7 +82,7 @@ def list_pattern(pattern: Path) -> Listing:
     files, skipped = _sort_out(pattern.parent, meant)
     if not files:
         raise CurateError(f"no file to read is called {printable(str(pattern))}")
-    _refuse_gaps(files)
+    _refuse_twice_or_gaps(files)
     others = (Skipped(printable(str(entry)), "not named by data.path") for entry in entries if entry not in meant)
     return files, (*skipped, *others)
 
@@ -112,7 +119,8 @@ def _why_not(entry: Path) -> str | None:
         raise CurateError(f"{printable(str(entry))} is a link to a file that is not there")
     if extension in _EXTENSIONS and entry.is_file():
         return None
-    if extension in _UNREADABLE or (entry.is_file() and is_records(entry)):
+    hints = [suffix for suffix in suffixes if suffix in (*_EXTENSIONS, *_UNREADABLE)]  # data.jsonl.part, data.csv.xz
+    if (hints and suffixes[-1] not in _BESIDE) or (entry.is_file() and is_records(entry)):
         raise CurateError(
             f"{printable(str(entry))} looks like data and is not read (read are {', '.join(_EXTENSIONS)}, and these "
             "with .gz or .zst): convert or rename it, or move it out of the folder"
@@ -140,10 +148,10 @@ def _instead(folder: Path, skipped: tuple[Skipped, ...]) -> str:
 def split_of(name: str) -> str | None:
     """The split that a file's name says: train, validation or test; None if it says none.
 
-    >>> split_of("alpaca_dev-00000-of-00002.parquet"), split_of("contest.json")
-    ('validation', None)
+    >>> split_of("alpaca_dev-00000-of-00002.parquet"), split_of("dataTest.json"), split_of("contest.json")
+    ('validation', 'test', None)
     """
-    words = re.split(r"[^a-z]+", name.lower())
+    words = [word.lower() for word in _WORD.findall(re.sub(r"(?i)(?<![a-z])(held|hold)[-_ ]?out", "heldout", name))]
     return next((_SPLITS[word] for word in words if word in _SPLITS), None)
 
 
@@ -163,24 +171,41 @@ def _refuse_splits(folder: Path, files: list[Path]) -> None:
     )
 
 
-def _refuse_gaps(files: list[Path]) -> None:
-    """Refuse a file that is there packed and unpacked, and shards called I-of-N of which not all N are there."""
+def _refuse_twice_or_gaps(files: list[Path]) -> None:
+    """Refuse data that is there twice, and shards called I-of-N of which not all N are there.
+
+    The same data twice is one file under two names, or one name in two formats or packed and unpacked: a share of the
+    records would be a share of both.
+    """
     shards: dict[str, set[int]] = {}
+    counts, stems = dict[str, int](), dict[str, Path]()
     for file in files:
-        unpacked = file.with_suffix("")
-        if file.suffix.lower() in PACKED and unpacked in files:
-            raise CurateError(f"{printable(str(file))} and {printable(unpacked.name)} are the same data: remove one")
-        if shard := re.search(r"(\d+)-of-(\d+)", file.name):
+        other = stems.setdefault(_stem(file), file)
+        if other is not file:
+            raise CurateError(
+                f"{printable(str(other))} and {printable(file.name)} are the same data: remove one, or name one "
+                f"(data.path={printable(str(file))})"
+            )
+        if shard := _SHARD.search(file.name):
             name = file.name[: shard.start()] + "*" + file.name[shard.end(1) :]
             shards.setdefault(name, set()).add(int(shard[1]))
+            counts[name] = int(shard[2])
     for name, numbers in shards.items():
-        count = int(re.search(r"\*-of-(\d+)", name)[1])  # type: ignore[index]  # it was found above
+        count = counts[name]
         first = min(numbers) if min(numbers) < 2 else 0  # some count from 1
         if len(numbers) != count or max(numbers) != first + count - 1:
             raise CurateError(
                 f"{printable(str(files[0].parent / name))}: expected {count} shards by their names, got "
                 f"{len(numbers)}: fetch the missing ones, or rename the files to use these alone"
             )
+
+
+def _stem(file: Path) -> str:
+    """What tells a file's data: its place on the disk where it is a link, else its name without format and packing."""
+    path = file.resolve()
+    while path.suffix.lower() in (*_EXTENSIONS, *PACKED):
+        path = path.with_suffix("")
+    return str(path)
 
 
 def _saved_splits(folder: Path, split: str) -> Listing:

@@ -2,7 +2,8 @@
 
 Arrow (so Parquet, and every `datasets` data set) gives each object the keys of all others, as null. Nobody can tell
 these nulls from written ones, so a null is no key here, whatever file it came from: that JSONL and Parquet of the
-same records are the same examples weighs more than a `"default": null` in a tool's schema.
+same records are the same examples weighs more than a `"default": null` in a tool's schema. Arrow also makes all numbers
+of a column floats where one of them is, so a whole number has no point here: 100.0 is 100 (as in RFC 8785).
 """
 
 from __future__ import annotations
@@ -20,16 +21,27 @@ from curate.types import Turn
 def without_nulls(value: Any) -> Any:
     """Return a value without the null keys of its objects, at any depth; nulls in lists stay.
 
-    A NaN is a null (pandas writes one for the other). Dates become ISO 8601 text, as JSON has them.
+    A NaN is a null (pandas writes one for the other). Dates become ISO 8601 text, as JSON has them, and whole numbers
+    lose their point (see `whole`).
 
-    >>> without_nulls({"a": None, "b": [{"c": None}, None]})
-    {'b': [{}, None]}
+    >>> without_nulls({"a": None, "b": [{"c": None}, None], "n": 2.0})
+    {'b': [{}, None], 'n': 2}
     """
     if isinstance(value, Mapping):
         return {key: without_nulls(inner) for key, inner in value.items() if not is_null(inner)}
     if isinstance(value, list):
         return [None if is_null(inner) else without_nulls(inner) for inner in value]
-    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else whole(value)
+
+
+def whole(value: Any) -> Any:
+    """Return a float that is a whole number as an integer, where floats tell all of these apart; all else as it is.
+
+    >>> whole(100.0), whole(12.5), whole("1.0")
+    (100, 12.5, '1.0')
+    """
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if is_whole and str(value) != "-0.0" else value
 
 
 def is_null(value: Any) -> bool:
@@ -113,7 +125,11 @@ def _call(call: Any) -> Any:
         rest = {key: value for key, value in call.items() if key not in function}
         call = {"type": "function", **rest, "function": function}
     function = call.get("function")
-    return call | {"function": _with_object(function, "arguments")} if isinstance(function, dict) else call
+    if not isinstance(function, dict):
+        return call
+    if "name" in function:  # a call without arguments, however that is said
+        function = function if "arguments" in function else {**function, "arguments": {}}
+    return {"type": "function", **call, "function": _with_object(function, "arguments")}
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
@@ -124,11 +140,11 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_object(function: dict[str, Any], key: str) -> dict[str, Any]:
-    """A function whose `key` is an object, where it was the JSON text of one; no text at all is no arguments."""
+    """A function whose `key` is an object, where it was the JSON text of one, or the JSON text of that text."""
     text = function.get(key)
     if not isinstance(text, str):
         return function
-    value = _parsed(text) if text.strip() else {}
+    value = _parsed(_parsed(text)) if text.strip() else {}
     return function | {key: without_nulls(value)} if isinstance(value, dict) else function
 
 

@@ -22,17 +22,24 @@ DISK_FULL = {
     errno.EFBIG: "a file may not grow",
 }
 
+NO_RIGHTS = {
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.EROFS: "it lies on a disk that is read-only",
+}
+
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def exit_code(error: BaseException) -> int:
     """What a process that ends with `error` exits with.
 
-    130 interrupted; 2 a person's mistake or a limit of the machine (a full disk, a process that hangs); else 1.
+    130 interrupted; 2 a person's mistake or a limit of the machine (a full disk, no permission, a process that hangs);
+    else 1.
     """
     if isinstance(error, KeyboardInterrupt):
         return 130
-    full = isinstance(error, OSError) and error.errno in DISK_FULL
+    full = isinstance(error, OSError) and error.errno in {*DISK_FULL, *NO_RIGHTS}
     return 2 if full or isinstance(error, (CurateError, TimeoutError)) else 1
 
 
@@ -58,13 +65,22 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, flushed to disk, when the block ends well.
 
     The block may make a file or a folder of it. On an error nothing of it stays.
+
+    Raises:
+        CurateError: a file stands where a folder belongs, or a folder where a file does; it may be somebody's.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CurateError(f"{path.parent} is no folder: expected one of the run, move what stands there") from None
     token = secrets.token_hex(4)  # process numbers repeat on several machines
     temporary = path.with_name(f".{path.name}.{token}.curate-tmp")
     try:
         yield temporary
         _flush(temporary)
+        if os.path.lexists(path) and temporary.is_dir() != path.is_dir():
+            expected = "folder" if temporary.is_dir() else "file"
+            raise CurateError(f"{path} is no {expected}: expected one of the run, move what stands there")
         if path.is_dir():  # a folder cannot be renamed onto a full one
             old = path.with_name(f".{path.name}.{token}.curate-old")
             os.rename(path, old)
@@ -103,10 +119,13 @@ def write_json(path: Path, value: Any) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, a link (never what it points to) or a whole folder; nothing there is no error."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except PermissionError as error:  # rmtree names what it could not remove without the folders above it
+        raise PermissionError(error.errno, error.strerror, str(path)) from None
 
 
 def carry_over(source: Path, folder: Path) -> None:

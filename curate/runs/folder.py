@@ -64,7 +64,7 @@ class RunFolder:
             manifest: dict[str, Any] = json.loads(text)
             if not isinstance(manifest["stages"], dict):
                 raise TypeError
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise CurateError(
                 f"{self.path / 'manifest.json'} is not the manifest of a run; use another run.dir"
             ) from None
@@ -211,7 +211,7 @@ class RunFolder:
         The first failure of a launch stays: that the others were then ended is not the news.
         """
         path = self.path / "status.json"
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
             old = json.loads(path.read_text(encoding="utf-8"))
             if old["launch"] == launch and old["state"] == "failed":
                 return

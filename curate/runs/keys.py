@@ -29,6 +29,6 @@ def read_key(folder: Path) -> Key | None:
     """Read the key stored beside unfinished work; None if none can be read, and so nothing can be gone on with."""
     try:
         key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return key if isinstance(key, dict) else None

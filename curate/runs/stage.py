@@ -53,7 +53,7 @@ class Stage:
 
     def holds(self) -> bool:
         """Say whether an earlier call finished the stage with this very key and its products are there."""
-        return self.folder.is_done(self.name, self.key) and all(path.exists() for path in self.products)
+        return self.folder.is_done(self.name, self.key) and all(map(_is_there, self.products))
 
     def is_finished(self) -> bool:
         """Say whether the stage holds, and log it if so."""
@@ -97,3 +97,8 @@ class Stage:
             seconds,
             f", {outcome.note}" if outcome.note else "",
         )
+
+
+def _is_there(product: Path) -> bool:
+    """Whether a product is there; a folder in the place of a table is none."""
+    return product.is_file() if product.suffix in (".parquet", ".npy", ".safetensors") else product.exists()

@@ -57,10 +57,10 @@ def masked_weights(parts: DecoderParts, sparsity: float) -> Iterator[None]:
     with _untied_heads(parts.model) as copies:
         try:
             for weight in linear_weights(parts):
-                _zero_smallest(weight, _count(sparsity, weight.numel()), saved, keep=id(weight) not in copies)
+                _zero_smallest(weight, _count(sparsity, weight.numel()), saved, keep=_place(weight) not in copies)
             yield
         finally:
-            for zeroed in saved:
+            for zeroed in reversed(saved):
                 _restore(*zeroed)
 
 
@@ -79,7 +79,7 @@ def linear_weights(parts: DecoderParts) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     for module in parts.model.modules():
         if isinstance(module, (nn.Linear, Conv1D)):
-            found.setdefault(id(module.weight), module.weight)
+            found.setdefault(_place(module.weight), module.weight)
     matrices = list(found.values())
     # A stack of experts is a bare 3-D parameter [experts, out, in]; a convolution's kernel is 3-D too, and is left out.
     stacks: dict[int, Tensor] = {}
@@ -87,8 +87,13 @@ def linear_weights(parts: DecoderParts) -> list[Tensor]:
         if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             for weight in module.parameters(recurse=False):
                 if weight.dim() == 3 and min(weight.shape) > 1:
-                    stacks.setdefault(id(weight), weight)
+                    stacks.setdefault(_place(weight), weight)
     return matrices + [matrix for stack in stacks.values() for matrix in stack.detach()]
+
+
+def _place(weight: Tensor) -> int:
+    """Where in memory a weight lies: two parameters that share it are one weight (without memory: its identity)."""
+    return weight.data_ptr() or id(weight)
 
 
 def _count(sparsity: float, n: int) -> int:
@@ -120,15 +125,15 @@ def _refuse_what_cannot_be_masked(parts: DecoderParts) -> None:
 
 @contextmanager
 def _untied_heads(model: Any) -> Iterator[set[int]]:
-    """Give each Linear that shares its weight with an embedding a copy while open; yield the `id()`s of the copies."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    tied = [m for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m.weight) in embeddings]
+    """Give each Linear that shares its weight with an embedding a copy while open; yield the places of the copies."""
+    embeddings = {_place(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tied = [m for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)) and _place(m.weight) in embeddings]
     own = [module.weight for module in tied]
     copies: set[int] = set()
     try:
         for module in tied:
             module.weight = nn.Parameter(module.weight.detach().clone(), requires_grad=False)
-            copies.add(id(module.weight))
+            copies.add(_place(module.weight))
         yield copies
     finally:
         for module, weight in zip(tied, own, strict=True):

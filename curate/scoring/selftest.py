@@ -128,9 +128,16 @@ def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
     if failed:
         what = "; ".join(f"expected that {c.name} (within {c.tolerance:g} nats), got {c.error:.3g}" for c in failed)
         raise CurateError(
-            f"{type(parts.model).__name__} would be scored wrongly and is refused: {what}. "
-            "Try model.attention=eager or model.dtype=float32, or score with another model."
+            f"{type(parts.model).__name__} would be scored wrongly and is refused: {what}. {_advice(parts)}"
         )
+
+
+def _advice(parts: DecoderParts) -> str:
+    """What to try next, of what is not set so already."""
+    is_eager = getattr(parts.model.config, "_attn_implementation", None) == "eager"
+    is_exact = parts.model.dtype in (torch.float32, torch.float64)
+    settings = [*([] if is_eager else ["model.attention=eager"]), *([] if is_exact else ["model.dtype=float32"])]
+    return f"Try {' or '.join(settings)}, or score with another model." if settings else "Score with another model."
 
 
 def _test_tokens(parts: DecoderParts) -> Tensor:

@@ -39,6 +39,7 @@ from curate.types import CurateError, IntArray
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_MEANT = re.compile(r"think|thought|reason|tool_?call", re.IGNORECASE)
 _PRIVATE = range(0x10FFFD, 0xEFFFF, -1)  # the two private planes
 
 
@@ -53,7 +54,8 @@ class Codec:
     control  matches any control token, the longest that fits
     openers  matches a control token, or the beginning of one at the end of a text (the next text could complete it)
     mark     what every private name begins with
-    markup   control tokens that are not special (`<think>`, `<tool_call>`): a response may hold them on purpose
+    markup   control tokens that are not special, or are for thoughts and calls (`<think>`, `[TOOL_CALLS]`): a response
+             may hold them on purpose
     longest  most bytes (UTF-8, without white space) that one ordinary token stands for; None where no bound is known
     """
 
@@ -82,7 +84,8 @@ def make_codec(tokenizer: PreTrainedTokenizerBase, allow_tokens: Collection[str]
     spec = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens = _control_tokens(spec, tokenizer.chat_template, allow_tokens)
     mark = f"\ufdd0{secrets.token_hex(8)}"  # random, so that no text can hold it; no result depends on it
-    markup = {token["content"] for token in spec["added_tokens"] if not token["special"]}.intersection(tokens)
+    added = {token["content"]: token["special"] for token in spec["added_tokens"]}
+    markup = {word for word, special in added.items() if not special or _MEANT.search(word)}.intersection(tokens)
     _rename(spec, {token: mark + token for token in tokens})
     backend = Tokenizer.from_str(json.dumps(spec))
     vocabulary = backend.get_vocab(with_added_tokens=True)

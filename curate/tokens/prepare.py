@@ -13,6 +13,7 @@ from curate.tokens.control import Codec, disarm, markup_in_answers, write_names
 from curate.tokens.encode import surely_exceeds
 from curate.tokens.prompts import Rendered, Response, alpaca, has_empty_turn, has_response, messages_of, plain
 from curate.tokens.rendering import REFUSALS, Message, RenderWithTools, refusal
+from curate.tokens.thoughts import thought_notes
 from curate.tokens.tool_calls import has_arguments, prints_python, with_json_arguments
 from curate.types import Example, Status, Template, Tokens
 
@@ -70,12 +71,13 @@ def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tok
             rendered, hits, markup = _write_chat(example, wording)
         except REFUSALS as error:
             return unscored(example, "unscorable", f"the chat template refuses it: {refusal(error)}")
-        notes += [_markup_note(markup)] if markup else []
+        notes += [_markup_note(markup)] if markup else thought_notes(messages_of(example), rendered.text)
     else:
         written = (alpaca if wording.template == "alpaca" else plain)(example, system=wording.system)
         if written is None:
             return unscored(example, "unscorable", NEEDS_CHAT)
         rendered, hits = written, len(wording.codec.control.findall(written.text))
+        notes += thought_notes(messages_of(example), rendered.text)
     # A very long text is refused before it is encoded: encoding megabytes takes seconds and gigabytes.
     if wording.limit is not None and surely_exceeds(rendered.text, rendered.responses, wording.codec, wording.limit):
         return unscored(example, "too_long", too_long_reason(max_length), control_hits=hits)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
+from curate.types import CurateError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -33,8 +35,18 @@ class SavedTokenizer:
     length_limit: int
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of each text, as `tokenizer(texts)` does: with what the tokenizer itself adds to a text."""
-        backend = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        """Return the ids of each text, as `tokenizer(texts)` does: with what the tokenizer itself adds to a text.
+
+        Raises:
+            CurateError: the tokenizer cannot be read.
+        """
+        path = self.folder / "tokenizer.json"
+        try:
+            backend = Tokenizer.from_file(str(path))
+        except Exception as error:
+            if type(error) is not Exception:  # which is what tokenizers raises
+                raise
+            raise CurateError(f"cannot read {path} ({error}): remove {self.folder}, and it is made again") from None
         backend.no_truncation()  # a tokenizer.json may hold settings of its own for both
         backend.no_padding()
         return [encoding.ids for encoding in backend.encode_batch(texts)]
@@ -59,5 +71,5 @@ def open_tokenizer(folder: Path) -> SavedTokenizer | None:
     path = folder / _FACTS
     try:
         return SavedTokenizer(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
