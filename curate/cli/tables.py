@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_worth(recipe: Recipe) -> None:
-    """Print what is known of the worth of a finished selection: what was compared here, or how to; main process only."""
+    """Print what is known of the worth of a selection: what was compared here, or how to; main process only."""
     if not _is_main() or recipe.select.method == "random":
         return
     folder = Path(recipe.run.dir)
