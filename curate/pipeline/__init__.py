@@ -60,6 +60,7 @@ What people look at:
     doctor.py        proves that a model is scored correctly on this machine
     doctor_tokenizer.py  what it looks at in the tokenizer and its chat template
     doctor_model.py  what it looks at in the model
+    foretold.py      an estimate, and what it came to
     pages.py         the report of a run, and the difference of two selections
 """
 
@@ -72,6 +73,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from curate.config import Recipe, Select
+from curate.pipeline.foretold import enter_truth
 from curate.pipeline.given import Given, put_records
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
@@ -149,6 +151,8 @@ def perform(
             evaluate(job)
         if verb == "compare":
             _compare(job)
+        if job.is_main:
+            enter_truth(recipe, job.folder)
     return RunFolder(Path(recipe.run.dir))
 
 
