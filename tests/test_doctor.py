@@ -284,11 +284,11 @@ def test_a_tokenizer_that_would_write_the_beginning_again_is_noted() -> None:
 
 
 def test_an_end_token_that_the_tokenizer_does_not_know_fails() -> None:
-    unknown = MESSAGES.replace("</s>", "<|im_end|>\\n")
+    unknown = MESSAGES.replace("</s>", "<|im_end|>\n")
     finding = found(tokenizer_findings(unknown), "end token")
     assert finding.level == "fail"
     assert finding.text.startswith("the template writes '<|im_end|>', which this tokenizer does not know as a token")
-    without = found(tokenizer_findings(MESSAGES.replace("</s>", "\\n")), "end token")
+    without = found(tokenizer_findings(MESSAGES.replace("</s>", "\n")), "end token")
     assert (without.level, without.text) == ("note", "the template writes none; training adds '</s>'")
 
 

@@ -20,7 +20,7 @@ from typing import NoReturn
 import typer
 
 from curate.cli.notebook import cell_bar, in_notebook
-from curate.cli.rates import Rates
+from curate.cli.rates import Rates, speed_of
 from curate.types import CurateError
 
 Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
@@ -159,7 +159,7 @@ def _bars() -> Iterator[Show]:
                 total=total,
                 share=f"{done / total:.0%}" if total else "",
                 count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}",
-                rate=f"{done / seconds:,.0f} {unit}/s" if seconds > 1 else "",
+                rate=speed_of(done / seconds, unit) if seconds > 1 and done else "",
             )
 
         show("starting", 0, None, "")
