@@ -283,6 +283,15 @@ def test_a_tokenizer_that_would_write_the_beginning_again_is_noted() -> None:
     assert "would add another" in finding.text
 
 
+def test_an_end_token_that_the_tokenizer_does_not_know_fails() -> None:
+    unknown = MESSAGES.replace("</s>", "<|im_end|>\n")
+    finding = found(tokenizer_findings(unknown), "end token")
+    assert finding.level == "fail"
+    assert finding.text.startswith("the template writes '<|im_end|>', which this tokenizer does not know as a token")
+    without = found(tokenizer_findings(MESSAGES.replace("</s>", "\n")), "end token")
+    assert (without.level, without.text) == ("note", "the template writes none; training adds '</s>'")
+
+
 def test_roles_that_a_template_refuses_are_named() -> None:
     refusing = (
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"

@@ -22,7 +22,8 @@ from curate.cli import main
 from curate.config import Train, load_recipe
 from curate.pipeline import perform
 from curate.pipeline import probe_sample as sampling
-from curate.pipeline.estimate import estimate, keep_estimate
+from curate.pipeline.estimate import estimate
+from curate.pipeline.foretold import keep_estimate
 from curate.pipeline.probe_sample import count, count_records, take_sample
 from curate.pipeline.probe_scores import full_plan, loads
 from curate.pipeline.probe_stages import clustering_seconds, training_batches
@@ -314,24 +315,47 @@ def test_a_truth_is_compared_stage_by_stage_at_its_own_number_of_processes() -> 
 
 @pytest.mark.usefixtures("workplace")
 def test_a_finished_run_holds_the_estimate_beside_the_truth_and_keeps_it() -> None:
-    folder = RunFolder(Path("run"))
+    folder, recipe = RunFolder(Path("run")), load_recipe(None, WORDS)
     before = folder.manifest()
-    assert keep_estimate(made_up(), folder)
+    assert keep_estimate(made_up(), recipe, folder) == Path("run/manifest.json")
     manifest = folder.manifest()
-    assert manifest["estimate"] == as_object(made_up())
+    assert manifest["estimate"].items() >= as_object(made_up()).items()
+    rows = {row["what"]: row for row in manifest["estimate"]["truth"]}
+    assert rows["complexity"]["true"] == before["stages"]["scores"]["seconds"]
     assert {name: value for name, value in manifest.items() if name != "estimate"} == before
     folder.describe(seed=7)
-    assert (folder.manifest()["estimate"], folder.manifest()["seed"]) == (as_object(made_up()), 7)
+    assert (folder.manifest()["estimate"], folder.manifest()["seed"]) == (manifest["estimate"], 7)
     Path("mine").mkdir()
-    assert not keep_estimate(made_up(), RunFolder(Path("mine")))
+    assert keep_estimate(made_up(), recipe, RunFolder(Path("mine"))) is None
     assert list(Path("mine").iterdir()) == []
+
+
+@pytest.mark.usefixtures("workplace")
+def test_an_estimate_made_before_the_run_waits_beside_its_folder_and_is_taken_over() -> None:
+    words = [word for word in QUICK if not word.startswith("run.dir")]
+    recipe, waiting = load_recipe(None, [*words, "run.dir=new"]), Path("new.estimate.json")
+    assert keep_estimate(made_up(), recipe, RunFolder(Path("new"))) == waiting
+    assert not Path("new").exists()
+    other = perform("score", load_recipe(None, [*words, "run.dir=new", "score.exits=2"]))
+    assert "estimate" not in other.manifest(), "the estimate is that of another recipe"
+    assert waiting.exists()
+    waiting.rename("third.estimate.json")
+    manifest = perform("run", load_recipe(None, [*words, "run.dir=third"])).manifest()
+    assert not Path("third.estimate.json").exists()
+    rows = {row["what"]: row for row in manifest["estimate"]["truth"]}
+    assert {"number of records", "tokens", "complexity", "embed", "train"} <= rows.keys()
+    seconds = manifest["stages"]["selections/main/adapter"]["seconds"]
+    assert (rows["train"]["true"], rows["train"]["estimated"]) == (seconds, 9.0)
+    Path("fourth.estimate.json").write_text("{}")
+    perform("score", load_recipe(None, [*words, "run.dir=fourth"]))
+    assert Path("fourth.estimate.json").read_text() == "{}"
 
 
 @pytest.mark.usefixtures("workplace")
 def test_a_run_that_goes_on_is_not_disturbed(caplog: pytest.LogCaptureFixture) -> None:
     folder = RunFolder(Path("run"))
     with folder.lock():
-        assert not keep_estimate(made_up(), folder)
+        assert keep_estimate(made_up(), load_recipe(None, WORDS), folder) is None
     assert "estimate" not in folder.manifest()
     assert "the estimate was not stored" in caplog.text
 

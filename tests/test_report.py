@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_run import EXITS, HOSTILE, LAYERS, Elements, texts, write_run
 
-from curate.report import chart_data, pages, records, summary
+from curate.report import chart_data, figures, pages, records, summary
 from curate.report import report as report_module
 from curate.report.names import cluster_names
 from curate.report.projection import project
@@ -161,14 +161,56 @@ def test_a_small_page_says_how_many_texts_it_holds(folder: Path, page: str, monk
 def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
     run = write_run(tmp_path / "run")
+    shared = {"keep": "10%", "set": "holdout", "metric": "loss_over_tokens", "higher_is_better": False, "seeds": 2}
+    shared |= {"lowest": 1.0, "highest": 2.0, "kept_records": 6.0, "kept_tokens": 70.0, "seconds": 5.0}
+    interval = {"value": 0.5, "low": 0.25, "high": 0.75, "covers": "seeds and records", "level": 0.95}
     rows = [
-        {"selector": "top", "good": True, "mean": 1.23456, "difference": {"low": -1.5, "high": None}},
-        {"selector": "<i>x"},
+        {**shared, "selector": "random", "mean": 1.5, "difference": None, "verdict": "reference"},
+        {
+            **shared,
+            "selector": "<i>x",
+            "mean": 2.0,
+            "difference": interval | {"records": 9, "dropped": 0},
+            "verdict": "worse",
+        },
     ]
-    (run / "comparison.json").write_text(json.dumps({"rows": rows}))
-    words = Elements(report(run, "main", texts(60))).words
-    assert {"Comparison", "selector", "difference low", "1.2346", "-1.5000", "yes", "<i>x"} <= set(words)
-    assert "difference high" not in words
+    overlaps = {"10%": {"names": ["random", "<i>x"], "count": [[6, 2], [2, 6]], "by_chance": [[0.6, 0.6], [0.6, 0.6]]}}
+    (run / "comparison.json").write_text(json.dumps({"rows": rows, "overlaps": overlaps}))
+    elements = Elements(report(run, "main", texts(60)))
+    assert {"Comparison", "selector", "holdout", "<i>x", "+0.5000", "worse", "2 (1)", "kept: 10%"} <= set(
+        elements.words
+    )
+    spec = json.loads(elements.script("figures"))["comparison"]
+    (point,) = spec["data"]["values"]
+    assert (point["who"], point["low"], point["value"], point["high"]) == ("<i>x", 0.25, 0.5, 0.75)
+
+
+def test_an_evaluation_is_shown_if_it_is_of_the_adapter_that_is_there(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    run = write_run(tmp_path / "run")
+    losses = {"records": 5, "dropped": 0, "tokens": 70, "mean_over_records": 2.5, "mean_over_tokens": 2.25}
+    after = losses | {"mean_over_records": 2.0}
+    found = {"sets": {"holdout": {"untuned": losses, "adapter": after}}, "tasks": [], "judge": None}
+    (run / "selections/main/evaluation.json").write_text(json.dumps(found))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["selections/main/adapter"] = {"fingerprint": "a"}
+    for adapter, shown in (("a", True), ("b", False)):
+        manifest["stages"]["selections/main/evaluation"] = {"key": {"adapter": adapter}}
+        (run / "manifest.json").write_text(json.dumps(manifest))
+        words = set(Elements(report(run, "main", texts(60))).words)
+        assert ({"Evaluation", "2.5000", "-0.5000"} <= words) == shown, adapter
+
+
+def test_a_score_with_a_few_huge_values_is_shown_on_a_log_scale() -> None:
+    score = np.array([*np.linspace(0.5, 1.5, 99), 100.0])
+    rows = chart_data.histogram(score, np.arange(100) < 50)
+    edges = [row["from"] for row in rows[:40]]
+    assert np.diff(np.log(edges)) == pytest.approx(np.log(200) / 40)
+    assert sum(row["records"] for row in rows) == 100
+    assert sum(row["records"] > 0 for row in rows[40:]) > 3
+    assert figures.histogram_figure(rows, "ifd")["layer"][0]["encoding"]["x"]["scale"]["type"] == "log"
+    linear = chart_data.histogram(np.linspace(0.2, 1, 50), np.ones(50, bool))
+    assert "scale" not in figures.histogram_figure(linear, "complexity")["layer"][0]["encoding"]["x"]
 
 
 def test_a_run_without_complexity_or_embeddings_has_a_report(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"types", "scoring", "tokens"},
     "compare": {"types", "evaluation"},
     "tables": {"types", "scoring", "selection", "evaluation", "compare"},
-    "report": {"types", "config", "runs", "tables"},
+    "report": {"types", "config", "runs", "compare", "tables"},
     "probe": {"types"},
 }
 STAGES = ("read", "tokens", "scoring", "diversity", "selection", "publish", "training", "evaluation", "compare")

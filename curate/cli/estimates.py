@@ -18,8 +18,9 @@ _SHOWN = (1, 2, 4, 8)  # processes
 
 
 def show_estimate(recipe: Recipe, *, as_json: bool) -> None:
-    """Probe, print, and store the estimate in the manifest of the run folder if there is one."""
-    from curate.pipeline.estimate import estimate, keep_estimate
+    """Probe, print, and store the estimate: in the manifest of the run, or beside the folder until the run begins."""
+    from curate.pipeline.estimate import estimate
+    from curate.pipeline.foretold import keep_estimate
 
     folder = RunFolder(Path(recipe.run.dir))
     with terminal.progress() as show:
@@ -34,7 +35,9 @@ def show_estimate(recipe: Recipe, *, as_json: bool) -> None:
             say(line)
         for line in truth_lines(compared):
             say(line)
-    keep_estimate(result, folder)
+    kept = keep_estimate(result, recipe, folder)
+    if kept is not None and not as_json:
+        say(f"kept in {kept}; after the run its manifest holds this beside the truth")
 
 
 def show_examination(recipe: Recipe) -> None:

@@ -12,13 +12,25 @@ class Rates:
         self._begun: dict[str, tuple[float, int]] = {}
 
     def line(self, stage: str, done: int, total: int | None, unit: str) -> str:
-        """Return a line such as "scores: 1,200 of 2,000 records, 310.0 records/s, about 3 s left"."""
+        """Return a line such as "scores: 1,200 of 2,000 records, 310 records/s, about 3 s left"."""
         now = time.monotonic()
         started, at = self._begun.setdefault(stage, (now, done))
         rate = (done - at) / (now - started) if now > started else 0.0
         of = f" of {total:,}" if total else ""
         left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
-        return f"{stage}: {done:,}{of} {unit}, {rate:,.1f} {unit}/s{left}"
+        speed = f", {speed_of(rate, unit)}" if rate else ""
+        return f"{stage}: {done:,}{of} {unit}{speed}{left}"
+
+
+def speed_of(rate: float, unit: str) -> str:
+    """Return how many units a second, or where that is below one, how long one takes.
+
+    >>> speed_of(1234.5, "tokens"), speed_of(2.5, "steps"), speed_of(0.04, "steps")
+    ('1,234 tokens/s', '2.5 steps/s', '25 s per step')
+    """
+    if rate < 1:
+        return f"{_duration(1 / rate)} per {unit.removesuffix('s')}"
+    return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:,.1f} {unit}/s"
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ from typing import NoReturn
 import typer
 
 from curate.cli.notebook import cell_bar, in_notebook
-from curate.cli.rates import Rates
+from curate.cli.rates import Rates, speed_of
 from curate.types import CurateError
 
 Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
@@ -187,14 +187,13 @@ def _bars() -> Iterator[Show]:
                 tasks[stage] = (task, time.monotonic())
             task, started = tasks[stage]
             seconds = time.monotonic() - started
-            rate = done / seconds if seconds > 1 else 0.0
             bars.update(
                 task,
                 completed=done,
                 total=total,
                 share=f"{done / total:.0%}" if total else "",
                 count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}" if done else "",
-                rate=f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s" if rate else "",
+                rate=speed_of(done / seconds, unit) if seconds > 1 and done else "",
             )
 
         show("starting", 0, None, "")

@@ -57,6 +57,7 @@ What people look at:
     probe_stages.py  what embedding, clustering, training and evaluating cost here
     probe_costs.py   from these probes to seconds and memory of every stage
     estimate.py      what a run will take; nothing is written into its folder
+    foretold.py      an estimate beside what it came to
     doctor.py        proves that a model is scored correctly on this machine
     doctor_tokenizer.py  what it looks at in the tokenizer and its chat template
     doctor_model.py  what it looks at in the model
@@ -72,10 +73,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from curate.config import Recipe, Select
+from curate.pipeline.foretold import enter_truth
 from curate.pipeline.given import Given, put_records
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
-from curate.pipeline.needed import FURTHER, needs_embeddings, passes_to_run
+from curate.pipeline.needed import FURTHER, needs_embeddings, needs_evaluation, passes_to_run
 from curate.pipeline.settle import Settled, save_recipe, settle
 from curate.pipeline.surroundings import surroundings
 from curate.runs.folder import RunFolder
@@ -143,17 +145,15 @@ def perform(
             from curate.pipeline.adapter import train
 
             train(job)
-        if verb == "evaluate" or (verb == "run" and training and _has_references(recipe)):
+        if verb == "evaluate" or (verb == "run" and training and needs_evaluation(recipe)):
             from curate.pipeline.evaluation import evaluate
 
             evaluate(job)
         if verb == "compare":
             _compare(job)
+        if job.is_main:
+            enter_truth(recipe, job.folder)
     return RunFolder(Path(recipe.run.dir))
-
-
-def _has_references(recipe: Recipe) -> bool:
-    return bool(recipe.evaluate.sets) or (recipe.evaluate.holdout and recipe.data.holdout != 0)
 
 
 def _compare(job: Job) -> None:

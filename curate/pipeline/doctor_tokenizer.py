@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,8 @@ from curate.tokens.tokenize import tokenize
 from curate.tokens.vocabulary import tokens_beyond
 from curate.types import END, Example, Tokens, Turn
 
+_WORD = "answer"
+_CONTROL = re.compile(r"<\|[^<>|]+\|>|</?[A-Za-z_]+>|\[/?[A-Z]+\]")  # what end tokens look like
 _USER = {"role": "user", "content": "a"}
 _ASSISTANT = {"role": "assistant", "content": "b"}
 _CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
@@ -49,7 +52,7 @@ def examine_tokenizer(tokenizer: Any, *, rows: int, end_ids: frozenset[int]) -> 
         yield Finding("fail", "chat template", f"one question and one answer cannot be scored: {record.reason}")
         return
     yield verdict(True, "chat template", "one question and one answer can be scored")
-    yield _end_token(tokenizer, record, end_ids)
+    yield _end_token(tokenizer, record, end_ids, written=_after_answer(render))
     yield _generation_prompt(render)
     yield _opening(tokenizer, record)
     yield _roles(render)
@@ -72,7 +75,7 @@ def _vocabulary(tokenizer: Any, rows: int) -> Finding:
     return Finding("pass", name, f"{len(tokenizer):,} tokens, {rows:,} rows" + (f", {spare:,} spare" if spare else ""))
 
 
-def _end_token(tokenizer: Any, record: Tokens, end_ids: frozenset[int]) -> Finding:
+def _end_token(tokenizer: Any, record: Tokens, end_ids: frozenset[int], *, written: str) -> Finding:
     """Say whether the template writes a token after a response, and whether generation stops there."""
     ends, name = record.input_ids[record.marks == END], "end token"
     own = tokenizer.eos_token_id
@@ -86,11 +89,23 @@ def _end_token(tokenizer: Any, record: Tokens, end_ids: frozenset[int]) -> Findi
             f"the template writes {token!r}, but generation stops at {tokenizer.eos_token!r}: a trained model ends its "
             f"answers with {token!r}, so name that as eos_token_id when you generate",
         )
+    if _CONTROL.fullmatch(written):
+        return Finding(
+            "fail",
+            name,
+            f"the template writes {written!r}, which this tokenizer does not know as a token: a model would see its "
+            "letters. Use the template and the tokenizer of one model, or add the token and train its row",
+        )
     if own is None:
         return Finding(
             "fail", name, "the template writes none and the tokenizer has none: a model cannot learn to stop"
         )
     return Finding("note", name, f"the template writes none; training adds {tokenizer.eos_token!r}")
+
+
+def _after_answer(render: RenderWithTools) -> str:
+    """What the template writes after an answer."""
+    return (_text(render, [_USER, {"role": "assistant", "content": _WORD}]) or "").rpartition(_WORD)[2].strip()
 
 
 def _generation_prompt(render: RenderWithTools) -> Finding:

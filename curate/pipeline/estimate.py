@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,8 @@ from curate.config import Recipe
 from curate.pipeline.probe_costs import Priced, price_scores, price_selection, price_training
 from curate.pipeline.probe_sample import count, take_sample
 from curate.pipeline.surroundings import surroundings
-from curate.probe.estimate import PROCESSES, Estimate, StageEstimate, as_object
-from curate.runs.folder import RunFolder
+from curate.probe.estimate import PROCESSES, Estimate, StageEstimate
 from curate.types import CurateError
-
-logger = logging.getLogger(__name__)
 
 _ASSUMPTIONS = (
     "Seconds are those of this machine as busy as it is now; every further process has a device, or as many cores, of "
@@ -69,19 +65,6 @@ def estimate(recipe: Recipe, *, progress: Callable[[str, int, int | None, str], 
     stages = tuple(stage for part in priced for stage in part.stages)
     memory = tuple(peak for part in priced for peak in part.memory)
     return Estimate(counts, stages, memory, device, settings, _ASSUMPTIONS, seconds)
-
-
-def keep_estimate(result: Estimate, folder: RunFolder) -> bool:
-    """Enter an estimate in the manifest of a run, and say whether that was done: not where there is no run folder."""
-    if not folder.is_ours():
-        return False
-    try:
-        with folder.lock():
-            folder.describe(estimate=as_object(result))
-    except CurateError as error:
-        logger.warning("the estimate was not stored: %s", error)
-        return False
-    return True
 
 
 def _silent(stage: str, done: int, total: int | None, unit: str) -> None:

@@ -71,3 +71,8 @@ def score_stages(select: Select) -> list[str]:
     own = bool(columns - set(_PASS_OF))
     names = {"scores" if name == "complexity" else f"scores/{name}" for name in passes_of(columns)}
     return sorted(names | ({"scores/columns"} if own else set()))
+
+
+def needs_evaluation(recipe: Recipe) -> bool:
+    """Return whether `curate run` ends with an evaluation: there is something to evaluate on."""
+    return bool(recipe.evaluate.sets) or (recipe.evaluate.holdout and recipe.data.holdout != 0)

@@ -12,7 +12,9 @@ What these three stand on, in reading order:
     names.py       clusters named after their own words
     projection.py  embeddings on a plane
     chart_data.py  the numbers that charts show
+    chart.py       what all charts share
     figures.py     charts as Vega-Lite specifications
+    results.py     evaluation and comparison as tables and a chart
     records.py     records and texts, packed for a page
     spread.py      how two selections differ, as numbers
     pages.py       templates, and what a page is allowed to load: nothing

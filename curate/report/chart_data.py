@@ -16,18 +16,22 @@ Rows = list[dict[str, Any]]
 KEPT, OTHERS = "kept", "not kept"
 LEVELS = ("easy", "middle", "hard")
 _BINS = 40
+_SKEWED = 20
 _MAX_LABELS = 14
 
 
 def histogram(score: FloatArray, kept: npt.NDArray[np.bool_]) -> Rows:
     """Return the bins of a score: from, to, set (kept or not), records, and percent of the set's scored records.
 
-    The range is that of all scores; without two different scores there are no bins.
+    The range is that of all scores; without two different scores there are no bins. The bins of a skewed score are
+    equally wide on a log scale.
     """
     there = np.isfinite(score)
     if not there.any() or score[there].min() == score[there].max():
         return []
-    edges = np.histogram_bin_edges(score[there], _BINS)
+    low, high = float(score[there].min()), float(score[there].max())
+    edges = np.geomspace(low, high, _BINS + 1) if is_skewed(score) else np.linspace(low, high, _BINS + 1)
+    edges[0], edges[-1] = low, high  # geomspace rounds
     rows = []
     for name, inside in ((KEPT, there & kept), (OTHERS, there & ~kept)):
         counts = np.histogram(score[inside], edges)[0]
@@ -35,6 +39,18 @@ def histogram(score: FloatArray, kept: npt.NDArray[np.bool_]) -> Rows:
             percent = 100 * count / max(int(counts.sum()), 1)
             rows.append({"from": low, "to": high, "set": name, "records": count, "percent": round(percent, 3)})
     return rows
+
+
+def is_skewed(score: FloatArray) -> bool:
+    """Return whether a score belongs on a log scale: all positive, and the largest 20 times the median.
+
+    On a linear scale a few such values would press all others into one bar.
+
+    >>> is_skewed(np.array([1.0, 1.1, np.nan, 90.0])), is_skewed(np.array([0.0, 1.0, 90.0]))
+    (True, False)
+    """
+    there = score[np.isfinite(score)]
+    return bool(len(there) and there.min() > 0 and there.max() > _SKEWED * np.median(there))
 
 
 def exit_levels(table: RunTable) -> Rows:

@@ -1,7 +1,7 @@
 """The charts of a report as Vega-Lite specifications: plain JSON values, with their data in them.
 
-Colours are the custom properties of page.css, so a chart follows light and dark without being drawn again. They are
-of Okabe and Ito's palette, and no chart speaks by colour alone: kept points are larger, exit lines have dashes.
+No chart speaks by colour alone: kept bars have outlines, kept points are larger, exit lines have dashes, and verdicts
+have shapes.
 """
 
 from __future__ import annotations
@@ -11,65 +11,87 @@ from typing import Any
 
 import numpy as np
 
-from curate.report.chart_data import KEPT, LEVELS, OTHERS, Rows, map_labels
+from curate.report.chart import HEIGHT, LEGEND, Spec, axis, chart, colour, field, number
+from curate.report.chart_data import KEPT, LEVELS, OTHERS, Rows, is_skewed, map_labels
 from curate.report.projection import Projection
 from curate.report.run_table import RunTable
 from curate.types import IntArray
 
-Spec = dict[str, Any]
+_NAMES = {
+    "complexity": "complexity (0 easy, 1 hard)",
+    "perplexity": "perplexity (1 easy, higher is harder)",
+    "ifd": "ifd (high: the instruction helps little)",
+    "masked_loss": "masked loss (nats per token, low is easy)",
+    "dropout_confidence": "dropout confidence (0 hard, 1 easy)",
+    "log_prob_alone": "log prob alone (nats per token)",
+}
+
+
+def axis_title(score: str) -> str:
+    """Return the title of an axis that shows a score: its name, with its unit or direction where that is known."""
+    return _NAMES.get(score, score.replace("_", " "))
 
 
 def histogram_figure(rows: Rows, score: str) -> Spec:
     """Return the chart of `histogram`: each set as percent of itself, so that a tenth can be seen beside the rest."""
-    tooltip = [
-        _field("set", "nominal", "records"),
-        _number("from"),
-        _number("to"),
-        _number("percent", ".1f", "% of set"),
-    ]
-    return _chart(
-        rows,
-        _HEIGHT,
-        mark={"type": "bar", "fillOpacity": 0.45, "strokeWidth": 0, "aria": False, "binSpacing": 0},
-        encoding={
-            "x": {
-                "field": "from",
-                "bin": {"binned": True},
-                "type": "quantitative",
-                "title": score.replace("_", " "),
-                **_axis(grid=False),
-            },
-            "x2": {"field": "to"},
-            "y": {"field": "percent", "type": "quantitative", "stack": None, "title": "percent of each set"},
-            "color": _colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)")),
-            "tooltip": tooltip,
-        },
+    tooltip = [field("set", "nominal", "records"), number("from"), number("to"), number("percent", ".1f", "% of set")]
+    # Bins whose widths grow by a factor are those of a skewed score.
+    log = {"scale": {"type": "log", "nice": False}} if _grows(rows) else {}
+    x: Spec = {"field": "from", "type": "quantitative", "title": axis_title(score), **axis(grid=False), **log}
+    y = {"field": "percent", "type": "quantitative", "stack": None, "title": "percent of each set"}
+    colours = colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)"))
+    colours["legend"] = {**LEGEND, "symbolStrokeWidth": 0}
+    shared: Spec = {
+        "x": {**x, "bin": {"binned": True}},
+        "x2": {"field": "to"},
+        "y": y,
+        "color": colours,
+        "tooltip": tooltip,
+    }
+    bars: Spec = {"type": "bar", "aria": False, "binSpacing": 0}
+    looks: tuple[tuple[str, Spec], ...] = (
+        (OTHERS, {"fillOpacity": 0.5}),
+        (KEPT, {"fillOpacity": 0.3, "stroke": "var(--kept)", "strokeWidth": 1.5}),
     )
+    layers: list[Spec] = [
+        {
+            "mark": {**bars, **look},
+            "transform": [{"filter": f"datum.set === '{name}' && datum.records > 0"}],
+            "encoding": shared,
+        }
+        for name, look in looks
+    ]
+    return chart(rows, HEIGHT, layer=layers)
+
+
+def _grows(rows: Rows) -> bool:
+    widths = [row["to"] - row["from"] for row in rows[:2]]
+    return len(widths) == 2 and widths[1] > 1.001 * widths[0]
 
 
 def exits_figure(rows: Rows) -> Spec:
     """Return the chart of `exit_levels`: a line per level, and a band for the middle half of its records."""
-    x = {"field": "exit", "type": "quantitative", "title": "exit (layer)", **_axis(grid=False, whole=True)}
-    y = {"type": "quantitative", "title": "confidence"}
-    colour = _colour("level", LEVELS, ("var(--easy)", "var(--middle)", "var(--hard)"))
-    colour["legend"] = {**_LEGEND, "symbolType": "stroke", "symbolSize": 240}
+    x = {"field": "exit", "type": "quantitative", "title": "exit (layer)", **axis(grid=False, whole=True)}
+    y = {"type": "quantitative", "title": "confidence (mean probability of a token)"}
+    levels = colour("level", LEVELS, ("var(--easy)", "var(--middle)", "var(--hard)"))
+    levels["legend"] = {**LEGEND, "symbolType": "stroke", "symbolSize": 240}
     dashes = {"domain": list(LEVELS), "range": [[1, 0], [6, 3], [2, 3]]}
-    tooltip = [_field("level", "nominal"), _number("exit", "d"), _number("median"), _number("low"), _number("high")]
+    tooltip = [field("level", "nominal"), number("exit", "d"), number("median"), number("low"), number("high")]
     band = {
         "mark": {"type": "area", "opacity": 0.14, "aria": False},
-        "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": colour},
+        "encoding": {"x": x, "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": levels},
     }
     line = {
         "mark": {"type": "line", "strokeWidth": 2, "point": {"size": 34}, "aria": False},
         "encoding": {
             "x": x,
             "y": {"field": "median", **y},
-            "color": colour,
-            "strokeDash": {**colour, "scale": dashes},
+            "color": levels,
+            "strokeDash": {**levels, "scale": dashes},
             "tooltip": tooltip,
         },
     }
-    return _chart(rows, _HEIGHT, layer=[band, line])
+    return chart(rows, HEIGHT, layer=[band, line])
 
 
 def length_figure(table: RunTable, rows: IntArray) -> Spec:
@@ -86,10 +108,12 @@ def length_figure(table: RunTable, rows: IntArray) -> Spec:
         for row in rows.tolist()
     ]
     log = {"type": "log", "nice": False}
-    x = {"field": "tokens", "type": "quantitative", "title": "response tokens (log scale)", "scale": log, **_axis()}
-    y = {"field": "score", "type": "quantitative", "title": table.by.replace("_", " "), "scale": {"zero": False}}
-    tooltip = [_number("row", "d"), _number("tokens", "d"), _number("score", ".4f"), _field("set", "nominal", "is")]
-    return _chart(points, _HEIGHT, layer=_points({"x": x, "y": y, "tooltip": tooltip}))
+    x = {"field": "tokens", "type": "quantitative", "title": "response tokens (log scale)", "scale": log, **axis()}
+    skewed = is_skewed(np.array([point["score"] for point in points]))
+    scale, name = (log, " (log scale)") if skewed else ({"zero": False}, "")
+    y = {"field": "score", "type": "quantitative", "title": table.by.replace("_", " ") + name, "scale": scale}
+    tooltip = [number("row", "d"), number("tokens", "d"), number("score", ".4f"), field("set", "nominal", "is")]
+    return chart(points, HEIGHT, layer=_points({"x": x, "y": y, "tooltip": tooltip}))
 
 
 def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]) -> Spec:
@@ -107,23 +131,22 @@ def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]
         for c in np.unique(clusters[clusters >= 0]).tolist()
     }
     x, y = (
-        {"field": f, "type": "quantitative", "title": f"component {n}", **_axis(ticks=False)}
+        {"field": f, "type": "quantitative", "title": f"component {n}", **axis(ticks=False)}
         for f, n in (("x", 1), ("y", 2))
     )
     size = {"field": "records", "type": "quantitative", "legend": None, "scale": {"range": [20, 260], "zero": True}}
-    about = [_field("name", "nominal", "cluster"), _number("records", ",d")]
+    about = [field("name", "nominal", "cluster"), number("records", ",d")]
     label = {"x": x, "y": y, "text": {"field": "label", "type": "nominal"}}
-    tooltip = [_field("name", "nominal", "cluster"), _number("row", "d"), _field("set", "nominal", "is")]
+    tooltip = [field("name", "nominal", "cluster"), number("row", "d"), field("set", "nominal", "is")]
     layers = [
         *_points({"x": x, "y": y, "tooltip": tooltip}, data={"values": points}),
         {"mark": _RING, "encoding": {"x": x, "y": y, "size": size, "tooltip": about}},
         {"mark": {**_LABEL, **_HALO}, "encoding": label},
         {"mark": _LABEL, "encoding": label},
     ]
-    return _chart(map_labels(centres, names), 460, layer=layers)
+    return chart(map_labels(centres, names), 460, layer=layers)
 
 
-_HEIGHT = 230
 _RING = {
     "type": "point",
     "filled": False,
@@ -140,13 +163,13 @@ def _points(encoding: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
     """Points in two layers: the others grey, faint and small, and on top of them the kept ones blue and larger."""
     mark = {"type": "point", "filled": True, "strokeWidth": 0, "cursor": "pointer", "aria": False}
     looks = ((OTHERS, {"size": 12, "opacity": 0.5}), (KEPT, {"size": 26, "opacity": 0.95}))
-    colour = _colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)"))
+    sets = colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)"))
     return [
         {
             **more,
             "mark": {**mark, **look},
             "transform": [{"filter": {"field": "set", "equal": name}}],
-            "encoding": {**encoding, "color": colour},
+            "encoding": {**encoding, "color": sets},
         }
         for name, look in looks
     ]
@@ -154,52 +177,3 @@ def _points(encoding: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
 
 def _set(table: RunTable, row: int) -> str:
     return KEPT if table.kept[row] else OTHERS
-
-
-def _colour(field: str, domain: tuple[str, ...], colours: tuple[str, ...]) -> dict[str, Any]:
-    scale = {"domain": list(domain), "range": list(colours)}
-    return {"field": field, "type": "nominal", "sort": None, "scale": scale, "legend": _LEGEND}
-
-
-_LEGEND = {"title": None, "orient": "top", "direction": "horizontal", "symbolOpacity": 1, "symbolStrokeWidth": 2}
-
-
-def _field(name: str, type_: str, title: str | None = None) -> dict[str, Any]:
-    return {"field": name, "type": type_, "title": title or name}
-
-
-def _number(name: str, shape: str = ".3f", title: str | None = None) -> dict[str, Any]:
-    return {**_field(name, "quantitative", title), "format": shape}
-
-
-def _axis(*, grid: bool = True, whole: bool = False, ticks: bool = True) -> dict[str, Any]:
-    axis: dict[str, Any] = {"grid": grid and ticks, "labels": ticks, "ticks": ticks}
-    return {"axis": axis | ({"tickMinStep": 1, "format": "d"} if whole else {})}
-
-
-def _chart(values: Rows, height: int, **more: Any) -> Spec:
-    """A chart as wide as its place on the page."""
-    axis = {
-        "domainColor": "var(--rule)",
-        "tickColor": "var(--rule)",
-        "gridColor": "var(--grid)",
-        "labelColor": "var(--soft)",
-        "titleColor": "var(--soft)",
-        "titleFontWeight": 400,
-        "labelFontSize": 11,
-        "titleFontSize": 11.5,
-    }
-    return {
-        "width": "container",
-        "height": height,
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "data": {"values": values},
-        **more,
-        "config": {
-            "background": None,
-            "font": "system-ui, sans-serif",
-            "view": {"stroke": None},
-            "axis": axis,
-            "legend": {"labelColor": "var(--ink)", "labelFontSize": 12, "offset": 4, "padding": 0},
-        },
-    }

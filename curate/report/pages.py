@@ -73,6 +73,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "visible": visible, "duration": duration, "compact": compact}
+    environment.filters["is_number"] = is_number
     return environment
 
 
@@ -85,6 +86,15 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or value != value:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a cell of a table is a number, or a text that begins like one.
+
+    >>> is_number(3), is_number("+0.12 +"), is_number("top"), is_number(None), is_number("3 poets")
+    (True, True, False, True, True)
+    """
+    return not isinstance(value, str) or not value or value[0] in "+-0123456789"
 
 
 def duration(seconds: float) -> str:

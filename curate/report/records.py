@@ -21,7 +21,7 @@ _BLOCK = 128  # texts between two looks at the size
 REASON_WORDS = {
     "outranked": "other records came first",
     "near_duplicate": "a record almost like it is kept",
-    "duplicate": "an earlier record is exactly the same",
+    "duplicate": "a record that is exactly the same came first",
     "short_response": "its response is shorter than select.min_response_tokens",
     "no_score": "it has no value in the column that the selection goes by",
     "not_embedded": "it has no embedding, and so no cluster",

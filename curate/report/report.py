@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from curate.config.strict_yaml import parse
-from curate.report import chart_data, figures, pages, records, summary
+from curate.report import chart_data, figures, pages, records, results, summary
 from curate.report.names import cluster_names
 from curate.report.projection import Projection, project
 from curate.report.run_table import LENGTH, RunTable, read_run
@@ -78,6 +77,9 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     bins = {name: chart_data.histogram(table.scores[name], table.kept) for name in shown}
     projection = _projection(folder, table)
     charts = _figures(table, projection, names, bins, levels)
+    compared = results.comparison(folder)
+    if compared is not None and compared.figure is not None:
+        charts["comparison"] = compared.figure
     stages = summary.costs(manifest, table.selection)
     return {
         "table": table,
@@ -87,13 +89,15 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
         "kept": int(table.kept.sum()),
         "dropped": [(name, records.REASON_WORDS.get(name, ""), count) for name, count in summary.dropped(table)],
         "order": order_words(table),
+        "chosen": chosen_words(table.settings),
         "stages": stages,
         "seconds": sum(stage[3] for stage in stages),
         "tokens": manifest["stages"].get("tokens", {}).get("tokens"),
         "settings": summary.settings_lines(_recipe(folder, table)),
         "clusters": summary.parts(table, table.cluster, names, has_quota="cluster" in strata),
         "groups": summary.parts(table, table.group.codes, group_names, has_quota="group" in strata),
-        "comparison": _comparison(folder),
+        "evaluation": results.evaluation_tables(folder, table.selection, manifest["stages"]),
+        "comparison": compared,
         "levels": levels,
         "bins": bins,
         "explained": projection.explained if projection else None,
@@ -132,6 +136,21 @@ def order_words(table: RunTable) -> str:
         return "in random order"
     order = table.settings.get("order", "lowest")
     return known.get(str(method), f"{order} {table.by.replace('_', ' ')} first")
+
+
+def chosen_words(settings: Mapping[str, Any]) -> str:
+    """Return in words how many records were to be kept, and what restricted which.
+
+    >>> chosen_words({"keep": "10%", "groups": {"field": "source"}, "within": {"ifd": [None, 1]}})
+    'keep 10%, groups by source, within ifd up to 1'
+    """
+    words = [f"keep {settings['keep']}"] if "keep" in settings else []
+    if groups := settings.get("groups"):
+        words.append(f"groups by {groups['field']}")
+    for column, (low, high) in (settings.get("within") or {}).items():
+        ends = (f"from {low:g}" if low is not None else "", f"up to {high:g}" if high is not None else "")
+        words.append(f"within {column.replace('_', ' ')} {' '.join(filter(None, ends))}")
+    return ", ".join(words)
 
 
 def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
@@ -173,15 +192,6 @@ def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise CurateError(f"{folder / 'recipe.yaml'} is no recipe: remove it, and curate score makes it again")
     return {**recipe, "select": {"name": table.selection, **table.settings}}
-
-
-def _comparison(folder: Path) -> tuple[list[str], list[list[Any]]] | None:
-    """Header and lines of the comparison's table, or None where there is none."""
-    path = folder / "comparison.json"
-    if not path.exists():
-        return None
-    rows = json.loads(path.read_text(encoding="utf-8")).get("rows", [])
-    return summary.comparison_table(rows) if rows else None
 
 
 def _instruction(turns: list[tuple[str, str]]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -108,34 +108,6 @@ def settings_lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
             if value is not None and value != {} and value != []:
                 lines.append((f"{section}.{key}", _shown(value)))
     return lines
-
-
-def comparison_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Return header and lines of the rows of a comparison: every key that has a value somewhere, in order.
-
-    A value that is a mapping becomes a column for each of its keys, and true and false become words.
-
-    >>> comparison_table([{"selector": "top", "mean": 1.5, "difference": {"low": -1.0}}, {"selector": "random"}])
-    (['selector', 'mean', 'difference low'], [['top', 1.5, -1.0], ['random', None, None]])
-    """
-    flat = [{key: _word(value) for key, value in _flat(row).items()} for row in rows]
-    header = list(dict.fromkeys(key for row in flat for key, value in row.items() if value is not None))
-    return header, [[row.get(key) for key in header] for row in flat]
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in row.items():
-        name = key.replace("_", " ")
-        if isinstance(value, Mapping):
-            out |= {f"{name} {inner.replace('_', ' ')}": inner_value for inner, inner_value in value.items()}
-        else:
-            out[name] = value
-    return out
-
-
-def _word(value: Any) -> Any:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,169 @@
+"""What training on the kept records came to: the evaluation of an adapter, and the comparison of selectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.compare.table import Row, difference_tables, summary_tables
+from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
+from curate.tables.comparison import read_rows
+
+_VERDICTS = ("better", "no difference seen", "worse")
+_COLOURS = ("var(--easy)", "var(--middle)", "var(--hard)")
+_SHAPES = ("triangle-left", "circle", "triangle-right")
+_LOSSES = {"loss_over_records": "over records", "loss_over_tokens": "over tokens"}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a page; cells are texts, numbers or None, and notes stand below."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def evaluation_tables(folder: Path, selection: str, stages: Mapping[str, Any]) -> list[Table]:
+    """Return what the adapter of a selection came to; nothing where it was not evaluated, or is an older one.
+
+    Args:
+        folder: of the run.
+        selection: its name.
+        stages: of the manifest.
+    """
+    adapter = stages.get(f"selections/{selection}/adapter", {})
+    stage = stages.get(f"selections/{selection}/evaluation", {})
+    path = folder / "selections" / selection / "evaluation.json"
+    if not path.exists() or stage.get("key", {}).get("adapter") != adapter.get("fingerprint"):
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return [table for table in (_losses(found["sets"]), _tasks(found["tasks"]), _judge(found["judge"])) if table.rows]
+
+
+def _losses(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    rows = []
+    for name, by_model in sets.items():
+        untuned, adapter = by_model["untuned"], by_model["adapter"]
+        for mean in ("mean_over_records", "mean_over_tokens"):
+            before, after = untuned[mean], adapter[mean]
+            difference = None if before is None or after is None else after - before
+            rows.append(
+                (name, mean.replace("_", " "), adapter["records"], adapter["tokens"], before, after, difference)
+            )
+    header = ("set", "loss", "records", "response tokens", "untuned", "adapter", "difference")
+    return Table("Loss in nats per response token, lower is better", header, tuple(rows))
+
+
+def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    rows = (
+        (t["task"], t["metric"], t["value"], t["stderr"], t["samples"], "higher" if t["higher_is_better"] else "lower")
+        for t in tasks
+    )
+    return Table("Tasks", ("task", "metric", "value", "standard error", "examples", "better is"), tuple(rows))
+
+
+def _judge(judge: Mapping[str, Any] | None) -> Table:
+    counts = {name.replace("_", " "): value for name, value in (judge or {}).items() if not isinstance(value, list)}
+    return Table(
+        "Judged against the untuned model's answers", tuple(counts), (tuple(counts.values()),) if counts else ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A comparison on a page.
+
+    summaries    a table for every kept number of records: a line per selector
+    differences  a table for each of them: a line per selector, set and metric
+    figure       intervals of the losses; None where nothing can be compared
+    overlaps     how many records two selectors both keep, for every kept number
+    """
+
+    summaries: tuple[Table, ...]
+    differences: tuple[Table, ...]
+    figure: Spec | None
+    overlaps: tuple[Table, ...]
+
+
+def comparison(folder: Path) -> Comparison | None:
+    """Return the comparison of a run, or None where there is none.
+
+    Raises:
+        CurateError: comparison.json is damaged.
+    """
+    path = folder / "comparison.json"
+    if not path.exists():
+        return None
+    rows = read_rows(path)
+    summaries, differences = (
+        tuple(Table(t.title, t.header, t.rows, t.notes) for t in tables)
+        for tables in (summary_tables(rows), difference_tables(rows))
+    )
+    found = json.loads(path.read_text(encoding="utf-8")).get("overlaps", {})
+    return Comparison(summaries, differences, differences_figure(rows), tuple(_overlaps(found)))
+
+
+def _overlaps(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+    for keep, overlap in found.items():
+        names = overlap["names"]
+        rows = (
+            (name, *(f"{count:,} ({chance:,.0f})" for count, chance in zip(counts, chances, strict=True)))
+            for name, counts, chances in zip(names, overlap["count"], overlap["by_chance"], strict=True)
+        )
+        note = "In brackets: how many two random draws of these sizes would both keep."
+        yield Table(f"Records that both keep, kept: {keep}", ("selector", *names), tuple(rows), (note,))
+
+
+def differences_figure(rows: Sequence[Row]) -> Spec | None:
+    """Return the chart of how the losses of every selector differ from random's, with their intervals.
+
+    Numbers of other units than the losses (a task's accuracy) stand in the tables alone.
+    """
+    points = [
+        {
+            "place": f"{row.set}, {_LOSSES[row.metric]}",
+            "who": row.selector if len({row.keep for row in rows}) == 1 else f"{row.selector}, {row.keep}",
+            "value": d.value,
+            "low": d.low,
+            "high": d.high,
+            "verdict": row.verdict,
+        }
+        for row in rows
+        if (d := row.difference) is not None and d.low is not None and row.metric in _LOSSES
+    ]
+    if not points:
+        return None
+    label = {"labelLimit": 130, "grid": True}
+    y = {"field": "place", "type": "nominal", "sort": None, "title": None, "axis": label}
+    offset = {"field": "who", "type": "nominal", "sort": None}
+    x = {"type": "quantitative", "title": "loss minus random's, nats per token", **axis()}
+    colours = colour("verdict", _VERDICTS, _COLOURS)
+    shapes = {**colours, "scale": {"domain": list(_VERDICTS), "range": list(_SHAPES)}, "legend": LEGEND}
+    tooltip = [
+        field("who", "nominal", "selector"),
+        field("place", "nominal", "set, mean"),
+        *(number(name, "+.4f") for name in ("value", "low", "high")),
+        field("verdict", "nominal"),
+    ]
+    place = {"y": y, "yOffset": offset, "color": colours, "tooltip": tooltip}
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [3, 3], "aria": False}, "encoding": {"x": {"datum": 0, **x}}},
+        {
+            "mark": {"type": "rule", "strokeWidth": 2, "aria": False},
+            "encoding": {**place, "x": {"field": "low", **x}, "x2": {"field": "high"}},
+        },
+        {
+            "mark": {"type": "point", "filled": True, "size": 70, "aria": False},
+            "encoding": {**place, "x": {"field": "value", **x}, "shape": shapes},
+        },
+        {
+            "mark": {"type": "text", "align": "left", "dx": 7, "dy": -1, "fontSize": 10, "aria": False},
+            "encoding": {**place, "x": {"field": "high", **x}, "text": {"field": "who"}},
+        },
+    ]
+    return chart(points, 17 * len(points) + 40, layer=layers)
