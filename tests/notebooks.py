@@ -1,7 +1,7 @@
 """Run the notebooks in a real kernel and store what they show: python tests/notebooks.py [NOTEBOOK ...]
 
-Each runs in an empty folder. Of its outputs only what reads well elsewhere is stored: no progress, nothing that libraries
-say on stderr. Needs the extras demo, report and dev.
+Each runs in an empty folder. Of its outputs only what reads well elsewhere is stored: no progress, and nothing that
+libraries say on stderr. Needs the extras demo, report and dev.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ def executed(path: Path, folder: Path) -> Any:
 
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources=resources, record_timing=False
-    ).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources, record_timing=False).execute()
     for number, cell in enumerate(cell for cell in notebook.cells if cell.cell_type == "code"):
         cell.execution_count = number + 1
         cell.metadata = {}

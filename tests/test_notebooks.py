@@ -63,7 +63,9 @@ def outputs(cells: list[dict[str, Any]]) -> list[str]:
     for cell in cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            shown.append("".join(output.get("text") or data.get("text/plain", "")) + "".join(data.keys() & {"image/png"}))
+            shown.append(
+                "".join(output.get("text") or data.get("text/plain", "")) + "".join(data.keys() & {"image/png"})
+            )
     return shown
 
 
