@@ -175,6 +175,21 @@ def test_the_same_call_again_computes_nothing(first: curate.Run) -> None:
     assert changed <= {"status.json", ".lock", "records.jsonl"}
 
 
+def test_a_run_keeps_to_its_threads_and_the_caller_to_theirs(workplace: Path) -> None:
+    before = torch.get_num_threads()
+    seen = set[int]()
+    try:
+        torch.set_num_threads(1)
+        run = start(alpaca_records(), "first")
+        (run.path / "scores.parquet").unlink()
+        torch.set_num_threads(2)
+        start(alpaca_records(), "first", progress=lambda *_: seen.add(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
+
+
 def test_other_records_in_the_same_folder_are_refused(first: curate.Run) -> None:
     before = files(first.path)
     others = [*alpaca_records(), {"instruction": "One", "input": "", "output": "more.", "skill": "x"}]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +75,21 @@ def run(
         raise CurateError(f"settings: {twice[0]} is said by an argument of its own, or by the model in memory")
     recipe = recipe_with(Recipe(), named | dict(settings))
     given = Given(None if in_files else rows(records), loaded)
-    with shown(progress) as show:
+    with shown(progress) as show, _threads_put_back():
         perform("run", recipe, progress=show, training=False, given=given)
     return Run(Path(recipe.run.dir), progress)
+
+
+@contextmanager
+def _threads_put_back() -> Iterator[None]:
+    """A run keeps to the number of threads that it was begun with; what the caller does next need not."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _loaded(model: object, tokenizer: object) -> InMemory | None:

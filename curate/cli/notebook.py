@@ -22,7 +22,7 @@ def in_notebook() -> bool:
 
 @contextmanager
 def cell_bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
-    """Give a function that shows progress in the output of the cell; after an error the bar stays where it was.
+    """Give a function that shows progress in the output of the cell.
 
     IPython alone draws it: rich and tqdm need the package ipywidgets for that.
     """
@@ -38,8 +38,10 @@ def cell_bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
             last = now
             handle.update(_bundle(line, done, total), raw=True)
 
-    yield show
-    handle.update({"text/plain": "", "text/html": ""}, raw=True)
+    try:
+        yield show
+    finally:
+        handle.update({"text/plain": "", "text/html": ""}, raw=True)
 
 
 def _bundle(line: str, done: int, total: int | None) -> dict[str, str]:

@@ -232,13 +232,14 @@ def _keep_threads(folder: RunFolder) -> None:
 def _check_ahead(job: Job, *, training: bool) -> None:
     """Look for what only later stages need, so that its absence does not come out after hours of scoring."""
     from curate.models.embedder import check_embedder
-    from curate.pipeline.adapter import check_trainable
-    from curate.training.arguments import check_report_to
 
     with job.launch.heartbeat.kept_up():
         if needs_embeddings(job.recipe.select):
             check_embedder(job.recipe.embed.model, trust_remote_code=job.recipe.model.trust_remote_code)
         if training:
+            from curate.pipeline.adapter import check_trainable
+            from curate.training.arguments import check_report_to
+
             check_trainable(job)
             check_report_to(job.recipe.train.report_to)
 
