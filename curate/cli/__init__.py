@@ -196,14 +196,13 @@ def settings(
     markdown: Annotated[bool, typer.Option("--markdown", help="As a page.")] = False,
 ) -> None:
     """List every setting, its default and what it does."""
-    from curate.config.reference import as_markdown
-    from curate.config.reference import settings as settings_of
+    from curate.config import reference
 
     with terminal.outcome():
         if markdown:
-            say(as_markdown(), end="")
+            say(reference.as_markdown(), end="")
             return
-        for setting in settings_of(section):
+        for setting in reference.settings(section):
             say(f"{setting.key} = {setting.default}")
             say(f"    {setting.description} ({setting.values})")
 
