@@ -23,7 +23,7 @@ from curate.models.load import load_model, load_tokenizer
 from curate.read.examples import read_examples
 from curate.read.files import open_source
 from curate.scoring.parts import find_parts
-from curate.scoring.selftest import Check
+from curate.scoring.selftest import Check, confirm
 from curate.tokens.store import open_tokens, write_tokens
 from curate.tokens.tokenize import tokenize
 from curate.types import CONTEXT, END, SCORED, STATUSES, CurateError, Status, Tokens, TokenStore
@@ -110,6 +110,17 @@ def test_an_adapter_changes_the_losses_also_where_it_stands_on_the_head(tmp_path
         found = response_losses(model, store, tokens_per_batch=128)
         assert_naive(model, records, found)
         assert np.nanmin(np.abs(found.loss - untuned.loss)) > 1e-4
+
+
+def test_an_adapter_whose_rounding_is_coarse_is_evaluated_all_the_same(tmp_path: Path) -> None:
+    """In 16 bits large logits round by more than the self-test allows: no reason to refuse a trained adapter."""
+    model = with_adapter(FAMILY["llama"].build(), ["lm_head"]).to(torch.bfloat16)
+    with torch.no_grad():
+        model.base_model.model.lm_head.lora_B["default"].weight.mul_(1_000)
+    with pytest.raises(CurateError, match="a padded record scores as it does alone"):
+        confirm(find_parts(model))
+    found = response_losses(model, store_of(conversations(), tmp_path), tokens_per_batch=128)
+    assert np.isfinite(found.loss).any()
 
 
 def test_a_model_in_training_is_evaluated_without_dropout_and_goes_on_training(tmp_path: Path) -> None:
