@@ -174,8 +174,8 @@ def unpacked(content: bytes) -> bytes | None:
 
 def rows_of_packed(content: bytes) -> int | None:
     inside = unpacked(content)
-    if inside is None:
-        return None
+    if inside is None:  # without gzip's first bytes it is plain text, which may be a record by itself
+        return None if content.startswith(b"\x1f") else lines_of(content)
     return whole_json(inside) if inside.lstrip(b" \t\r\n").startswith(b"[") else lines_of(inside)
 
 

@@ -45,7 +45,9 @@ def test_accelerate_reads_it(name: str) -> None:
 
 def test_the_one_for_cpus_starts_two_processes(tmp_path: Path) -> None:
     script = tmp_path / "who.py"
-    script.write_text("import os\nprint('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'], flush=True)\n")
+    # one write each: what `print` writes in pieces may stand within the other's line
+    line = """f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\\n".encode()"""
+    script.write_text(f"import os\nos.write(1, {line})\n")
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
     flags = ["--config_file", str(FOLDER / "cpu.yaml"), "--main_process_port", str(free_port())]
     done = subprocess.run([*launcher, *flags, str(script)], capture_output=True, text=True, check=True, timeout=120)

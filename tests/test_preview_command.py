@@ -156,6 +156,6 @@ def test_a_page_takes_the_place_of_no_folder_and_stands_beside_json(capsys: pyte
     assert "expected a file to write the page to, got chat, which is a folder" in capsys.readouterr().err
     assert sorted(Path("chat").iterdir()) == before
     assert main(["preview", "--html", "alpaca.json/page.html", *words]) == 2
-    assert "cannot write alpaca.json/page.html" in capsys.readouterr().err
+    assert "alpaca.json is no folder: expected one to write into" in capsys.readouterr().err
     assert main(["diff", "run", "main", "other", "--html", "chat"]) == 2
     assert "which is a folder" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise CurateError(f"{path.parent} is no folder: expected one of the run, move what stands there") from None
+        raise CurateError(f"{path.parent} is no folder: expected one to write into, move what stands there") from None
     token = secrets.token_hex(4)  # process numbers repeat on several machines
     temporary = path.with_name(f".{path.name}.{token}.curate-tmp")
     try:
