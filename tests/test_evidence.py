@@ -50,6 +50,10 @@ def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     assert f"on {NUMBERS[ours.count('worse')]} of eight numbers with two seeds, and never better" in readme
     assert len(ours) == 8
     assert "better" not in ours
+    hard = [row["verdict"] for row in told["one_seed"]["rows"] if row["selector"] == "hard"]
+    assert f"worse on {NUMBERS[hard.count('worse')]} of eight numbers, and\nnever better" in readme
+    assert len(hard) == 8
+    assert "better" not in hard
     found = told["one_seed"]["rank_correlations"]
     names, rho = found["names"], found["rho"]
     for a, b, said in (("complexity", "perplexity", ".72"), ("complexity", "ifd", "-.08"), ("ifd", LENGTH, ".85")):
