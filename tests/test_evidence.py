@@ -62,3 +62,15 @@ def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     tokens = {r["selector"]: r["kept_tokens"] for r in told["one_seed"]["rows"]}
     assert abs(tokens["clusters"] / tokens["random"] - 1) < 0.01
     assert 3 < tokens["longest"] / tokens["random"] < 3.5
+
+
+def test_what_the_readme_says_of_exits_is_what_was_measured() -> None:
+    told = json.loads((ROOT / "recipes" / "results" / "exits-alpaca.json").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    *early, a, b, c = (exit["mean_log_prob"] for exit in told["exits"])
+    assert max(early) < -17
+    assert f"then {a:.1f},\n{b:.1f} and {c:.1f} at layers 24, 27 and 30" in readme
+    shared = told["share_of_kept_in_common"]["all"]
+    assert f"five exits keep\n{shared['every second']:.0%}".replace("%", " %") in readme
+    assert f"the last exit alone {shared['last']:.0%}".replace("%", " %") in readme
+    assert f"chance would be {told['in_common_by_chance']:.0%}".replace("%", " %") in readme
