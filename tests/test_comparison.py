@@ -65,6 +65,10 @@ def test_a_selector_with_a_bad_setting_is_named() -> None:
             "clusters, random_same_lengths, {name: mine, select: {method: random}, lengths_of: random_same_lengths}",
             "mine keeps the lengths of random_same_lengths, and that those of clusters: expected clusters",
         ),
+        (
+            "clusters, {name: mine, select: {method: random, groups: {field: source}}, lengths_of: clusters}",
+            r"mine: expected lengths_of or select\.groups, got both",
+        ),
     ],
 )
 def test_a_selector_that_follows_the_lengths_of_nobody_is_refused(selectors: str, message: str) -> None:

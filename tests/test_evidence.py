@@ -59,6 +59,14 @@ def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     for a, b, said in (("complexity", "perplexity", ".72"), ("complexity", "ifd", "-.08"), ("ifd", LENGTH, ".85")):
         assert f"{rho[names.index(a)][names.index(b)]:.2f}".replace("0.", ".") == said
         assert f"({said})" in readme
+    by_score = told["one_seed"]["agreements"]
+    behind = [
+        max(abs(by_score[name][i]["auc"] - 0.5) for name in ("complexity", "perplexity", "ifd"))
+        <= abs(length["length_auc"] - 0.5) + 0.005
+        for i, length in enumerate(by_score["complexity"])
+    ]
+    assert (sum(behind), len(behind)) == (7, 8)
+    assert "against seven of eight lists" in readme
     tokens = {r["selector"]: r["kept_tokens"] for r in told["one_seed"]["rows"]}
     assert abs(tokens["clusters"] / tokens["random"] - 1) < 0.01
     assert 3 < tokens["longest"] / tokens["random"] < 3.5

@@ -173,9 +173,10 @@ def unpacked(content: bytes) -> bytes | None:
 
 
 def rows_of_packed(content: bytes) -> int | None:
-    inside = unpacked(content)
-    if inside is None:  # without gzip's first bytes it is plain text, which may be a record by itself
-        return None if content.startswith(b"\x1f") else lines_of(content)
+    # without gzip's first bytes it is plain text, whatever its name: broken lines, or records by themselves
+    inside = unpacked(content) if content.startswith(b"\x1f") else content
+    if inside is None:
+        return None
     return whole_json(inside) if inside.lstrip(b" \t\r\n").startswith(b"[") else lines_of(inside)
 
 

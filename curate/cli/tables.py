@@ -23,10 +23,12 @@ def show_worth(recipe: Recipe) -> None:
     if (folder / "comparison.json").is_file():
         say(f"was it worth it? this run was compared: {folder / 'comparison.json'}; curate report shows it")
         return
-    where = "" if recipe.data.holdout or recipe.evaluate.sets else " data.holdout=5%"
+    chosen, where = recipe.select, "" if recipe.data.holdout or recipe.evaluate.sets else " data.holdout=5%"
+    easiest = chosen.method in ("clusters", "top") and (chosen.by, chosen.order) == ("complexity", "lowest")
+    known = "in our own comparison such records taught less than random ones (README); " if easiest else ""
     say(
-        "was it worth it? in our own comparison records chosen for low complexity taught less than random ones "
-        f"(README); to see it on your data: curate compare {shlex.quote(str(folder / 'recipe.yaml'))}{where}"
+        f"was it worth it? {known}to see it on your data: "
+        f"curate compare {shlex.quote(str(folder / 'recipe.yaml'))}{where}"
     )
 
 

@@ -57,8 +57,8 @@ class Groups(Section):
     bins: int | None = Field(
         None,
         ge=2,
-        description="cut numbers into so many ranges of equally many records; the field may be a score column here, "
-        "e.g. response_tokens",
+        description="cut numbers into so many ranges of equally many records; the field may be one of our columns "
+        "here: response_tokens, complexity, ifd, ...",
     )
     quota: Quota | dict[str, int | str] = Field(
         "proportional", description="proportional, equal, or a share or count for every value"

@@ -44,7 +44,7 @@ def with_lengths_of(kept: BoolArray, table: Candidates, rule: Rule) -> tuple[Can
     Args:
         kept: bool [N], the records whose lengths are matched.
         table: what is chosen from.
-        rule: how; its own groups are replaced.
+        rule: how; it has no groups of its own.
     """
     scored = table.status == STATUSES.index("scored")
     bins, names = equal_bins(np.where(scored, table.response_tokens, np.nan), _LENGTH_BINS)

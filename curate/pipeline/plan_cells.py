@@ -62,6 +62,8 @@ def planned_cells(recipe: Recipe, *, num_layers: int) -> list[PlannedCell]:
                 name = selector if isinstance(selector, str) else selector.name
                 chosen = selector_select(recipe, selector, num_layers=num_layers, keep=keep, seed=seed)
                 other = lengths_of(recipe, selector)
+                if other is not None and chosen.groups is not None:
+                    raise CurateError(f"compare.selectors: {name}: expected lengths_of or select.groups, got both")
                 followed = None if other is None else cell_name(Cell(other, str(keep), seed))
                 cells.append(PlannedCell(Cell(name, str(keep), seed), chosen, followed))
         if "all" in compare.baselines:
