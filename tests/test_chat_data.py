@@ -238,7 +238,7 @@ def test_a_template_with_a_clock_writes_what_it_writes_without_ours(start: str) 
     tokenizer = byte_level(template)
     messages = [{"role": "user", "content": "a"}]
     expected = tokenizer.apply_chat_template(messages, tokenize=False)
-    assert renderer(tokenizer, datetime.now())(messages, None, False) == expected
+    assert renderer(tokenizer, datetime.now())(messages, {}, False) == expected
     assert "x" in expected
 
 

@@ -69,7 +69,7 @@ def rendered_counting(messages: Sequence[Message], name: str) -> tuple[Rendered,
     def counted(part: Sequence[Message], add_generation_prompt: bool) -> str:
         nonlocal work
         work += len(part)
-        return render(part, None, add_generation_prompt)
+        return render(part, {}, add_generation_prompt)
 
     return chat(messages, counted), work
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import small_tokenizer
 
-from curate.evaluation.tasks import TaskResult, evaluate_tasks
+from curate.evaluation.tasks import TaskResult, _at_moment, evaluate_tasks
 from curate.models.load import load_model, load_tokenizer
 from curate.types import CurateError
 
@@ -86,6 +88,38 @@ def test_accuracy_is_the_share_of_examples_whose_answer_the_model_finds_likelier
     assert (model.training, tokenizer.padding_side) == (True, side)
     limited = evaluate_tasks(model, tokenizer, ["tiny_choice"], include_path=str(task), limit=5)
     assert [(r.value, r.samples) for r in limited] == [(1.0, 5)]
+
+
+def test_a_chat_template_is_told_the_time_of_the_run() -> None:
+    """As lm-eval calls it: with a generation prompt, or going on with an answer that the task begins."""
+    tokenizer = small_tokenizer(
+        chat_template="{{ strftime_now('%d %b %Y') }}{% for m in messages %}"
+        "{{ raise_exception('no system') if m.role == 'system' }}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    )
+    template = _at_moment(tokenizer, datetime(2024, 3, 9))
+    asked = [{"role": "user", "content": "why?"}]
+    assert template(asked, add_generation_prompt=True) == "09 Mar 2024<s>user\nwhy?</s><s>assistant\n"
+    begun = [*asked, {"role": "assistant", "content": "the sum"}]
+    assert template(begun, add_generation_prompt=False) == "09 Mar 2024<s>user\nwhy?</s><s>assistant\nthe sum"
+    assert template([{"role": "system", "content": "x"}, *asked]) == template(asked)
+
+
+@needs_lm_eval
+@quiet
+def test_tasks_are_asked_through_the_chat_template_at_the_time_of_the_run(llama: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model(str(llama)), load_tokenizer(str(llama))
+    tokenizer.chat_template = "{{ strftime_now('%B') }}{% for m in messages %} {{ m.content }}{% endfor %} "
+    choices = [["red", "blue"], ["river", "city"], ["poem", "tree"], ["count", "name"]]
+    docs = [
+        {"question": "why?", "choices": pair, "answer": likelier(model, tokenizer, "March why?", pair)}
+        for pair in choices
+    ]
+    task = write_task(tmp_path / "tasks", docs)
+    found = evaluate_tasks(
+        model, tokenizer, ["tiny_choice"], include_path=str(task), chat=True, now=datetime(2024, 3, 9)
+    )
+    assert [result.value for result in found] == [1.0]
 
 
 @needs_lm_eval

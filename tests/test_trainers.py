@@ -274,6 +274,13 @@ def test_with_a_chat_template_they_read_messages_or_the_tokens_of_it(
         assert files["train.messages.jsonl"][0]["messages"][: len(copy) + len(system)] == [*system, *copy]
 
 
+def test_a_template_that_writes_the_date_is_handed_over_as_tokens(tmp_path: Path) -> None:
+    """Its marks agree today, and tomorrow TRL would write another date."""
+    model = save_llama(tmp_path / "model", hidden=16, layers=1, chat_template="{{ strftime_now('%d %B') }}" + MARKED)
+    files = handed_over(tmp_path, [{"messages": CHAT}], model, "prompt.template=chat")
+    assert files["trl.yaml"]["datasets"][0]["data_files"] == "train.tokens/data-00000-of-00001.arrow"
+
+
 def test_the_copy_is_the_text_of_the_template(tmp_path: Path, llama: Path) -> None:
     records = [ALPACA, {"instruction": "Hi", "output": "Ho"}]
     files = handed_over(tmp_path, records, llama, "prompt.template=alpaca")

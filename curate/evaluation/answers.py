@@ -16,8 +16,8 @@ import torch
 
 from curate.evaluation.losses import evaluating
 from curate.tokens.control import Codec, disarm, make_codec, write_names
-from curate.tokens.prompts import alpaca, messages_of, plain, resolve_template
-from curate.tokens.rendering import RenderWithTools, renderer
+from curate.tokens.prompts import alpaca, beside_messages, messages_of, plain, resolve_template
+from curate.tokens.rendering import RenderRecord, renderer
 from curate.types import CurateError, Example, Turn
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def _open(example: Example) -> Example:
     return opened
 
 
-def _prompt(example: Example, render: RenderWithTools, codec: Codec, template: str, system: str | None) -> Prompt:
+def _prompt(example: Example, render: RenderRecord, codec: Codec, template: str, system: str | None) -> Prompt:
     """Render and encode an example that ends before the answer."""
     if template == "chat":
-        messages = {"messages": messages_of(example, system=system), "tools": list(example.tools or ()) or None}
-        data, originals, _ = disarm(messages, codec)
-        rendering = render(data["messages"], data["tools"], True)
+        given = {"messages": messages_of(example, system=system), "beside": beside_messages(example)}
+        data, originals, _ = disarm(given, codec)
+        rendering = render(data["messages"], data["beside"], True)
         text, opening = write_names(rendering, codec, originals), codec.opening[:0]
     else:
         # An empty assistant turn makes the template write its header ("### Response:") and nothing after it.

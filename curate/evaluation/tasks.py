@@ -9,14 +9,20 @@ import difflib
 import importlib.util
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from curate.evaluation.losses import evaluating
+from curate.tokens.rendering import Message, renderer
 from curate.types import CurateError
+
+_Template = Callable[..., str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ def evaluate_tasks(
     limit: int | None = None,
     batch_size: int = 8,
     chat: bool = False,
+    now: datetime | None = None,
 ) -> list[TaskResult]:
     """Run lm-eval tasks; return a result per task and metric, in the order of the tasks.
 
@@ -62,6 +69,7 @@ def evaluate_tasks(
         limit: examples of each task; None for all.
         batch_size: examples computed at once.
         chat: whether prompts are written with the tokenizer's chat template (for models that were tuned with it).
+        now: what the chat template reads as date and time (default: the moment of this call).
 
     Raises:
         CurateError: lm-eval is not installed, a task is unknown or cannot be built, its data cannot be had, or a
@@ -72,8 +80,9 @@ def evaluate_tasks(
     if importlib.util.find_spec("lm_eval") is None:
         raise CurateError('evaluate.tasks needs lm-eval: pip install "lc-curate[eval]"')
     manager = _manager(tasks, include_path)
+    template = _at_moment(tokenizer, now or datetime.now()) if chat else None
     with evaluating(model), _quietly(), _explained(tasks):
-        answer = _run(model, tokenizer, list(tasks), manager, limit=limit, batch_size=batch_size, chat=chat)
+        answer = _run(model, tokenizer, list(tasks), manager, limit=limit, batch_size=batch_size, template=template)
     return list(_flatten(answer))
 
 
@@ -99,20 +108,45 @@ def _unknown(tasks: Sequence[str], manager: Any) -> list[str]:
     return [task for task in tasks if task not in known]
 
 
+def _at_moment(tokenizer: Any, now: datetime) -> _Template:
+    """Return lm-eval's `apply_chat_template` with a clock that stands still: its own would read today's date."""
+    render = renderer(tokenizer, now)
+
+    def template(chat_history: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        how = {"continue_final_message": not add_generation_prompt}
+        try:
+            return render(chat_history, how, add_generation_prompt)
+        except TemplateError:  # lm-eval's own way with templates that know no system role
+            others = [message for message in chat_history if message["role"] != "system"]
+            return render(others, how, add_generation_prompt)
+
+    return template
+
+
 def _run(
-    model: Any, tokenizer: Any, tasks: list[str], manager: Any, *, limit: int | None, batch_size: int, chat: bool
+    model: Any,
+    tokenizer: Any,
+    tasks: list[str],
+    manager: Any,
+    *,
+    limit: int | None,
+    batch_size: int,
+    template: _Template | None,
 ) -> Mapping[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
     padding_side, pad_token = tokenizer.padding_side, tokenizer.pad_token
+    harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    if template is not None:
+        harness.apply_chat_template = template
     try:
         answer: Mapping[str, Any] = simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            model=harness,
             tasks=tasks,
             task_manager=manager,
             limit=limit,
-            apply_chat_template=chat,
+            apply_chat_template=template is not None,
             log_samples=False,
         )
     finally:  # lm-eval changes the tokenizer that it is given

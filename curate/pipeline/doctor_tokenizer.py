@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from curate.probe.findings import Finding, verdict
-from curate.tokens.rendering import REFUSALS, Message, RenderWithTools, renderer, writes_date
+from curate.tokens.rendering import REFUSALS, Message, RenderRecord, renderer, writes_date
 from curate.tokens.tokenize import tokenize
 from curate.tokens.vocabulary import tokens_beyond
 from curate.types import END, Example, Tokens, Turn
@@ -103,12 +103,12 @@ def _end_token(tokenizer: Any, record: Tokens, end_ids: frozenset[int], *, writt
     return Finding("note", name, f"the template writes none; training adds {tokenizer.eos_token!r}")
 
 
-def _after_answer(render: RenderWithTools) -> str:
+def _after_answer(render: RenderRecord) -> str:
     """What the template writes after an answer."""
     return (_text(render, [_USER, {"role": "assistant", "content": _WORD}]) or "").rpartition(_WORD)[2].strip()
 
 
-def _generation_prompt(render: RenderWithTools) -> Finding:
+def _generation_prompt(render: RenderRecord) -> Finding:
     name, asked = "generation prompt", _text(render, [_USER], generation_prompt=True)
     plain, whole = _text(render, [_USER]), _text(render, [_USER, _ASSISTANT])
     if asked is None or asked == plain:
@@ -137,16 +137,16 @@ def _opening(tokenizer: Any, record: Tokens) -> Finding:
     return Finding("pass", name, "neither the template nor the tokenizer writes BOS")
 
 
-def _roles(render: RenderWithTools) -> Finding:
+def _roles(render: RenderRecord) -> Finding:
     refused = [name for name, messages in _CONVERSATIONS.items() if _text(render, messages) is None]
     if refused:
         return Finding("note", "roles", f"the template refuses {', '.join(refused)}: such records are unscorable")
     return Finding("pass", "roles", "system, consecutive users, an assistant that begins and tools are rendered")
 
 
-def _text(render: RenderWithTools, messages: Sequence[Message], *, generation_prompt: bool = False) -> str | None:
+def _text(render: RenderRecord, messages: Sequence[Message], *, generation_prompt: bool = False) -> str | None:
     """The rendering; None where the template refuses."""
     try:
-        return render(messages, None, generation_prompt)
+        return render(messages, {}, generation_prompt)
     except REFUSALS:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -18,6 +17,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.losses import load_trained_model, losses_on, task_results, untuned_losses
 from curate.pipeline.references import References, examples_of, references
 from curate.pipeline.selection import selection_stage
+from curate.pipeline.tokens import settled_now
 from curate.runs.atomic import write_json
 from curate.runs.stage import Outcome, Stage
 from curate.tables.evaluation import SetLosses, evaluation_json, write_evaluation
@@ -76,7 +76,7 @@ def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:
     ask = connect(judge.base_url, judge.model, api_key_env=judge.api_key_env)
     tokenizer = job.loaded.tokenizer(trained.name, trained.revision)
     examples = list(islice(examples_of(job, wanted), judge.limit))
-    now = datetime.fromisoformat(prompt.now) if prompt.now else None
+    now = settled_now(prompt)
     prompts = prompts_of(examples, tokenizer, template=prompt.template, system=prompt.system, now=now)
     requests = [next(t.content for t in reversed(e.turns) if t.role == "user") for e in examples]
     with job.launch.heartbeat.kept_up():

@@ -15,6 +15,7 @@ from curate.models.load import load_model
 from curate.pipeline.features import trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.references import References
+from curate.pipeline.tokens import settled_now
 from curate.runs.atomic import replacing
 from curate.runs.keys import fingerprint
 from curate.training.lora import load_adapter
@@ -79,4 +80,5 @@ def task_results(job: Job, model: Any) -> list[TaskResult]:
             include_path=settings.include_path,
             limit=settings.task_limit,
             chat=job.recipe.prompt.template == "chat",
+            now=settled_now(job.recipe.prompt),
         )

@@ -69,8 +69,8 @@ def examples_of(job: Job, wanted: References) -> Iterator[Example]:
     """Return the records of a set as conversations, in its order."""
     if wanted.data is not None:
         return read_examples(wanted.data, open_source(wanted.data))
-    rows = _held_out_rows(job)
-    return (example for example in read_examples(job.recipe.data, job.settled.source) if example.row in set(rows))
+    rows = set(_held_out_rows(job).tolist())
+    return (example for example in read_examples(job.recipe.data, job.settled.source) if example.row in rows)
 
 
 def _held_out(job: Job) -> References:

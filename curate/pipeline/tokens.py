@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.config import Model, Recipe
+from curate.config import Model, Prompt, Recipe
 from curate.diversity.texts import Texts, open_texts, recording
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
@@ -105,9 +105,14 @@ def tokenize_as_settled(
         max_length=int(min(prompt.max_length, limit)),
         too_long=prompt.too_long,
         allow_tokens=recipe.model.allow_tokens,
-        now=datetime.fromisoformat(prompt.now) if prompt.now else None,
+        now=settled_now(prompt),
         vocabulary_rows=vocabulary_rows,
     )
+
+
+def settled_now(prompt: Prompt) -> datetime | None:
+    """Return the date and time that chat templates are told in this run; None where none was settled."""
+    return datetime.fromisoformat(prompt.now) if prompt.now else None
 
 
 def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -> None:

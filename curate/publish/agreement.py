@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.publish.token_set import Feature, read_token_set
+from curate.tokens.rendering import reads_clock
 from curate.tokens.saved import SavedTokenizer
 
 _BATCH = 256
@@ -33,9 +34,11 @@ def texts_agree(texts: Path, token_set: Path, tokenizer: SavedTokenizer) -> bool
 def messages_agree(messages: Path, token_set: Path, tokenizer: SavedTokenizer) -> bool:
     """Say whether the chat template's own generation marks give the ids and labels of the token set.
 
-    A template without `{% generation %}` has no marks; TRL refuses it, or takes another template in its place.
+    A template without `{% generation %}` has no marks; TRL refuses it, or takes another template in its place. One that
+    reads the clock gives them today only.
     """
-    if not re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template or ""):
+    template = tokenizer.chat_template or ""
+    if not re.search(r"\{%-?\s*generation\s*-?%\}", template) or reads_clock(template):
         return False
     return _equal(_features_of_messages(_lines(messages), tokenizer), token_set)
 

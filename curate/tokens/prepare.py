@@ -11,8 +11,17 @@ import numpy as np
 from curate.tokens.chat import chat
 from curate.tokens.control import Codec, disarm, markup_in_answers, write_names
 from curate.tokens.encode import surely_exceeds
-from curate.tokens.prompts import Rendered, Response, alpaca, has_empty_turn, has_response, messages_of, plain
-from curate.tokens.rendering import REFUSALS, Message, RenderWithTools, refusal
+from curate.tokens.prompts import (
+    Rendered,
+    Response,
+    alpaca,
+    beside_messages,
+    has_empty_turn,
+    has_response,
+    messages_of,
+    plain,
+)
+from curate.tokens.rendering import REFUSALS, Message, RenderRecord, refusal
 from curate.tokens.thoughts import thought_notes
 from curate.tokens.tool_calls import has_arguments, prints_python, with_json_arguments
 from curate.types import Example, Status, Template, Tokens
@@ -36,7 +45,7 @@ class Wording:
     codec: Codec
     template: Template
     system: str | None
-    render: RenderWithTools
+    render: RenderRecord
     limit: int | None
 
 
@@ -96,10 +105,10 @@ def _write_chat(example: Example, wording: Wording) -> tuple[Rendered, int, list
     """Render an example; also return how many control tokens its text held, and those that may be meant as markup."""
     codec = wording.codec
     own = messages_of(example, system=wording.system)
-    data, originals, hits = disarm({"messages": own, "tools": list(example.tools) if example.tools else None}, codec)
+    data, originals, hits = disarm({"messages": own, "beside": beside_messages(example)}, codec)
 
     def render(messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        return write_names(wording.render(messages, data["tools"], add_generation_prompt), codec, originals)
+        return write_names(wording.render(messages, data["beside"], add_generation_prompt), codec, originals)
 
     def restore(content: str) -> str:
         return content.translate(originals)

@@ -123,6 +123,11 @@ def messages_of(example: Example, *, system: str | None = None) -> list[dict[str
     return [{"role": "system", "content": system}, *messages]
 
 
+def beside_messages(example: Example) -> dict[str, Any]:
+    """Return what a chat template is given beside the messages, by name: its tools."""
+    return {"tools": list(example.tools)} if example.tools else {}
+
+
 def _is_empty(turn: Turn) -> bool:
     # A tool call without words is a response: the template writes the call.
     return not turn.content.strip() and not turn.extra.get("tool_calls")

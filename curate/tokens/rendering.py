@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 Render = Callable[[Sequence[Message], bool], str]
 """(messages, add_generation_prompt) -> text; raises what the template raises."""
-RenderWithTools = Callable[[Sequence[Message], Sequence[Mapping[str, Any]] | None, bool], str]
-"""(messages, tools, add_generation_prompt) -> text; raises what the template raises."""
+RenderRecord = Callable[[Sequence[Message], Mapping[str, Any], bool], str]
+"""(messages, tools and variables by name, add_generation_prompt) -> text; raises what the template raises."""
 
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError)
 """What a template raises on a record that it was not written for. Out of memory and Ctrl-C are not among them."""
@@ -38,8 +38,11 @@ _CLOCK = (
 _MOMENTS = datetime(2001, 2, 3, 4, 5, 6), datetime(2022, 11, 15, 17, 48, 59)  # they differ in every part, weekday too
 
 
-def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderWithTools:
-    """Return the tokenizer's chat template as a function (messages, tools, add_generation_prompt) -> text.
+def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
+    """Return the tokenizer's chat template as a function (messages, beside, add_generation_prompt) -> text.
+
+    `beside` is what the template is given beside the messages, by name: `tools`, `documents`, and variables of its own
+    (`enable_thinking`), as keywords of `apply_chat_template`.
 
     In the template `strftime_now` formats `now`. A date that the template reads from a variable (Llama 3.1's
     `date_string`) keeps the template's own default, as it does in `apply_chat_template`.
@@ -48,21 +51,18 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderWithToo
     """
     dates: dict[str, str] = {}
 
-    def render(
-        messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None, add_generation_prompt: bool
-    ) -> str:
-        given = list(tools) if tools else None
-        source = tokenizer.get_chat_template(tools=given)
-        clock = _CLOCK if "strftime_now" in source else ""
+    def render(messages: Sequence[Message], beside: Mapping[str, Any], add_generation_prompt: bool) -> str:
+        source = tokenizer.get_chat_template(tools=beside.get("tools"))
+        clock = _CLOCK if reads_clock(source) else ""
+        answers = {"curate_dates": dates, "curate_ask": _ASK} if clock else {}
         while True:
             try:
                 text = tokenizer.apply_chat_template(
                     list(messages),
-                    tools=given,
                     chat_template=clock + source,
                     tokenize=False,
                     add_generation_prompt=add_generation_prompt,
-                    **({"curate_dates": dates, "curate_ask": _ASK} if clock else {}),
+                    **{**beside, **answers},
                 )
             except TemplateSyntaxError as error:
                 raise CurateError(
@@ -78,6 +78,11 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderWithToo
                 return str(text)
 
     return render
+
+
+def reads_clock(template: str) -> bool:
+    """Return whether a chat template may read the date or time."""
+    return "strftime_now" in template
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -97,7 +102,7 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
 def _text(tokenizer: PreTrainedTokenizerBase, now: datetime, messages: Sequence[Message], tools: Any) -> str | None:
     """Render a conversation at a moment; None where the template refuses it."""
     try:
-        return renderer(tokenizer, now)(messages, tools, False)
+        return renderer(tokenizer, now)(messages, {"tools": tools}, False)
     except REFUSALS:
         return None
 
