@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from curate.config import load_recipe
-from curate.models.device import describe_device
-from curate.models.load import resolve_dtype
+from curate.models.device import describe_device, resolve_dtype
 from curate.pipeline import perform
 from curate.training.arguments import check_report_to
 from curate.types import CurateError

@@ -24,15 +24,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from curate.models.device import resolve_device, resolve_dtype
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
-from curate.models.load import (
-    load_config,
-    load_model,
-    load_tokenizer,
-    resolve_device,
-    resolve_dtype,
-    text_config,
-)
+from curate.models.load import load_config, load_model, load_tokenizer, text_config
 from curate.types import CurateError
 
 CPU = torch.device("cpu")

@@ -1,25 +1,25 @@
-"""Finds and loads models on this machine; refuses those that would be scored wrongly.
+"""Finds and loads models on this machine, and refuses models that would be scored wrongly.
 
-Before anything is paid, in reading order:
+Before a model is loaded, in reading order:
 
-    locate.py       where a model lies: a folder, a .gguf file, or a name on the hub
-    hub.py          which commit a name on the hub is, and its files in the cache
-    files.py        which files of a folder are loaded; refuses damaged files, pickles and adapters
-    gguf.py         the header of a GGUF file
-    fingerprint.py  what tells models, tokenizers and embedders apart: one hash over what is loaded
-    weights.py      what weights say without being loaded, and what is refused
-    size.py         how large a model is, before its weights are read
-    embedder.py     the same for the folder of an embedder
-    minilm.py       the default embedder as a Python package
-    names.py        how a base model is named in what is published
+    locate.py       finds where a model is: a folder, a .gguf file, or a name on the hub
+    hub.py          finds models of the hub in its cache, and fetches what the cache lacks
+    files.py        lists the files of a folder that are loaded; refuses damaged files, pickles and adapters
+    gguf.py         reads the header of a GGUF file
+    fingerprint.py  computes one hash over the files that are loaded, of models, tokenizers and embedders
+    weights.py      reads the headers of weights; refuses models that could not be loaded or would be cut off
+    outline.py      refuses models of which no file holds some weight
+    size.py         counts the parameters of a model from its configuration
+    embedder.py     finds the files of an embedder, fingerprints and checks them
+    minilm.py       finds the default embedder in its Python package
+    names.py        names base models in published files
 
 Loading:
 
-    device.py       what this machine computes on, and in which precisions
-    quantize.py     quantised weights, by bitsandbytes or from GGUF
-    load.py         configurations, tokenizers and models
-    outline.py      models without their numbers: which weights no file holds
-    checks.py       what is refused once a model is loaded
-    memory.py       a model and tokenizer that the caller has loaded
-    explain.py      what the libraries' errors mean
+    device.py       chooses the device and the precision, and describes the device
+    quantize.py     chooses how weights are quantised
+    load.py         loads configurations, tokenizers and models
+    checks.py       refuses loaded models with random weights, or that can see later tokens
+    memory.py       checks and fingerprints a model and a tokenizer that the caller has loaded
+    explain.py      turns errors of the libraries into messages
 """

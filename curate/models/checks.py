@@ -1,4 +1,4 @@
-"""What is refused after loading: weights that would be random, and models whose predictions can see later tokens."""
+"""Refuses loaded models with random weights, and models whose predictions can see later tokens."""
 
 from __future__ import annotations
 
@@ -24,17 +24,19 @@ def refuse_incomplete(
     what: str = "causal language model, not a base model or an adapter",
     warn: bool = True,
 ) -> None:
-    """Refuse a model with weights that are missing, of another shape, or a whole unused layer.
+    """Refuse a model if weights are missing, have another shape, or belong to a whole layer that is unused.
+
+    The library fills missing weights with random numbers and goes on, so such a model would be scored wrongly.
 
     Args:
-        name: as the person wrote it.
-        info: what `from_pretrained` reports.
+        name: the model, as the person wrote it.
+        info: what `from_pretrained` returns with `output_loading_info=True`.
         model: what was loaded.
-        what: it should be a complete one of.
-        warn: say that single weights are unused.
+        what: the kind of model that was expected, for the message.
+        warn: log a warning if single weights of the files are unused.
 
     Raises:
-        CurateError: naming a weight.
+        CurateError: the model is incomplete; the message names a weight.
     """
     missing = sorted(info["missing_keys"])
     if missing:
@@ -56,8 +58,12 @@ def refuse_incomplete(
 
 
 def _refuse_unused_layers(name: str, unused: Sequence[str], model: PreTrainedModel) -> None:
-    """Refuse a weight of layer 3 that is unused where the model has a stack of that name and it ends with layer 2."""
+    """Refuse unused weights of a layer beyond the last one of a stack that the model has.
+
+    Example: layers.3.mlp.weight is unused, and the last layer of the model's stack `layers` is layer 2.
+    """
     depth: dict[str, int] = {}
+    # Layers that predict several tokens ahead are stored behind the others; causal models do not use them.
     ahead = getattr(model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
     for stack, layer in filter(None, map(split_layer, model.state_dict())):
         depth[stack] = max(depth.get(stack, 0), layer + 1)
@@ -72,13 +78,26 @@ def _refuse_unused_layers(name: str, unused: Sequence[str], model: PreTrainedMod
 
 @torch.no_grad()
 def refuse_bidirectional(name: str, model: PreTrainedModel) -> None:
-    """Encoders load as causal models too; one changed last token shows whether earlier predictions see it."""
+    """Refuse a model whose predictions depend on later tokens.
+
+    Encoders such as BERT load as causal models too. Two inputs that differ in the last token only show it: the
+    predictions at the earlier positions must not differ.
+
+    Args:
+        name: the model, as the person wrote it.
+        model: on any device; a model over several devices is given ids on that of its embedding.
+
+    Raises:
+        CurateError: the predictions at an earlier position changed.
+    """
     embedding = model.get_input_embeddings()
+    # An embedding that is offloaded to RAM or disk lies on "meta", where nothing can be computed.
     device = embedding.weight.device if embedding.weight.device.type != "meta" else model.device
     ids_BT = torch.arange(8, device=device).remainder(embedding.weight.shape[0]).repeat(2, 1)
     ids_BT[1, -1] = 0
     logits_BTV = model(input_ids=ids_BT, use_cache=False).logits.float()
     change_T = (logits_BTV[0] - logits_BTV[1]).abs().amax(-1)
+    # Relative to the change at the last position, so that the scale of the logits does not matter.
     rounding = 1e-4 if model.dtype == torch.float32 else 3e-2
     if change_T[:-1].max() > rounding * change_T[-1]:
         raise CurateError(

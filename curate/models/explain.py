@@ -1,4 +1,4 @@
-"""What the libraries' errors mean, in the words of the person who gave the model."""
+"""Turns errors of the model libraries into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from curate.models.hub import unreachable
 from curate.models.locate import locate
 from curate.types import CurateError
 
-# What transformers, tokenizers and sentence-transformers raise for files that they cannot make sense of: they index,
-# call and convert what they have read without looking at it.
+# What transformers, tokenizers and sentence-transformers raise for files that they cannot read. They use the contents
+# unchecked, so a wrong file can raise nearly any of Python's errors.
 LIBRARY_ERRORS = (
     OSError,
     ValueError,
@@ -32,12 +32,12 @@ LIBRARY_ERRORS = (
 
 
 def explain(name: str, error: Exception, *, file: str = "") -> CurateError:
-    """Say what went wrong while a model was loaded: what was expected, what was got, what to do.
+    """Return the error to raise in place of a library's: what was expected, what was got, what to do.
 
     Args:
         name: the model, as the person wrote it.
         error: what the library raised.
-        file: what the library was reading, where that is known.
+        file: the file that the library was reading, where that is known.
     """
     text = str(error)
     if isinstance(error, CurateError):

@@ -1,6 +1,6 @@
-"""Which files of a model are loaded, and what is refused by their look alone.
+"""Lists the files of a model that are loaded, and refuses damaged and unsafe ones.
 
-Only files that this module names are fingerprinted and loaded: one list, so that the two cannot differ.
+The same list is fingerprinted and loaded, so that a fingerprint always describes what was loaded.
 """
 
 from __future__ import annotations
@@ -16,20 +16,26 @@ from curate.types import CurateError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
+# What a Trainer writes into its checkpoints beside the weights.
 _NOT_WEIGHTS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt"}
 
+# Upper limits of counts in a configuration; no model comes near them.
 _COUNTS = {"num_labels": 10**6, **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), 2000)}
+# Any of these files holds a tokenizer's vocabulary.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.*.json", "*.model", "*.model.*", "*.tiktoken", "tekken.json", "vocab.*")
 
 T = TypeVar("T", dict[str, Any], list[Any])
 
 
 def find_sound(name: str, json_files: tuple[str, ...]) -> Location:
-    """Find a model, and refuse what its files give away before a library reads them.
+    """Return where a model is, after checks of its files that need no model library.
+
+    Args:
+        name: hub id, local folder or .gguf file.
+        json_files: names of the JSON files that must hold an object where they exist.
 
     Raises:
-        CurateError: no such model, an adapter, one of these JSON files is damaged, or a GGUF file without the package
-            that reads it.
+        CurateError: no such model, an adapter, a damaged JSON file, or a GGUF file without the package that reads it.
     """
     place = locate(name)
     if place.gguf:
@@ -44,7 +50,8 @@ def find_sound(name: str, json_files: tuple[str, ...]) -> Location:
 
 
 def _refuse_absurd(path: Path) -> None:
-    """Refuse a configuration of more layers or labels than any model has: the library writes a list of them."""
+    """Refuse a configuration with impossible counts of layers or labels."""
+    # The library makes a list of that length: a damaged number would take all memory before any error is raised.
     config = read_json(path, dict) if kind_of(path) else {}
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     for key, value in ((key, part.get(key)) for part in parts for key in _COUNTS):
@@ -56,7 +63,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     """Return the JSON object (`dict`) or array (`list`) in a file of a model.
 
     Raises:
-        CurateError: it cannot be read, is no JSON in UTF-8, or holds something else.
+        CurateError: the file cannot be read, is no JSON in UTF-8, or holds something else.
     """
     wanted = "an object" if kind is dict else "an array"
     try:
@@ -78,15 +85,15 @@ def _read_text(path: Path) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Say whether a folder has an entry of this name, also one that leads nowhere."""
+    """Say whether a folder has an entry of this name; a broken link counts, since it is a damaged file."""
     return kind_of(path) is not None or path.is_symlink()
 
 
 def refuse_damaged(folder: Path, names: tuple[str, ...]) -> None:
-    """Refuse a folder in which one of these files holds no JSON object, or a chat template no text.
+    """Refuse a folder in which one of the named files is no JSON object, or a chat template is no text.
 
     Raises:
-        CurateError: naming the file.
+        CurateError: a file is damaged; the message names it.
     """
     for path in (folder / name for name in names):
         if is_there(path):
@@ -99,15 +106,15 @@ def refuse_damaged(folder: Path, names: tuple[str, ...]) -> None:
 
 
 def holds_tokenizer(folder: Path) -> bool:
-    """Say whether a folder has a vocabulary. Without one some tokenizers load all the same, and know no word."""
+    """Say whether a folder has a vocabulary. Some tokenizers load without one, and encode every word as unknown."""
     return any(kind_of(file) == "file" for pattern in _VOCABULARIES for file in folder.glob(pattern))
 
 
 def refuse_adapter(folder: Path, name: str) -> None:
-    """Refuse a folder that holds a LoRA adapter and no weights of a model.
+    """Refuse a folder that holds a LoRA adapter but no model.
 
     Raises:
-        CurateError: naming the model that the adapter belongs to.
+        CurateError: it is an adapter; the message names its base model.
     """
     settings = folder / "adapter_config.json"
     if kind_of(settings) and not any(kind_of(folder / file) for file in (WEIGHTS, INDEX)):
@@ -115,7 +122,7 @@ def refuse_adapter(folder: Path, name: str) -> None:
 
 
 def adapter_error(name: str, settings: Path) -> CurateError:
-    """What to say about a model's name that leads to an adapter; `settings` is its adapter_config.json."""
+    """Return the error for a name that leads to an adapter; `settings` is its adapter_config.json."""
     base = read_json(settings, dict).get("base_model_name_or_path") or "another model"
     return CurateError(
         f"{name} is an adapter of {base}, not a model: give {base}, or merge the two first "
@@ -124,14 +131,14 @@ def adapter_error(name: str, settings: Path) -> CurateError:
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
-    """The files that transformers would read the weights of a folder from; the index of shards first, if there is one.
+    """Return the files of a folder from which transformers would read the weights; an index of shards comes first.
 
     Raises:
-        CurateError: an adapter instead of a model, no safetensors, a shard is missing, or the index names what is no
-            safetensors file inside the folder.
+        CurateError: an adapter, no safetensors, a missing shard, or an index that names a file outside the folder or
+            one of another format.
     """
     if any(folder.glob("shard-*-model-*-of-*.safetensors")):
-        # transformers prefers these to model.safetensors, and their names follow from no index.
+        # transformers prefers these to model.safetensors, and no index says which of them belong together.
         raise CurateError(
             f"{name} holds a distributed checkpoint (shard-*.safetensors): write it with save_pretrained first"
         )
@@ -145,7 +152,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def weight_names(folder: Path) -> list[str]:
-    """The names under which transformers looks for weights, in its order; config.json may name another file."""
+    """Return the file names under which transformers looks for weights, in its order; config.json may name another."""
     path = folder / "config.json"
     named = read_json(path, dict).get("transformers_weights") if kind_of(path) else None
     if named is not None and not isinstance(named, str):
@@ -154,6 +161,7 @@ def weight_names(folder: Path) -> list[str]:
 
 
 def _shards(index: Path, name: str) -> list[Path]:
+    """Return the files that an index of shards names; refuse a damaged index and missing files."""
     content = read_json(index, dict)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places or not isinstance(content.get("metadata"), dict):
@@ -169,8 +177,8 @@ def _shards(index: Path, name: str) -> list[Path]:
 
 
 def _refuse_outside(file: str, named_by: Path) -> None:
-    """Refuse a name of weights that leads out of the folder or is no safetensors file."""
-    windows = PureWindowsPath(file)
+    """Refuse the name of a weight file that leads out of its folder or is not in safetensors format."""
+    windows = PureWindowsPath(file)  # takes both / and \ as separators, so ".." is seen in either form
     if PurePosixPath(file).is_absolute() or windows.drive or ".." in windows.parts:
         raise CurateError(f"{named_by} names weights outside its folder, which are not read: {file}")
     if not file.endswith((".safetensors", ".safetensors.index.json")):
@@ -181,6 +189,7 @@ def _refuse_outside(file: str, named_by: Path) -> None:
 
 
 def _no_weights(folder: Path, name: str) -> CurateError:
+    """Return the error for a folder without usable weights: shards without an index, pickles only, or nothing."""
     if shards := sorted(folder.glob("*-of-*.safetensors")):
         return CurateError(f"{name} holds {shards[0].name} but no {INDEX} that names its shards: download it again")
     if any(p.name not in _NOT_WEIGHTS for pattern in _PICKLES for p in folder.glob(pattern)):

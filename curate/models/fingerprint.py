@@ -1,4 +1,4 @@
-"""What tells a model, a tokenizer or an embedder from others: one way to hash the files that are loaded."""
+"""Computes fingerprints of models, tokenizers and embedders: one hash over the files that are loaded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from curate.models.hub import cached_folder
 from curate.models.locate import Location, kind_of, locate
 from curate.types import CurateError
 
-# A file up to this size is hashed whole; of a larger one its header and 17 blocks of a mebibyte.
+# Files of up to 64 MiB are hashed whole, larger ones by their header and 17 blocks of a mebibyte.
 _HASHED_WHOLE = 64 << 20
 _BLOCK, _NUM_BLOCKS = 1 << 20, 17
-# Vocabulary and metadata of a GGUF file stand at its start; those of today's models take up to 10 MB.
+# The vocabulary and metadata of a GGUF file are at its start, and take up to 10 MB in today's models.
 _GGUF_HEADER = 16 << 20
 _LONGEST_HEADER = 100_000_000  # the safetensors library refuses longer ones
 _TOKENIZER_FILES = (
@@ -37,12 +37,12 @@ _TOKENIZER_FILES = (
 
 
 def weight_fingerprint(name: str, revision: str | None = None) -> str:
-    """What tells these weights from others: a hub model's commit, or a SHA-256 (hex) over a local model's files.
+    """Return the fingerprint of a model's weights: the commit of a hub model, or a SHA-256 (hex) over local files.
 
-    Hashed are config.json, the model's own code, the index of shards, and every weight file that is loaded: up to
-    64 MiB whole; of a larger file its size, its header, and 17 evenly spaced mebibytes, the first and last among
-    them. Two models that differ only elsewhere in a large file have the same fingerprint: that is the price of not
-    reading terabytes.
+    Hashed are config.json, the model's own code, the index of shards, and every weight file that is loaded. A file of
+    more than 64 MiB is sampled: its size, its header, and 17 evenly spaced mebibytes, the first and the last included.
+    Two models that differ only between these samples have the same fingerprint; hashing all of a large model would take
+    minutes in every run.
 
     Raises:
         CurateError: no such model, an adapter, or weights that would not be loaded (see `weight_files`).
@@ -58,10 +58,10 @@ def weight_fingerprint(name: str, revision: str | None = None) -> str:
 
 
 def tokenizer_fingerprint(name: str, revision: str | None = None) -> str:
-    """What tells this tokenizer from others: a hub model's commit, or a SHA-256 (hex) over its files.
+    """Return the fingerprint of a tokenizer: the commit of a hub model, or a SHA-256 (hex) over local files.
 
-    Named chat templates (chat_templates/*.jinja) are among them, and of config.json the two values by which
-    transformers picks the class of a tokenizer.
+    Named chat templates (chat_templates/*.jinja) are hashed too, and the two values of config.json by which
+    transformers picks the class of the tokenizer.
 
     Raises:
         CurateError: no such model, or an adapter.
@@ -77,7 +77,7 @@ def tokenizer_fingerprint(name: str, revision: str | None = None) -> str:
 
 
 def hash_files(files: Iterable[Path], folder: Path, *, extra: str = "") -> str:
-    """Return a SHA-256 (hex) over the names, sizes and contents (of large files, samples) of the files that exist.
+    """Return a SHA-256 (hex) over names, sizes and contents of files; large files are sampled, missing ones skipped.
 
     Names are relative to the folder, links are followed, and the order of the files does not matter.
 
@@ -101,12 +101,13 @@ def hash_files(files: Iterable[Path], folder: Path, *, extra: str = "") -> str:
 
 
 def _code(folder: Path) -> list[Path]:
-    """Python files that a model brings, those of subfolders too; hidden folders (.git) are none of its."""
+    """Return the Python files of a model, those in subfolders too, without hidden folders such as .git."""
     files = folder.rglob("*.py")
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
 def _tokenizer_class(place: Location) -> str:
+    """Return the two values of config.json that decide the class of the tokenizer, as JSON; "" without the file."""
     config = place.folder / "config.json" if place.folder else None
     if config is None or not kind_of(config):
         return ""
@@ -115,11 +116,12 @@ def _tokenizer_class(place: Location) -> str:
 
 
 def _sampled(stream: BinaryIO, size: int, suffix: str) -> list[tuple[int, int]]:
-    """(start, length) of the spans to hash. A safetensors file starts with the length of its header, 8 bytes."""
+    """Return (start, length) of the spans to hash, in bytes: the whole of a small file, samples of a large one."""
     if size <= _HASHED_WHOLE:
         return [(0, size)]
     header = _GGUF_HEADER
     if suffix == ".safetensors":
+        # The first 8 bytes are the length of the header.
         header = min(int.from_bytes(stream.read(8), "little") + 8, _LONGEST_HEADER)
     starts = [(size - _BLOCK) * block // (_NUM_BLOCKS - 1) for block in range(_NUM_BLOCKS)]
     return [(0, header + _BLOCK), *((start, _BLOCK) for start in starts)]

@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read without its weights and without a library.
+"""Reads the header of a GGUF file, without its weights and without a library.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian, versions 2 and 3).
 """
@@ -18,7 +18,7 @@ Value = int | float | bool | str | None
 
 _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-# Weights in a block of each type of tensor, and its bytes.
+# For every type of tensor, by its number: weights in a block, and bytes of a block (GGML_QUANT_SIZES of gguf-py).
 BLOCKS = {
     **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)},
     **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
@@ -32,9 +32,9 @@ BLOCKS = {
 class GgufHeader:
     """What a GGUF file says about itself.
 
-    values  metadata by key; arrays (the vocabulary) are passed over and given as None
-    shapes  of every tensor, by name, in torch's order
-    length  bytes of the file that the header takes
+    values  metadata by key; arrays (the vocabulary) are skipped and given as None
+    shapes  shape of every tensor by name, dimensions in torch's order
+    length  bytes of the header
     """
 
     values: Mapping[str, Value]
@@ -42,16 +42,16 @@ class GgufHeader:
     length: int
 
     def number(self, key: str) -> int | None:
-        """A whole number that the file's architecture has under a key, e.g. block_count."""
+        """Return an integer of the file's architecture, e.g. llama.block_count for "block_count"; None without one."""
         value = self.values.get(f"{self.values.get('general.architecture')}.{key}")
         return value if isinstance(value, int) else None
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read metadata and tensor shapes of a GGUF file.
+    """Return the metadata and the tensor shapes of a GGUF file.
 
     Raises:
-        CurateError: it cannot be read, is no GGUF file, or ends too early.
+        CurateError: the file cannot be read, is no GGUF file, or ends too early.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -65,6 +65,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
+    """Return the header: 24 bytes of counts, the metadata, then name, shape, type and place of every tensor."""
     version, num_tensors, num_values = struct.unpack_from("<IQQ", data, 4)
     if version not in (2, 3):
         raise CurateError(f"{path} is GGUF version {version}: expected 2 or 3; convert the model again")
@@ -79,17 +80,19 @@ def _parse(data: mmap.mmap, path: Path) -> GgufHeader:
         (dimensions,) = struct.unpack_from("<I", data, position)
         shape = struct.unpack_from(f"<{dimensions}Q", data, position + 4)
         form, offset = struct.unpack_from("<IQ", data, position + 4 + 8 * dimensions)
-        weights, num_bytes = BLOCKS.get(form, (1, 0))  # of a type that is newer than this, only its start
-        shapes[name] = shape[::-1]
+        weights, num_bytes = BLOCKS.get(form, (1, 0))  # unknown, newer types: only the start of the tensor is checked
+        shapes[name] = shape[::-1]  # GGUF gives the fastest dimension first
         ends.append(offset + math.prod(shape) // weights * num_bytes)
         position += 16 + 8 * dimensions
     alignment = values.get("general.alignment", 32)
+    # The header of a download that was cut off is whole: only the ends of the tensors show what is missing.
     if not isinstance(alignment, int) or -(-position // alignment) * alignment + max(ends) > len(data):
         raise ValueError(path)
     return GgufHeader(values, shapes, position)
 
 
 def _text(data: mmap.mmap, position: int) -> tuple[str, int]:
+    """Return a string, and the position behind it."""
     (length,) = struct.unpack_from("<Q", data, position)
     end = position + 8 + length
     if end > len(data):
@@ -98,6 +101,7 @@ def _text(data: mmap.mmap, position: int) -> tuple[str, int]:
 
 
 def _value(data: mmap.mmap, position: int, kind: int) -> tuple[Value, int]:
+    """Return a value of the metadata, and the position behind it; arrays are skipped and returned as None."""
     if kind == _STRING:
         return _text(data, position)
     if kind != _ARRAY:

@@ -1,7 +1,7 @@
-"""Weights and tokenizers: where they come from, in which precision, on which device, and what is refused.
+"""Loads configurations, tokenizers and models, and refuses models that would be scored wrongly.
 
-Only safetensors are read and only library code is run, unless the person trusts the model's own. A model with a
-missing weight, or whose earlier predictions can see later tokens, is refused: it would be scored, but wrongly.
+Only safetensors and GGUF files are read. Python code that comes with a model is run only if the person trusts it. A
+model with a missing weight is refused, and a model whose predictions can see later tokens.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from transformers import (
@@ -26,16 +26,16 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from curate.models.checks import refuse_bidirectional, refuse_incomplete
+from curate.models.device import Dtype, resolve_device, resolve_dtype, sharded_by_launcher
 from curate.models.explain import LIBRARY_ERRORS, explain
 from curate.models.files import find_sound, holds_tokenizer
-from curate.models.locate import kind_of
-from curate.models.quantize import Quantization, stored_form, use_portable_4bit_kernel
+from curate.models.locate import Location, kind_of
+from curate.models.quantize import Quantization, quantization_config, use_portable_4bit_kernel
 from curate.models.weights import read_shapes
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _MODEL_JSON = ("config.json", "generation_config.json")
 _TOKENIZER_JSON = (
     "config.json",
@@ -47,43 +47,16 @@ _TOKENIZER_JSON = (
     "vocab.json",
 )
 NO_ADAPTER = {"subfolder": ".no-adapter"}
-"""Where transformers is told to look for an adapter beside the weights: in no folder that exists."""
-
-
-def resolve_device() -> torch.device:
-    """The device of this process: the GPU of its local rank, else Apple's, else the CPU.
-
-    Raises:
-        CurateError: more processes than GPUs on this machine.
-    """
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}:
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if local_rank >= gpus:
-            raise CurateError(f"expected at most one process per GPU, got process {local_rank + 1} on {gpus} GPU(s)")
-        return torch.device("cuda", local_rank)
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def resolve_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """The precision of the weights; auto is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
-    if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
-    if device.type == "cpu":
-        return torch.float32
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float16
+"""Keeps `from_pretrained` from loading an adapter beside the weights: it looks in this folder, which does not exist."""
 
 
 def text_config(model: PreTrainedModel | PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the text decoder, also where it is a part of a multimodal one."""
+    """Return the configuration of the text decoder, which in a multimodal model is one part of the whole."""
     return getattr(model, "config", model).get_text_config()
 
 
 def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The configuration of a model, without its weights.
+    """Return the configuration of a model, without its weights.
 
     Raises:
         CurateError: no such model, an unknown architecture, or one that brings code which is not trusted.
@@ -96,17 +69,17 @@ def load_config(name: str, *, revision: str | None = None, trust_remote_code: bo
             config = AutoConfig.from_pretrained(
                 place.source, revision=revision, trust_remote_code=trust_remote_code, **place.options
             )
-            config.get_text_config()
+            config.get_text_config()  # raises for a configuration with several text decoders
     except LIBRARY_ERRORS as error:
         raise explain(name, error, file="config.json") from error
     return config
 
 
 def refuse_encoder_decoder(name: str, config: PreTrainedConfig) -> None:
-    """Refuse a model that is no language model by itself.
+    """Refuse an encoder-decoder such as T5.
 
     Raises:
-        CurateError: naming its type.
+        CurateError: it is one; the message names its type.
     """
     if config.is_encoder_decoder:
         raise CurateError(f"expected a decoder-only language model, got the encoder-decoder {config.model_type} {name}")
@@ -115,7 +88,7 @@ def refuse_encoder_decoder(name: str, config: PreTrainedConfig) -> None:
 def load_tokenizer(
     name: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model (fast: it knows at which character each token ends).
+    """Return the fast tokenizer of a model; fast tokenizers know at which characters each token begins and ends.
 
     Raises:
         CurateError: no such model, a broken tokenizer, a slow one, or one that brings code which is not trusted.
@@ -129,11 +102,11 @@ def load_tokenizer(
                 place.source, revision=revision, trust_remote_code=trust_remote_code, use_fast=True, **place.options
             )
     except Exception as error:
-        # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
+        # The tokenizers library raises a plain Exception for a tokenizer.json that it cannot read.
         if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
             raise
         raise explain(name, error, file="tokenizer.json" if type(error) is Exception else "its tokenizer") from error
-    template = tokenizer.chat_template
+    template = tokenizer.chat_template  # text, or several texts by name
     if not all(
         isinstance(text, str) for text in (template.values() if isinstance(template, dict) else [template or ""])
     ):
@@ -157,32 +130,28 @@ def load_model(
     trust_remote_code: bool = False,
     device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """A complete causal language model in eval mode.
+    """Return a complete causal language model in eval mode.
 
     Args:
-        name: hub id or local folder.
+        name: hub id, local folder or .gguf file.
         revision: commit, tag or branch on the hub.
-        dtype: precision of the weights (of those left unquantised, and of the arithmetic, if quantised).
-        quantization: through bitsandbytes; 4bit is NF4 with double quantisation.
-        device_map: "auto", or module names with devices: one model over devices, RAM and disk, in one process.
-        offload_folder: where weights go that a device map sends to disk and that cannot be read from the checkpoint.
-        attention: transformers' attn_implementation; None leaves it the choice.
+        dtype: precision of the weights; with quantization, of the other weights and of the arithmetic.
+        quantization: by bitsandbytes; 4bit is NF4 with double quantisation.
+        device_map: "auto", or devices by module name: one model over devices, RAM and disk, in one process.
+        offload_folder: for weights that a device map sends to disk and that cannot be read from the checkpoint.
+        attention: `attn_implementation` of transformers; None lets it choose.
         trust_remote_code: run Python code that comes with the model.
         device: where the model goes if there is no device map; default: `resolve_device()`.
 
     Raises:
-        CurateError: not found, not safetensors, damaged or incomplete weights, untrusted code, not a causal
-            language model, attention not available, bitsandbytes missing, or no memory for it.
+        CurateError: not found, no safetensors, damaged or incomplete weights, untrusted code, not a causal language
+            model, attention not available, bitsandbytes missing, or too little memory.
     """
     config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
     refuse_encoder_decoder(name, config)
-    place = find_sound(name, _MODEL_JSON)
-    if place.folder:
-        read_shapes(place)  # says which file is missing or damaged; the library only that something is
-        if kind_of(place.folder / "adapter_config.json"):
-            logger.warning("%s: the adapter beside the weights (adapter_config.json) is not loaded", name)
+    place = _find_weights(name)
     torch_dtype = resolve_dtype(dtype, device := device or resolve_device())
-    # The library's loader of GGUF files shows a bar of its own, which has no switch.
+    # The loader of GGUF files shows a progress bar that cannot be switched off.
     bar = redirect_stderr(io.StringIO()) if place.gguf else nullcontext()
     with quiet_library(), bar:
         try:
@@ -192,33 +161,49 @@ def load_model(
                 revision=revision,
                 trust_remote_code=trust_remote_code,
                 dtype=torch_dtype,
-                quantization_config=stored_form(place, quantization, torch_dtype),
+                quantization_config=quantization_config(place, quantization, torch_dtype),
                 device_map=_placement(device_map, device),
                 offload_folder=offload_folder,
                 attn_implementation=attention,
                 use_safetensors=True,
                 adapter_kwargs=NO_ADAPTER,
-                ignore_mismatched_sizes=True,  # refused below, by name; the library's own error names nothing
+                ignore_mismatched_sizes=True,  # else the library raises, and does not name the weight
                 output_loading_info=True,
                 **place.options,
             )
         except LIBRARY_ERRORS as error:
             raise explain(name, error) from error
+    use_portable_4bit_kernel(model)
+    model.eval()
+    _refuse_wrong(name, info, model)
+    return model
+
+
+def _find_weights(name: str) -> Location:
+    """Return where a model is, after reading the headers of its weights; warn of an adapter beside them."""
+    place = find_sound(name, _MODEL_JSON)
+    if place.folder:
+        read_shapes(place)  # its errors name the damaged or missing file; the library's do not
+        if kind_of(place.folder / "adapter_config.json"):
+            logger.warning("%s: the adapter beside the weights (adapter_config.json) is not loaded", name)
+    return place
+
+
+def _refuse_wrong(name: str, info: Mapping[str, Any], model: PreTrainedModel) -> None:
+    """Refuse a loaded model with an adapter on it, with incomplete weights, or that can see later tokens."""
+    # `NO_ADAPTER` relies on how transformers looks for adapters. If that changes, this keeps scores from being wrong.
     if getattr(model, "_hf_peft_config_loaded", False):
         raise CurateError(f"{name}: an adapter beside the weights was loaded: move adapter_config.json elsewhere")
     refuse_incomplete(name, info, model)
-    use_portable_4bit_kernel(model)
-    model.eval()
-    if not sharded_by_launcher():
+    if not sharded_by_launcher():  # else the weights are not in place yet, and the model cannot compute
         refuse_bidirectional(name, model)
-    return model
 
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Within it transformers shows no progress bar (the command line shows its own) and warns of nothing.
+    """Silence transformers' progress bar and warnings inside a `with` block.
 
-    What it would warn of (a table of missing weights) is an error of ours, by name.
+    The command line shows its own bar, and the missing weights that transformers warns of are refused by name.
     """
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -231,15 +216,10 @@ def quiet_library() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def sharded_by_launcher() -> bool:
-    """Under FSDP and DeepSpeed the launcher places the weights, later than here."""
-    switches = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    return any(os.environ.get(name, "").lower() == "true" for name in switches)
-
-
 def _placement(
     device_map: str | Mapping[str, str | int] | None, device: torch.device
 ) -> str | dict[str, str | int] | None:
+    """Return the `device_map` for `from_pretrained`: one device, or the map that the person gave."""
     if device_map is None:
         return None if sharded_by_launcher() else {"": str(device)}
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

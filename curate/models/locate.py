@@ -1,4 +1,4 @@
-"""Where a model lies: a folder, a .gguf file, or a name on the hub."""
+"""Finds where a model is: a folder, a .gguf file, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Location:
 
     @property
     def source(self) -> str:
-        """The first argument of transformers' `from_pretrained`."""
+        """The first argument for `from_pretrained`."""
         return str(self.folder) if self.folder else self.name
 
     @property
     def options(self) -> dict[str, str]:
-        """What `from_pretrained` must be told besides.
+        """Further arguments for `from_pretrained`.
 
         The path of a GGUF file is absolute: transformers looks for a relative one in the working folder first.
         """
@@ -40,17 +40,18 @@ class Location:
 def locate(name: str) -> Location:
     """Find a model: a local folder or a .gguf file where there is one (~ is expanded), else a name on the hub.
 
-    A folder that holds no weights but one .gguf file is that file.
+    If the only weights in a folder are one .gguf file, that file is the model.
 
     Raises:
-        CurateError: no name, another file, several GGUF files, or what can only be local and does not exist.
+        CurateError: the name is empty, a file of another kind, a folder of several GGUF files, or a name that can only
+            be a local path and does not exist.
     """
     if not name:
         raise CurateError("expected a hub id or a local folder as the model's name, got nothing")
     path = expand_home(name)
     kind = kind_of(path)
     if kind == "folder":
-        return Location(name, path, _lonely_gguf(path, name))
+        return Location(name, path, _only_gguf(path, name))
     is_gguf = path.suffix.lower() == ".gguf"
     if kind == "file":
         if not is_gguf:
@@ -59,6 +60,7 @@ def locate(name: str) -> Location:
         return Location(name, path.parent, path)
     if is_gguf:
         raise CurateError(f"no GGUF file {name}{nearest(path)}")
+    # A hub id is NAME or OWNER/NAME: anything else was meant as a path.
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise CurateError(f"no model folder {name}{nearest(path)}")
     return Location(name)
@@ -68,7 +70,7 @@ def expand_home(name: str) -> Path:
     """Return a path with ~ expanded.
 
     Raises:
-        CurateError: ~ is followed by the name of nobody.
+        CurateError: ~ is followed by a name that no user has.
     """
     try:
         return Path(name).expanduser()
@@ -92,7 +94,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def nearest(path: Path) -> str:
-    """A question to add to a message: what lies beside it under the most similar name, or nothing."""
+    """Return "; did you mean ...?" with the entry beside it of the most similar name, or ""; it ends a message."""
     wanted = path.suffix.lower() == ".gguf"
     try:
         found = [p.name for p in path.parent.iterdir() if (p.suffix.lower() == ".gguf" if wanted else p.is_dir())]
@@ -102,7 +104,8 @@ def nearest(path: Path) -> str:
     return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
-def _lonely_gguf(folder: Path, name: str) -> Path | None:
+def _only_gguf(folder: Path, name: str) -> Path | None:
+    """Return the one .gguf file of a folder without safetensors; None if there is none; refuse several."""
     if any(folder.glob("*.safetensors")) or kind_of(folder / "model.safetensors.index.json"):
         return None
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".gguf")
@@ -114,5 +117,6 @@ def _lonely_gguf(folder: Path, name: str) -> Path | None:
 
 
 def _refuse_split_gguf(path: Path) -> None:
+    # transformers reads one GGUF file only: the layers of the other parts would be missing.
     if "-of-" in path.stem and path.stem.rpartition("-of-")[2].isdigit():
         raise CurateError(f"{path} is a part of a split GGUF file: join the parts with llama-gguf-split --merge first")

@@ -1,4 +1,4 @@
-"""A model and its tokenizer that the caller has loaded: what tells them from others, and what is refused."""
+"""Checks and fingerprints a model and a tokenizer that the caller has loaded."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import Any, get_args
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from curate.models.load import Dtype, refuse_encoder_decoder, text_config
+from curate.models.device import Dtype
+from curate.models.load import refuse_encoder_decoder, text_config
 from curate.models.weights import WeightFacts
 from curate.types import CurateError
 
-# A weight of up to this many numbers is hashed whole; of a larger one so many evenly spaced blocks.
+# Weights of up to 2**18 numbers are hashed whole, larger ones by samples: the fingerprint is computed at every call,
+# and copying a whole model from the GPU would take seconds each time.
 _HASHED_WHOLE = 1 << 18
 _BLOCK, _NUM_BLOCKS = 1 << 14, 17
-_OF_NO_MATTER = ("_name_or_path", "transformers_version")  # in a configuration: where it was, what wrote it
+_IGNORED_KEYS = ("_name_or_path", "transformers_version")  # where a configuration was, and what wrote it: no score
 
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """A loaded model with its tokenizer; made by `in_memory`.
+    """A loaded model with its tokenizer, checked by `in_memory`.
 
     name   where they were loaded from, or "in-memory" where the model does not say
     dtype  precision of the weights, as model.dtype calls it
@@ -35,11 +37,11 @@ class InMemory:
 
 
 def in_memory(model: object, tokenizer: object) -> InMemory:
-    """Return a loaded model with its tokenizer, once it is seen that they can be scored with.
+    """Return a loaded model with its tokenizer after checking that they can be used for scoring.
 
     Raises:
-        CurateError: no transformers model or no fast tokenizer, an encoder-decoder, weights that are not in memory, or
-            a precision that scores are not computed in.
+        CurateError: not a transformers model, no fast tokenizer, an encoder-decoder, weights that are not in memory,
+            or a precision other than float32, bfloat16 and float16.
     """
     if not isinstance(model, PreTrainedModel):
         merge = "; merge the adapter first: model.merge_and_unload()" if hasattr(model, "merge_and_unload") else ""
@@ -62,16 +64,17 @@ def in_memory(model: object, tokenizer: object) -> InMemory:
 
 @torch.no_grad()
 def weights_in_memory(model: PreTrainedModel) -> str:
-    """Return what tells these weights from others: a SHA-256 (hex) over configuration and weights, marked as such.
+    """Return the fingerprint of a loaded model: "in memory: " and a SHA-256 (hex).
 
-    Hashed are the configuration, the kind of attention, and of every weight and buffer its name, shape, precision and
-    numbers: up to 262,144 of them whole; of a larger one 17 evenly spaced blocks of 16,384, the first and last among
-    them. Two models that differ only elsewhere have the same fingerprint. It is never equal to that of a folder.
+    Hashed are the configuration, the attention implementation, and every weight and buffer: name, shape, precision and
+    numbers. A weight of more than 262,144 numbers is sampled: 17 evenly spaced blocks of 16,384, the first and the last
+    block included. Two models that differ only between these blocks have the same fingerprint. The fingerprint never
+    equals that of a folder.
     """
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _OF_NO_MATTER}
-    attention = getattr(model.config, "_attn_implementation", None)  # decides the last bits of a score
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _IGNORED_KEYS}
+    attention = getattr(model.config, "_attn_implementation", None)  # changes the last bits of a score
     digest = hashlib.sha256(json.dumps([config, attention], sort_keys=True, default=str).encode())
-    # model.to(torch.bfloat16) rounds rotary frequencies too, which are in no state_dict.
+    # Buffers too: model.to(torch.bfloat16) also rounds the rotary frequencies, which no state_dict holds.
     for key, weight in sorted({**model.state_dict(), **dict(model.named_buffers())}.items()):
         digest.update(f"{key}\0{tuple(weight.shape)}\0{weight.dtype}\0".encode())
         sample = _sample(weight.reshape(-1)).cpu().contiguous()
@@ -80,9 +83,10 @@ def weights_in_memory(model: PreTrainedModel) -> str:
 
 
 def tokenizer_in_memory(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return what tells this tokenizer from others: a SHA-256 (hex) over what it is made of, marked as such.
+    """Return the fingerprint of a loaded tokenizer: "in memory: " and a SHA-256 (hex).
 
-    How it was last asked to pad and truncate does not matter.
+    Hashed are the tokenizer itself, its class, chat template, special tokens and maximum length. Padding and truncation
+    are left out: every call of a fast tokenizer changes them.
     """
     backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     own = [type(tokenizer).__name__, tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer.model_max_length]
@@ -91,7 +95,7 @@ def tokenizer_in_memory(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def facts_in_memory(model: PreTrainedModel) -> WeightFacts:
-    """Return what `weight_facts` reads from files."""
+    """Return for a loaded model what `weight_facts` reads from files."""
     weights = model.state_dict().values()
     return WeightFacts(
         parameters=sum(weight.numel() for weight in weights),

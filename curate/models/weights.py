@@ -1,4 +1,4 @@
-"""What a model's weights say without being loaded: their headers, and what is refused before anything is paid."""
+"""Reads the headers of a model's weights, and refuses models that could not be loaded or would be cut off."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+# In this order: Llama and most others, GPT-2, GPT-NeoX, BLOOM and Falcon, InternLM, GGUF, Mamba, others.
 _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|token_embd|embeddings|embedding)\.weight$"
 )
-# Stacks of layers beside the text decoder's: of images, of sound, of drafts for several tokens ahead.
+# Other stacks of layers than the text decoder's: for images, for sound, for drafts of several tokens ahead.
 _NOT_TEXT = re.compile(r"vis|image|audio|speech|encoder|tower|mtp|nextn|draft|talker|qformer|resampler")
 _STACK = re.compile(r"(^|\.)(layers?|h|blocks?|blk)$")
 
@@ -35,10 +36,10 @@ _STACK = re.compile(r"(^|\.)(layers?|h|blocks?|blk)$")
 class WeightFacts:
     """What the headers of a model's weights say.
 
-    parameters      numbers stored (of packed, quantised weights fewer than the model has)
-    bytes           size of the files
-    embedding_rows  rows of the input embedding: ids from there on are in no vocabulary; None if it is not known
-    num_layers      layers of the text decoder; None if they are not told by the names
+    parameters      numbers stored; fewer than the model has where quantised weights are packed
+    bytes           size of the weight files
+    embedding_rows  rows of the input embedding, so valid token ids are below it; None if it is not known
+    num_layers      layers of the text decoder; None if the names of the weights do not tell
     """
 
     parameters: int
@@ -48,7 +49,9 @@ class WeightFacts:
 
 
 def weight_facts(name: str, revision: str | None = None) -> WeightFacts:
-    """Read parameters, bytes, embedding rows and layers of a model from its files' headers (of a hub model: fetch it).
+    """Return parameters, bytes, embedding rows and layers of a model, from the headers of its files.
+
+    The files of a hub model are fetched if they are not in the cache yet.
 
     Raises:
         CurateError: no such model, an adapter, a shard is missing, a header is damaged, or there are no weights.
@@ -65,17 +68,18 @@ def weight_facts(name: str, revision: str | None = None) -> WeightFacts:
 
 
 def embedding_rows(name: str, revision: str | None = None) -> int | None:
-    """Rows of the input embedding by the header of the weights; None where no weight has a name known for it."""
+    """Return the rows of the input embedding, from the headers; None if no weight has a known name for it."""
     return weight_facts(name, revision).embedding_rows
 
 
 def check_weights(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> WeightFacts:
-    """Look at a model's weights without loading them; what would fail after hours of work is refused now.
+    """Return the facts about a model's weights after refusing those that would fail or be wrong once they are loaded.
 
     Raises:
         CurateError: as `weight_facts`; a damaged or unknown configuration; an encoder-decoder; more layers in the
-            weights than the configuration has; or weights that the configuration has and no file holds.
+            weights than in the configuration; or weights of the configuration that no file holds.
     """
+    # Imported here, since both load torch, and `curate select` uses this module without it.
     from curate.models.load import load_config, refuse_encoder_decoder
     from curate.models.outline import refuse_missing_weights
 
@@ -88,9 +92,10 @@ def check_weights(name: str, *, revision: str | None = None, trust_remote_code: 
 
 
 def refuse_more_layers(name: str, num_layers: int | None, config: PreTrainedConfig) -> None:
-    """Refuse weights with more layers than their configuration says: the model would be cut off without a word.
+    """Refuse weights with more layers than their configuration has: the library would leave out the last ones silently.
 
-    Layers that only guess several tokens ahead (num_nextn_predict_layers) are stored behind the others and unused.
+    Layers that predict several tokens ahead (num_nextn_predict_layers) are allowed: they are stored behind the others,
+    and no causal model uses them.
     """
     text = config.get_text_config()
     expected = getattr(text, "num_hidden_layers", None)
@@ -106,7 +111,7 @@ def read_shapes(place: Location) -> Shapes:
     """Return the shape of every weight of a local model, by name.
 
     Raises:
-        CurateError: a file is damaged, lacks weights that the index places in it, or there are none at all.
+        CurateError: a file is damaged, lacks weights that the index lists, or there are no weights at all.
     """
     if place.gguf:
         shapes = dict(read_gguf_header(place.gguf).shapes)
@@ -123,10 +128,10 @@ def read_shapes(place: Location) -> Shapes:
 
 
 def read_safetensors(files: Iterable[Path], name: str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all weights in the safetensors among these files.
+    """Return the shapes of all weights in the safetensors files among `files`.
 
     Raises:
-        CurateError: naming the first damaged file.
+        CurateError: a file is damaged; the message names the first.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -135,7 +140,7 @@ def read_safetensors(files: Iterable[Path], name: str) -> dict[str, tuple[int, .
         if file.suffix != ".safetensors":
             continue
         try:
-            file.open("rb").close()  # of a file without rights the library says that there is none
+            file.open("rb").close()  # the library says "not found" for a file that may not be read
         except OSError as error:
             raise CurateError(f"cannot read {file}: {error.strerror}") from None
         try:
@@ -150,7 +155,7 @@ def read_safetensors(files: Iterable[Path], name: str) -> dict[str, tuple[int, .
 
 
 def count_layers(names: Iterable[str]) -> int | None:
-    """How many layers the largest stack of a text decoder has, by the names of its weights.
+    """Return the number of layers of a text decoder, from the names of its weights; None if none of them has a number.
 
     >>> count_layers(["model.layers.0.mlp.weight", "model.layers.1.mlp.weight", "visual.blocks.7.mlp.weight"])
     2
@@ -164,7 +169,7 @@ def count_layers(names: Iterable[str]) -> int | None:
 
 
 def split_layer(name: str) -> tuple[str, int] | None:
-    """Split a weight's name at the first number in it: the stack of layers, and which of them; None without one.
+    """Split the name of a weight at its first number: the stack of layers, and the layer; None without a number.
 
     >>> split_layer("model.layers.3.mlp.experts.7.up.weight")
     ('model.layers', 3)
@@ -177,6 +182,7 @@ def split_layer(name: str) -> tuple[str, int] | None:
 
 
 def _embedding_rows(shapes: Shapes) -> int | None:
+    """Return the rows of the input embedding; None if no weight has its name, or several of different sizes do."""
     found = {
         shape[0]
         for name, shape in shapes.items()

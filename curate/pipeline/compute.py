@@ -10,7 +10,7 @@ from dataclasses import replace
 from transformers import Cache
 
 from curate.config import Recipe
-from curate.models.load import resolve_device
+from curate.models.device import resolve_device
 from curate.scoring.batches import BatchPlan, plan_batches_of
 from curate.scoring.prefix_cache import compute_prefix_cache
 from curate.scoring.score import ScoringModel, out_of_memory, score_batch

@@ -11,13 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from curate.config import Recipe
-from curate.models.load import (
-    load_config,
-    load_model,
-    load_tokenizer,
-    resolve_device,
-    resolve_dtype,
-)
+from curate.models.device import resolve_device, resolve_dtype
+from curate.models.load import load_config, load_model, load_tokenizer
 from curate.models.locate import locate
 from curate.models.size import count_parameters
 from curate.pipeline.doctor_model import SENTENCES, examine_model, examine_signal

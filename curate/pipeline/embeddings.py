@@ -16,8 +16,8 @@ import numpy.typing as npt
 from curate.diversity.embed import count_truncated, load_embedder
 from curate.diversity.embed import embed as embed_texts
 from curate.diversity.texts import open_texts
+from curate.models.device import resolve_device
 from curate.models.embedder import embedder_fingerprint
-from curate.models.load import resolve_device
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings

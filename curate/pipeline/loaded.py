@@ -44,7 +44,7 @@ class Loaded:
 
     def device(self) -> torch.device:
         """Return where the scoring model is, or will be."""
-        from curate.models.load import resolve_device
+        from curate.models.device import resolve_device
 
         return self._in_memory.model.device if self._in_memory is not None else resolve_device()
 
@@ -113,7 +113,8 @@ class Loaded:
 
     def _model(self, settings: Model) -> PreTrainedModel:
         from curate.models.checks import refuse_bidirectional
-        from curate.models.load import load_model, sharded_by_launcher
+        from curate.models.device import sharded_by_launcher
+        from curate.models.load import load_model
 
         if sharded_by_launcher():
             raise CurateError(

@@ -12,7 +12,7 @@ import numpy as np
 
 from curate.config import Model, Recipe
 from curate.diversity.texts import Texts, open_texts, recording
-from curate.models.load import resolve_device, resolve_dtype
+from curate.models.device import resolve_device, resolve_dtype
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.settle import adopt, known_key, settle_prompt
 from curate.pipeline.tokens import tokenize_as_settled

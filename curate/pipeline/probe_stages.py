@@ -14,7 +14,8 @@ import numpy as np
 from curate.config import Cluster, Embed, Model, Train
 from curate.diversity.cluster import MAX_TRAINING_POINTS, auto_count, cluster
 from curate.diversity.embed import count_truncated, embed, load_embedder
-from curate.models.load import load_model, resolve_device
+from curate.models.device import resolve_device
+from curate.models.load import load_model
 from curate.pipeline.probe_scores import FullPlan, ScoringCost, measure_scoring, pass_seconds
 from curate.probe.memory import peak_memory
 from curate.scoring.confidence import head_rows

@@ -177,7 +177,7 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
 
     The weights are looked at, not loaded: what is wrong with them shows before a million records are tokenised.
     """
-    from curate.models.load import resolve_dtype
+    from curate.models.device import resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch
     from curate.scoring.exits import exit_layers
 

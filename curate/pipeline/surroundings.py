@@ -35,7 +35,7 @@ def surroundings(recipe: Recipe, device: torch.device | None = None) -> dict[str
     """
     import torch
 
-    from curate.models.load import resolve_device
+    from curate.models.device import resolve_device
 
     device = device or resolve_device()
     versions = {name: _version(name) for name in ("lc-curate", *_VERSIONS)}

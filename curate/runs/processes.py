@@ -77,7 +77,7 @@ def join_launch(hang_timeout: float) -> Processes:
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    from curate.models.load import sharded_by_launcher
+    from curate.models.device import sharded_by_launcher
 
     if sharded_by_launcher() and not torch.cuda.is_available():
         raise CurateError(f"FSDP and DeepSpeed need GPUs: here every process would train by itself. {_ON_CPUS}")

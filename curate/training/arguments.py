@@ -17,7 +17,7 @@ from transformers.integrations.integration_utils import (
 
 from curate.config import Train
 from curate.config.stages import EFFECTIVE_BATCH
-from curate.models.load import sharded_by_launcher
+from curate.models.device import sharded_by_launcher
 from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
