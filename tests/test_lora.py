@@ -24,7 +24,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from curate.config import Train
 from curate.models.load import load_model
 from curate.models.names import published_name
-from curate.training.lora import Feature, TrainResult, _tidy, merge_adapter, train_adapter
+from curate.training.features import Feature
+from curate.training.lora import TrainResult, _tidy, merge_adapter, train_adapter
 from curate.training.resume import _seal, last_complete_checkpoint
 from curate.types import CurateError
 

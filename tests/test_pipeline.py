@@ -29,7 +29,8 @@ from curate.read.files import open_source
 from curate.runs.keys import fingerprint
 from curate.scoring import score as score_module
 from curate.scoring.selftest import Check
-from curate.training.lora import Feature, TrainResult
+from curate.training.features import Feature
+from curate.training.lora import TrainResult
 from curate.types import CurateError
 
 RUN = Path("run")

@@ -26,7 +26,8 @@ from curate.pipeline.references import References
 from curate.runs.atomic import replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
-from curate.training.lora import Feature, TrainResult, train_adapter
+from curate.training.features import Feature
+from curate.training.lora import TrainResult, train_adapter
 from curate.types import BoolArray, CurateError
 
 

@@ -26,7 +26,7 @@ from curate.tokens.store import open_tokens, stored_tokens
 from curate.types import CurateError, IntArray, Status, Tokens
 
 if TYPE_CHECKING:
-    from curate.training.lora import Feature
+    from curate.training.features import Feature
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ from curate.tokens.control import make_codec
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import length_limit
 from curate.tokens.store import stored_tokens
-from curate.training.lora import Feature
+from curate.training.features import Feature
 from curate.types import STATUSES, TokenStore
 
 

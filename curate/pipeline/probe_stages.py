@@ -22,7 +22,8 @@ from curate.scoring.confidence import head_rows
 from curate.scoring.parts import find_parts
 from curate.scoring.score import ScoringModel
 from curate.scoring.selftest import confirm
-from curate.training.lora import Feature, train_adapter
+from curate.training.features import Feature
+from curate.training.lora import train_adapter
 from curate.types import TokenStore
 
 _MOST_BLOCKS = 4  # of embed.batch_size texts each

@@ -1,11 +1,12 @@
-"""Trains a LoRA adapter on the kept records; an interrupted training resumes to the same bytes.
+"""Trains a LoRA adapter on the kept records; an interrupted training is resumed to the same bytes.
 
 In reading order:
 
-    arguments.py  train.* as arguments of the Trainer
-    callbacks.py  the log of steps; ends when the loss is no number
-    resume.py     checkpoints that can be trusted
-    lora.py       the adapter, trained with Trainer and PEFT
+    arguments.py  turns the settings train.* into arguments of the Trainer
+    features.py   checks token ids and labels, and pads them into batches
+    callbacks.py  logs the steps, and ends training when the loss is not a number
+    resume.py     seals checkpoints, and finds the last complete one
+    lora.py       trains, loads and merges the adapter, with Trainer and PEFT
 """
 
 import logging

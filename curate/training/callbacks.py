@@ -1,4 +1,4 @@
-"""What is seen of training: the log of its steps, and the end when the loss is no number."""
+"""Logs the steps of training, and ends it when the loss is not a number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _LOG_KEYS = ("step", "loss", "learning_rate", "grad_norm", "epoch", "seconds")
 
 
 class Journal(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Keeps the log of the steps, in the Trainer's state (which checkpoints carry) and as JSON lines."""
+    """Keeps the log of the steps in train_log.jsonl, one JSON object a line.
+
+    The Trainer's state holds the log too, and every checkpoint holds that state. So a resumed training writes the steps
+    before its checkpoint again, and its log is as complete as that of an uninterrupted one.
+    """
 
     def __init__(self, folder: Path, on_log: Callable[[Mapping[str, float]], None] | None) -> None:
         self._path = folder / "train_log.jsonl"
@@ -27,7 +31,7 @@ class Journal(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write the steps before the checkpoint again."""
+        """Write the steps before the checkpoint, and set the clock back by the seconds they took."""
         past = [entry for entry in state.log_history if "loss" in entry]
         self._origin = time.monotonic() - (past[-1]["seconds"] if past else 0.0)
         if state.is_world_process_zero:
@@ -35,11 +39,11 @@ class Journal(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
             self._path.write_text("".join(map(_log_line, past)), encoding="utf-8")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Add the step, or end training if its loss is no number (before a checkpoint is made of it)."""
+        """Add a step to the log, or end training if its loss is not finite, before a checkpoint of it is written."""
         entry = state.log_history[-1]
         if "loss" not in entry:
-            return  # the Trainer's closing summary
-        # With float16 the gradient scaler meets, and skips, infinite gradients on purpose.
+            return  # the summary that the Trainer logs at the end
+        # With float16, infinite gradients are expected: the gradient scaler skips such steps.
         if not math.isfinite(entry["loss"]) or not (args.fp16 or math.isfinite(entry.get("grad_norm", 0.0))):
             raise CurateError(
                 f"the loss or its gradient is not a finite number at step {state.global_step} (loss {entry['loss']}): "

@@ -1,4 +1,4 @@
-"""Checkpoints that can be trusted: sealed with the digest of every file once all are written."""
+"""Seals checkpoints with the SHA-256 of every file, and finds the last one that is complete."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _SEAL = "complete.json"
 
 
 class SealCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Seals each checkpoint after the Trainer wrote it, in the main process, when all processes are done."""
+    """Seals each checkpoint in the main process, after all processes have written their part of it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the seal."""
+        """Seal the checkpoint that was just saved."""
         if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+            torch.distributed.barrier()  # every process saves its own random state
         if state.is_world_process_zero:
             _seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint in `folder` whose files are all as they were written; None if there is none.
+    """Return the latest checkpoint in `folder` whose files are all as they were written; None if there is none.
 
-    Later ones that a kill, a full disk or a bad block left incomplete are removed: training writes them anew.
+    Later checkpoints, left incomplete by a killed process, a full disk or a bad block, are removed with a warning;
+    training writes them again.
     """
     checkpoints = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdigit()]
     for path in sorted(checkpoints, key=_step, reverse=True):
@@ -48,6 +49,7 @@ def _step(checkpoint: Path) -> int:
 
 
 def _seal(checkpoint: Path) -> None:
+    # Written under another name first, so that a seal is complete or absent.
     temporary = checkpoint / f"{_SEAL}.tmp"
     temporary.write_text(json.dumps(_digests(checkpoint)), encoding="utf-8")
     os.replace(temporary, checkpoint / _SEAL)
@@ -62,6 +64,7 @@ def _is_sealed(checkpoint: Path) -> bool:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
+    """Return the SHA-256 (hex) of every file of a checkpoint, by its path in it; seals are left out."""
     digests = {}
     for file in sorted(checkpoint.rglob("*")):
         if file.is_file() and not file.name.startswith(_SEAL):
