@@ -22,11 +22,8 @@ from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = {
-    "azure_ml": "azureml-sdk",
-    "comet_ml": "comet-ml",
-    "flyte": "flytekit",
-}  # trackers whose package pip knows by another name
+# Trackers whose package has another name.
+_PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit"}
 
 
 def check_report_to(report_to: str) -> None:
