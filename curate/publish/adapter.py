@@ -1,4 +1,4 @@
-"""What stands beside a LoRA adapter, so that somebody else can use it as it was trained."""
+"""Writes the tokenizer and README.md of a LoRA adapter, so that others can use it as it was trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ASK = "{instruction}"
-"""Stands for the question while the prompt is written."""
+"""Placeholder of the question in the prompt."""
 
 
 def write_adapter_files(
@@ -29,15 +29,15 @@ def write_adapter_files(
 ) -> None:
     """Write the tokenizer, its chat template and README.md into the folder of an adapter.
 
-    README.md has the prompt format as a few lines of code that run. A base from the hub is found by PEFT itself; for a
-    local one those lines say where to put its path.
+    README.md shows the prompt format in a few lines of Python that run. PEFT finds a base model on the hub by itself;
+    for a local base model, the lines say where to put its path.
 
     Args:
-        folder: of the adapter, as `train_adapter` leaves it.
-        tokenizer: of the model that was trained.
-        base: the model that was trained, as the person named it.
-        template: in which it was trained.
-        settings: with which it was trained.
+        folder: folder of the adapter, as `train_adapter` leaves it.
+        tokenizer: tokenizer of the base model.
+        base: the base model, as the person named it.
+        template: the prompt template of the training.
+        settings: the settings of the training.
         system: prompt.system, if it was set.
     """
     base = published_name(base)
@@ -59,11 +59,11 @@ def write_adapter_files(
 
 
 def _prompt(template: Template, system: str | None) -> tuple[str, str] | None:
-    """The text before a question and the text between it and a response; None under chat: the tokenizer writes them."""
+    """Return the text before a question and the text after it; None under chat, where the tokenizer writes both."""
     if template == "chat":
         return None
     turns = (Turn("user", _ASK), Turn("assistant", ""))
     rendered = (alpaca if template == "alpaca" else plain)(Example(0, "", turns), system=system)
     assert rendered is not None, "no tools in it"
-    before, _, after = rendered.text.rpartition(_ASK)  # the last: prompt.system may hold these letters too
+    before, _, after = rendered.text.rpartition(_ASK)  # the last one: prompt.system may hold {instruction} too
     return before, after

@@ -1,4 +1,4 @@
-"""The data card: README.md, which the hub shows and `datasets.load_dataset(folder)` obeys."""
+"""Writes the data card: README.md, which the hub shows and `datasets.load_dataset(folder)` follows."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from curate.types import Template
 def write_card(records: KeptRecords, source: Source, *, name: str, template: Template, about: str = "") -> None:
     """Write README.md beside the kept records.
 
-    Its front matter has the source's licence (`unknown` where none is stated) and `configs:`, so that
-    `datasets.load_dataset(folder)` gives the kept records and nothing else. The text says how they were chosen, in
-    which template they were scored, and which file is for which program.
+    Its front matter states the licence of the source (`unknown` if it states none). It also has `configs:`, so that
+    `datasets.load_dataset(folder)` loads the kept records and no other file. The text says how the records were chosen,
+    with which prompt template they were scored, and which file is for which program.
 
     Args:
         records: what `describe_kept` returned.
-        source: the input they came from.
-        name: the selection's name; the data set is called curate_NAME.
-        template: in which they were scored.
-        about: Markdown: how the records were chosen.
+        source: the input that the records came from.
+        name: name of the selection; the data set is called curate_NAME.
+        template: the prompt template of the scoring.
+        about: how the records were chosen, in Markdown.
     """
     text = environment().get_template("card.md.jinja")
     head = _front_matter(records, licence_of(source))
@@ -30,6 +30,7 @@ def write_card(records: KeptRecords, source: Source, *, name: str, template: Tem
 
 
 def _front_matter(records: KeptRecords, licence: Licence) -> str:
+    # Written by the hub's own library: it knows which keys the hub reads, and quotes what YAML would misread.
     from huggingface_hub import DatasetCardData
 
     files = [{"split": "train", "path": records.path.name}]

@@ -1,4 +1,4 @@
-"""Kept records once more, in the two forms that most training programs read: messages, or prompt and completion."""
+"""Writes kept records in the two formats that most training programs read: messages, or prompt and completion."""
 
 from __future__ import annotations
 
@@ -16,17 +16,29 @@ MESSAGES = "train.messages.jsonl"
 
 
 def write_messages(records: KeptRecords, path: Path, *, system: str | None) -> None:
-    """Write a conversation a line, as OpenAI messages; `system` opens those without a system message of their own.
+    """Write the records as OpenAI messages, one conversation a line.
 
-    Tools are JSON text: Arrow would fill the keys that one tool has into all others.
+    Tools are written as JSON text: `datasets` keeps objects in columns of one type, and would add the keys of each tool
+    to all others.
+
+    Args:
+        records: what `describe_kept` returned.
+        path: the file to write.
+        system: system message of conversations that have none; None adds none.
     """
     _write(path, (_conversation(example, system) for example in records.examples()))
 
 
 def write_texts(records: KeptRecords, path: Path, *, template: Template, system: str | None) -> bool:
-    """Write a record a line, as the text before its response and its response; False, and no file, if they do not fit.
+    """Write the records as prompt and completion, one a line; return False, and write nothing, if they do not fit.
 
-    They fit where every record has one response, at its end. The texts are those that were tokenised.
+    Records fit if each has one response, at the end of its text. The texts are exactly those that were tokenised.
+
+    Args:
+        records: what `describe_kept` returned.
+        path: the file to write.
+        template: the prompt template; "chat" does not fit.
+        system: prompt.system.
     """
     texts = [_text(example, template, system) for example in records.examples()]
     fitting = [text for text in texts if text is not None]
@@ -43,11 +55,13 @@ def _write(path: Path, lines: Iterator[dict[str, Any]]) -> None:
 
 
 def _conversation(example: Example, system: str | None) -> dict[str, Any]:
+    # Role and content first, as people expect to read them.
     messages = [{"role": m.pop("role"), "content": m.pop("content"), **m} for m in messages_of(example, system=system)]
     return {"messages": messages} | ({"tools": json.dumps(example.tools)} if example.tools else {})
 
 
 def _text(example: Example, template: Template, system: str | None) -> dict[str, str] | None:
+    """Return prompt and completion of a record; None if it is not one text that ends with its only response."""
     rendered: Rendered | None = None
     if template != "chat":
         rendered = (alpaca if template == "alpaca" else plain)(example, system=system)

@@ -1,4 +1,4 @@
-"""Writes the chosen records exactly as they came in, in the input's own format."""
+"""Writes the chosen records exactly as they came in, in the format of the input."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from curate.read.files import Source, load_hub, place, read_records, record_limi
 from curate.read.kinds import File, open_file
 from curate.types import CurateError, Record
 
-_GROUP_ROWS = 16_384  # rows of a Parquet row group ...
-_GROUP_BYTES = 64_000_000  # ... unless it has grown to so many bytes before
+# A Parquet row group is written when it has so many rows or bytes: it is held in memory until then.
+_GROUP_ROWS = 16_384
+_GROUP_BYTES = 64_000_000
 
 Kept = npt.NDArray[np.bool_]
 
 
 def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
-    """Write the records where `kept` [N] is true to kept.json, .jsonl, .csv or .parquet in `folder`, in input order.
+    """Write the chosen records in input order and return the file: kept.json, .jsonl, .csv or .parquet.
 
-    A record of a text file leaves byte for byte (a CSV under the same header line), a Parquet row under the same
-    schema and metadata. A folder, saved or hub data set becomes one kept.parquet; a folder whose rows Arrow cannot
-    hold exactly (it fills absent keys with null, and a column has one type) becomes kept.jsonl instead. What was
-    packed leaves unpacked, and a CSV file with another delimiter leaves with commas, as other programs read it.
-    Streams.
+    Records of a text file are copied byte for byte, those of a CSV file under the same header line. Rows of a Parquet
+    file keep their schema and its metadata. A folder, saved data set or hub data set becomes one kept.parquet. If Arrow
+    cannot hold the rows of a folder exactly, they become kept.jsonl instead: Arrow fills absent keys with null, and a
+    column has one type. Compressed input is written uncompressed. A CSV file with another delimiter is written with
+    commas, which all programs read. Memory does not grow with the number of records.
+
+    Args:
+        source: the input.
+        data: the settings the input was read with.
+        kept: bool [N], true for the chosen records.
+        folder: where to write.
 
     Raises:
         CurateError: the input no longer has N records, or cannot be read.
@@ -49,7 +56,7 @@ def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
             batches = itertools.chain.from_iterable(map(arrow_files.batches, source.files))
             try:
                 return _write_batches(batches, schema, source, data, kept, folder)
-            except pa.ArrowNotImplementedError:  # Arrow has types that Parquet has not, such as objects without keys
+            except pa.ArrowNotImplementedError:  # a type that Parquet does not have, such as an object without keys
                 (folder / "kept.parquet").unlink(missing_ok=True)
                 return _write_lines(source, data, kept, folder)
     if source.kind == "folder":
@@ -58,6 +65,7 @@ def write_kept(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
 
 
 def _write_text(file: File, records: Iterable[Record], data: Data, folder: Path) -> Path:
+    """Write the raw bytes of the records to kept.json, .jsonl or .csv, with what the format needs around them."""
     if file.delimiter != ",":
         return _write_commas(file, records, data, folder)
     opening, between, closing = b"", b"\n", b"\n"
@@ -66,6 +74,7 @@ def _write_text(file: File, records: Iterable[Record], data: Data, folder: Path)
     elif file.kind == "csv":
         with open_file(file) as stream:
             opening = csv_text.read_header(stream, file.name, limit=record_limit(data))
+        # The header keeps its line end, so the file has one kind of line end throughout.
         between = closing = b"\r\n" if opening.endswith(b"\r\n") else b"\n"
     path = folder / f"kept.{file.kind}"
     with path.open("wb") as out:
@@ -78,6 +87,7 @@ def _write_text(file: File, records: Iterable[Record], data: Data, folder: Path)
 
 
 def _write_commas(file: File, records: Iterable[Record], data: Data, folder: Path) -> Path:
+    """Write the records of a CSV file with another delimiter to kept.csv, with commas."""
     path = folder / "kept.csv"
     with open_file(file) as stream, path.open("w", encoding="utf-8", newline="") as out:
         header = csv_text.read_header(stream, file.name, limit=record_limit(data), delimiter=file.delimiter)
@@ -88,7 +98,7 @@ def _write_commas(file: File, records: Iterable[Record], data: Data, folder: Pat
 
 
 def _write_lines(source: Source, data: Data, kept: Kept, folder: Path) -> Path:
-    """kept.jsonl: a JSON record keeps its bytes (line ends between its keys become blanks), others become JSON."""
+    """Write kept.jsonl: JSON records keep their bytes (line ends between keys become spaces), others become JSON."""
     json_files = {file.name for file in source.files if file.kind in ("json", "jsonl")}
     path = folder / "kept.jsonl"
     with path.open("wb") as out:
@@ -111,20 +121,21 @@ def _as_json(record: Record) -> bytes:
 
 
 def _write_table(source: Source, data: Data, kept: Kept, folder: Path) -> Path | None:
-    """kept.parquet from rows of any kind; None if it would not hold them exactly."""
+    """Write kept.parquet from rows of any kind; return None, and leave no file, if it would not hold them exactly."""
     path = folder / "kept.parquet"
     try:
         schema = pa.unify_schemas([pa.Table.from_pylist(chunk).schema for chunk in _chunks(source, data, kept)])
         with pq.ParquetWriter(path, schema) as writer:
             for chunk in _chunks(source, data, kept):
                 table = pa.Table.from_pylist(chunk, schema=schema)
+                # Arrow converts silently, such as 1 to 1.0: only reading the rows back shows whether they are the same.
                 if _spelled(table.to_pylist()) != _spelled(chunk):
                     break
                 writer.write_table(table)
             else:
                 return path
     except (pa.ArrowException, OverflowError):
-        pass  # rows that Arrow has no common type for
+        pass  # Arrow has no common type for the rows
     path.unlink(missing_ok=True)
     return None
 
@@ -136,15 +147,17 @@ def _chunks(source: Source, data: Data, kept: Kept) -> Iterator[list[dict[str, A
 
 
 def _spelled(rows: list[dict[str, Any]]) -> str:
-    """Rows as text, in which 1, 1.0 and true differ, and so does another order of keys."""
+    """Return rows as text to compare: 1, 1.0 and true differ in it, and so does another order of keys."""
     return json.dumps(rows, default=repr)
 
 
 def _write_batches(
     batches: Iterable[pa.RecordBatch], schema: pa.Schema, source: Source, data: Data, kept: Kept, folder: Path
 ) -> Path:
+    """Write the chosen rows of Arrow batches to kept.parquet, under the schema of the input."""
     path = folder / "kept.parquet"
-    row = rows = size = 0  # read; and of the group
+    row = 0  # rows read so far
+    rows = size = 0  # rows and bytes of the group
     group: list[pa.RecordBatch] = []
     with pq.ParquetWriter(path, schema) as writer:
         for batch in batches:
@@ -164,6 +177,7 @@ def _write_batches(
 
 
 def _chosen(source: Source, data: Data, kept: Kept) -> Iterator[Record]:
+    """Yield the chosen records of the input, read a second time; refuse an input that has changed in length."""
     row = -1
     for row, record in enumerate(read_records(source, data.model_copy(update={"on_error": "skip"}))):
         if row < len(kept) and kept[row]:

@@ -1,4 +1,4 @@
-"""The licence that a source states: it goes on with every record that is kept."""
+"""Reads the licence that the source of the records states, for the data card of the kept ones."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ logger = logging.getLogger(__name__)
 Licence = dict[str, str | list[str]]
 
 _KEYS = ("license", "license_name", "license_link")
-_LONGEST_CARD = 1_000_000  # bytes of a README.md that are looked at
-_LONGEST_HEAD = 20_000  # characters of front matter; reading YAML takes about a second for a hundred thousand
+_LONGEST_CARD = 1_000_000  # bytes of a README.md that are read
+_LONGEST_HEAD = 20_000  # characters of front matter; 100,000 characters of YAML take about a second to read
 
 
 def licence_of(source: Source) -> Licence:
-    """Return `license`, and `license_name` and `license_link` where they stand, as the source's data card says.
+    """Return `license`, and `license_name` and `license_link` if they are given, as the source states them.
 
-    A list of licences stays a list. {"license": "unknown"} where neither a source folder's README.md nor the hub
-    names one. A card that cannot be read is passed over with a warning.
+    For a folder they come from the front matter of its README.md, for a hub data set from the hub. A list of licences
+    stays a list. If no licence is stated, the result is {"license": "unknown"}. A README.md that cannot be read is
+    skipped with a warning.
     """
     facts: Licence = {}
     if source.kind == "hub":
@@ -35,11 +36,13 @@ def licence_of(source: Source) -> Licence:
 
 
 def _of_card(card: Path) -> Licence:
+    """Return what the front matter of a README.md states; nothing if it has none or cannot be read."""
     with card.open("rb") as file:
         data = file.read(_LONGEST_CARD)
     try:
-        head = _front_matter(codecs.getincrementaldecoder("utf-8-sig")().decode(data))  # the cut may split a letter
-        # Nodes, not objects: no reference in them is followed, and no date or number is made of a word.
+        # An incremental decoder, since the cut after _LONGEST_CARD bytes may split a character.
+        head = _front_matter(codecs.getincrementaldecoder("utf-8-sig")().decode(data))
+        # Nodes, not objects: YAML would make a date or a number of some names, and expand references without end.
         root = yaml.compose(head, Loader=yaml.SafeLoader) if head else None
     except (UnicodeDecodeError, ValueError, yaml.YAMLError, RecursionError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -52,7 +55,7 @@ def _of_card(card: Path) -> Licence:
 
 
 def _front_matter(text: str) -> str:
-    """Give the lines between the first line, if that is ---, and the next such line."""
+    """Return the lines between a first line `---` and the next such line; "" without them."""
     lines = text.splitlines(keepends=True)
     if not lines or lines[0].rstrip() != "---":
         return ""
@@ -64,7 +67,7 @@ def _front_matter(text: str) -> str:
 
 
 def _words(node: yaml.Node) -> str | list[str] | None:
-    """Give a text or a list of texts; None for anything else."""
+    """Return the text or the list of texts of a node; None for anything else."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag.endswith(":null") else str(node.value)
     if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):

@@ -1,4 +1,4 @@
-"""What other programs have to know of a file of kept records before they can read it."""
+"""Describes a file of kept records for other programs: its format, keys and roles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from curate.read.files import Source, open_source, read_records
 from curate.read.formats import key_of
 from curate.types import Example, Format, Record
 
-LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {  # its name of a column: ours, the first there is
+# The columns of LLaMA-Factory by its names, each with our names for them; the first that occurs is taken.
+LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {
     "alpaca": {
         "prompt": ("instruction",),
         "query": ("input",),
@@ -27,7 +28,8 @@ LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {  # its name of a col
     "messages": {"messages": CHATS["messages"], "tools": ("tools",)},
     "sharegpt": {"messages": CHATS["sharegpt"], "system": ("system",), "tools": ("tools",)},
 }
-_USUAL: dict[Format, set[str]] = {  # what other programs expect these to be called
+# The keys that other programs expect without being told.
+_USUAL: dict[Format, set[str]] = {
     "alpaca": {"instruction", "output"},
     "prompt_completion": {"prompt", "completion"},
     "messages": {"messages"},
@@ -37,18 +39,18 @@ _USUAL: dict[Format, set[str]] = {  # what other programs expect these to be cal
 
 @dataclass(frozen=True, slots=True)
 class KeptRecords:
-    """A file of kept records as other programs see it.
+    """A file of kept records, as other programs see it.
 
     path    the file
-    data    the settings that read it
-    format  how its records are laid out
-    keys    our name: the key that occurs in the records
-    roles   words for roles that occur, of conversations
-    words   what a message calls its role and its text, of conversations
-    usual   other programs read it as it is: the usual keys only, and every message is a role and a plain text
-    odd     only our reader understands it: messages that are a list alone, or text, or have roles of their own
-    tools   tools are defined or called
-    count   how many records it has
+    data    the settings that the input was read with
+    format  format of the records
+    keys    keys that occur in the records, by our name for them
+    roles   of conversations: the words for roles that occur
+    words   of conversations: the keys of a message that hold its role and its text
+    usual   other programs can read the file: it has the usual keys only, and every message is a role and a text
+    odd     only curate can read the file: a record is a list, messages are no list, or roles or numbers are mapped
+    tools   a record defines or calls tools
+    count   number of records
     """
 
     path: Path
@@ -64,20 +66,20 @@ class KeptRecords:
 
     @property
     def is_chat(self) -> bool:
-        """Say whether a record is a list of messages."""
+        """Say whether the records are lists of messages."""
         return self.format in ("messages", "sharegpt")
 
     def examples(self) -> Iterator[Example]:
-        """Read the records again, as conversations."""
+        """Yield the records as conversations, read again from the file."""
         return (example for _, example in _read(self.path, self.format, self.data))
 
 
 def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
-    """Describe the file that `write_kept` wrote; reads it once.
+    """Return a description of the file that `write_kept` wrote, after reading it once.
 
     Args:
         kept: what `write_kept` returned.
-        source: the input it came from.
+        source: the input that the records came from.
         data: the settings the input was read with.
     """
     format = input_format(data, source)
@@ -96,6 +98,7 @@ def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
         messages = value if isinstance(value, list) else []
         roles |= {message[word] for message in messages if isinstance(message.get(word), str)}
         plain = plain and all(message.keys() <= {"role", "content"} or words[0] == "from" for message in messages)
+        # A text in parts, [{"type": "text", "text": ...}, ...], is understood by few programs.
         plain = plain and not any(isinstance(message.get(text), list) for message in messages)
         tools = tools or _uses_tools(example)
         count += 1
@@ -105,6 +108,8 @@ def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
 
 
 def _read(kept: Path, format: Format, data: Data) -> Iterator[tuple[Record, Example]]:
+    """Yield every record of a file of kept records, as it is and as a conversation."""
+    # The kept file has commas, and all of its records were short enough for the limit of their input.
     own = data.model_copy(update={"path": str(kept), "limit": None, "max_record_bytes": sys.maxsize, "delimiter": None})
     for record in read_records(open_source(own), own):
         yield record, to_example(record, format, data)
@@ -116,7 +121,7 @@ def _keys(fields: Mapping[str, Any], format: Format, data: Data) -> dict[str, st
 
 
 def _messages(fields: Mapping[str, Any], keys: Mapping[str, str], format: Format) -> Any:
-    """What stands under the key of the messages; an empty list where the format has none."""
+    """Return the value under the key of the messages; an empty list if the format has no messages."""
     return next((fields.get(keys[name]) for name in CHATS.get(format, ()) if name in keys), [])
 
 

@@ -1,6 +1,6 @@
-"""Token ids and labels in the layout of `datasets.Dataset.save_to_disk`, which the training programs take as it is.
+"""Writes token ids and labels as `datasets.Dataset.save_to_disk` does; training programs read them without changes.
 
-Written here in three small files rather than by `datasets`: it would note the folder that it was written in.
+The three small files are not written by `datasets` itself, because it would record the folder that it writes in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow as pa
 TOKENS = "train.tokens"
 TABLE = "data-00000-of-00001.arrow"
 
-_ROWS = 1024  # of a record batch
+_ROWS = 1024  # rows of a record batch
 _COLUMNS = {"input_ids": "int32", "attention_mask": "int8", "labels": "int32"}
 
 Ids = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -27,16 +27,16 @@ Feature = tuple[Ids, Ids]
 
 
 def write_token_set(features: Iterable[Feature], folder: Path) -> int:
-    """Write input ids and labels of each record; returns the length of the longest, 0 if there is none.
+    """Write input ids and labels of each record; return the length of the longest record in tokens, 0 without records.
 
-    `datasets.load_from_disk(folder)` reads them, and so does `load_dataset("arrow", data_files=...)`.
+    `datasets.load_from_disk(folder)` and `load_dataset("arrow", data_files=...)` read them.
 
     Args:
-        features: input ids [T] and labels [T] of each record; a label of -100 is context, and not learnt.
-        folder: made by this call.
+        features: input ids [T] and labels [T] of each record; a label of -100 is context, which the loss leaves out.
+        folder: folder to create.
     """
     folder.mkdir()
-    # "Sequence" is what every version of datasets understands; newer ones call it List.
+    # Newer versions of datasets call this type List; all of them read "Sequence".
     types: dict[str, Any] = {
         name: {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "Sequence"} for name, dtype in _COLUMNS.items()
     }
@@ -50,6 +50,7 @@ def write_token_set(features: Iterable[Feature], folder: Path) -> int:
             arrays = [pa.array(values, type) for values, type in columns]
             out.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
             longest = max(longest, *map(len, ids))
+    # datasets keys its cache by this fingerprint: the same records have the same, wherever they were written.
     with (folder / TABLE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     state: dict[str, Any] = {
@@ -67,7 +68,7 @@ def write_token_set(features: Iterable[Feature], folder: Path) -> int:
 
 
 def read_token_set(folder: Path) -> Iterator[tuple[list[int], list[int]]]:
-    """Read what `write_token_set` wrote."""
+    """Yield input ids and labels of each record that `write_token_set` wrote."""
     with pa.memory_map(str(folder / TABLE)) as source, pa.ipc.open_stream(source) as stream:
         for batch in stream:
             yield from zip(batch["input_ids"].to_pylist(), batch["labels"].to_pylist(), strict=True)

@@ -1,7 +1,7 @@
-"""Settings with which three training programs go on from the kept records as `curate train` would.
+"""Writes settings with which TRL, axolotl and LLaMA-Factory train on the kept records as `curate train` does.
 
-Each program is given the token ids and labels of curate themselves (TRL: the readable records where it makes these very
-ids and labels of them), and is told how it reads the records with another model.
+Each settings file names the token ids and labels of curate. That of TRL names the readable records instead if TRL makes
+the same ids and labels of them. Comments in the files say how to read the records with another model.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Kind = Literal["alpaca", "messages", "sharegpt", "texts", "tokens"]
 
 @dataclass(frozen=True, slots=True)
 class TrainingFile:
-    """What a training program reads: the name of a file or folder, and what is in it."""
+    """A file or folder that a training program reads: its name, and the kind of its contents."""
 
     name: str
     kind: Kind
 
     @property
     def builder(self) -> str:
-        """Name the part of `datasets` that reads such a file."""
+        """The builder of `datasets` that reads such a file."""
         return {".csv": "csv", ".parquet": "parquet", ".tokens": "arrow"}.get(Path(self.name).suffix, "json")
 
 
@@ -47,18 +47,18 @@ def write_trainers(
 ) -> None:
     """Write dataset_info.json, llamafactory.yaml, axolotl.yaml and trl.yaml into `folder`.
 
-    Beside them stands what they name: train.tokens/ (token ids and labels, as `datasets.load_from_disk` reads them),
-    and train.messages.jsonl where a chat template was used, train.prompt_completion.jsonl where none was. The kept
-    file itself is named without a folder: it is to stand beside them in the end. The settings are the recipe's. A hub
-    model is named as the person wrote it, a local folder by its path from the kept file's folder, so that no absolute
-    path is written.
+    The data that they name is written too: train.tokens/ with token ids and labels, and where the kept file cannot be
+    read as it was scored, train.messages.jsonl (chat template) or train.prompt_completion.jsonl (other templates). The
+    kept file is named without a folder, since it will be moved beside them. Training settings are those of the recipe.
+    A hub model is named as the person wrote it. A local model is named by its path relative to the folder of the kept
+    file, so that no absolute path is written.
 
     Args:
         records: what `describe_kept` returned.
-        recipe: without `auto`: prompt.template, prompt.max_length and model.dtype are settled.
+        recipe: a settled recipe: prompt.template, prompt.max_length and model.dtype are not `auto`.
         folder: where to write; it holds none of these files yet.
-        features: input ids and labels of each kept record, in order, as `curate train` trains on them.
-        tokenizer: of the model to train.
+        features: input ids and labels of each kept record, in order, as `curate train` uses them.
+        tokenizer: tokenizer of the model to train.
     """
     longest = write_token_set(features, folder / TOKENS)
     readable = _readable_file(records, recipe, folder)
@@ -73,7 +73,7 @@ def write_trainers(
         "records": records,
         "tokens": TOKENS,
         "table": f"{TOKENS}/{TABLE}",
-        # The end token that training adds may be one more than prompt.max_length; no program is to cut it off.
+        # Training adds an end token, which may exceed prompt.max_length by one; no program should cut it off.
         "max_length": max(recipe.prompt.max_length, longest),
     }
     for program in ("axolotl", "trl", "llamafactory"):
@@ -85,9 +85,13 @@ def write_trainers(
 
 
 def _readable_file(records: KeptRecords, recipe: Recipe, folder: Path, *, for_trl: bool = False) -> TrainingFile:
-    """The kept file if it is read as it was scored, else a copy of it, else the tokens."""
+    """Return what a program should read: the kept file if it is read as it was scored, else a copy, else the tokens.
+
+    A copy is written to `folder`. For TRL the kept file must be .jsonl in one of TRL's own formats.
+    """
     template, system = recipe.prompt.template, recipe.prompt.system
     assert template != "auto", "settled before anything was tokenised"
+    # TRL does not know Alpaca's keys, and takes the roles human and gpt of ShareGPT as they are.
     untouched = records.usual and system is None and (records.path.suffix == ".jsonl" or not for_trl)
     fitting: dict[str, Kind] = {"chat": "messages", "alpaca": "alpaca", "plain": "texts"}
     if untouched and template == "chat" and records.format == "sharegpt" and not for_trl:
@@ -100,11 +104,11 @@ def _readable_file(records: KeptRecords, recipe: Recipe, folder: Path, *, for_tr
         return TrainingFile(MESSAGES, "messages")
     if write_texts(records, folder / TEXTS, template=template, system=system):
         return TrainingFile(TEXTS, "texts")
-    return TrainingFile(TOKENS, "tokens")  # several responses, and no chat template that could render them
+    return TrainingFile(TOKENS, "tokens")  # several responses fit into neither form without a chat template
 
 
 def _exact_file(file: TrainingFile, records: KeptRecords, folder: Path, tokenizer: SavedTokenizer) -> TrainingFile:
-    """The readable file if TRL makes the very ids and labels of it, else those."""
+    """Return the readable file if TRL makes exactly the ids and labels of curate of it, else the tokens."""
     checks = {"messages": messages_agree, "texts": texts_agree}
     path = records.path if file.name == records.path.name else folder / file.name
     if file.kind in checks and checks[file.kind](path, folder / TOKENS, tokenizer):
@@ -113,6 +117,7 @@ def _exact_file(file: TrainingFile, records: KeptRecords, folder: Path, tokenize
 
 
 def _settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Return the values of the templates that come from the recipe; `folder` is that of the kept file."""
     train, own = recipe.train, recipe.train.model is None
     model = recipe.model.name if train.model is None else train.model
     return {
@@ -129,10 +134,11 @@ def _settings(recipe: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def _llama_factory(records: KeptRecords, readable: TrainingFile, folder: Path, system: str | None) -> dict[str, Any]:
-    """LLaMA-Factory's entry for the kept file, or for its copy as messages where it reads that one more exactly.
+    """Return the entry of dataset_info.json for the kept file, or for a copy as messages.
 
-    It does so where a message's text is in parts, and where messages were scored that are written otherwise in the
-    kept file: it would join instruction and input by one line end, and leave prompt.system out.
+    The copy is used if LLaMA-Factory would read the kept file otherwise than it was scored. That is so if the text of a
+    message is in parts. It is also so if the records are no messages but were scored with a chat template:
+    LLaMA-Factory joins instruction and input by one line end, and leaves out prompt.system.
     """
     columns, (role, content), file = dict(LLAMA_FACTORY[records.format]), records.words, records.path.name
     keys, roles = dict(records.keys), records.roles
@@ -141,9 +147,9 @@ def _llama_factory(records: KeptRecords, readable: TrainingFile, folder: Path, s
         write_messages(records, folder / MESSAGES, system=system)
         file, role, content, columns = MESSAGES, "role", "content", dict(LLAMA_FACTORY["messages"])
         keys = {"messages": "messages"} | ({"tools": "tools"} if records.tools else {})
-        roles = frozenset({"tool"})  # the copy says user, assistant, tool, system
+        roles = frozenset({"tool"})  # the roles of the copy are user, assistant, tool and system
     found = {theirs: next((keys[n] for n in names if n in keys), None) for theirs, names in columns.items()}
-    # Its reader of OpenAI messages knows tool_calls, but adds a system text to records without tools.
+    # LLaMA-Factory's reader of OpenAI messages knows tool_calls, but adds a system text to records without tools.
     openai = records.tools and role == "role"
     entry: dict[str, Any] = {
         "file_name": file,
@@ -156,7 +162,7 @@ def _llama_factory(records: KeptRecords, readable: TrainingFile, folder: Path, s
 
 
 def _role_tags(roles: frozenset[str]) -> dict[str, str]:
-    """What LLaMA-Factory calls a role: the word for it that occurs."""
+    """Return the words for the roles, by LLaMA-Factory's names for them: for each role the word that occurs."""
     return {
         "user_tag": "human" if "human" in roles else "user",
         "assistant_tag": "gpt" if "gpt" in roles else "assistant",
