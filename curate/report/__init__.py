@@ -1,24 +1,24 @@
-"""What a person looks at: records before they are paid for, the result of a run, two selections side by side.
+"""Makes what people look at: a preview of records, the report of a run, the difference of two selections.
 
-    preview.py     tokens of records, scored and not, for the terminal and as a page
-    report.py      a run as one self-contained page
-    diff.py        two selections of a run, for the terminal and as a page
+Nothing here prints or runs a model. The three things to look at:
 
-What these three stand on, in reading order:
+    preview.py     shows which tokens of records are scored, for the terminal and as a page
+    report.py      shows a run and one of its selections as one self-contained page
+    diff.py        shows how two selections of a run differ, for the terminal and as a page
+
+What these three use, in reading order:
 
     visible.py     makes control characters visible
-    run_table.py   the columns of a run, joined by row
-    summary.py     headline, cost, settings, what became of clusters and groups
-    names.py       clusters named after their own words
-    projection.py  embeddings on a plane
-    chart_data.py  the numbers that charts show
-    chart.py       what all charts share
-    figures.py     charts as Vega-Lite specifications
-    results.py     evaluation and comparison as tables and a chart
-    records.py     records and texts, packed for a page
-    spread.py      how two selections differ, as numbers
-    pages.py       templates, and what a page is allowed to load: nothing
-    vega.py        the plotting library
-
-Functions over files and plain values: nothing here prints or runs a model.
+    run_table.py   reads the columns of a run and of a selection, joined by row
+    summary.py     makes the tables of a report: costs, settings, clusters and groups
+    names.py       names clusters after their own words
+    projection.py  puts embeddings on a plane
+    chart_data.py  computes the numbers that charts show
+    chart.py       defines what all charts share
+    figures.py     makes charts as Vega-Lite specifications
+    results.py     makes tables and a chart of evaluation and comparison
+    records.py     packs records and texts for a page
+    spread.py      computes how columns and counts of two selections differ
+    pages.py       fills the templates, and keeps pages from loading anything
+    vega.py        gives the plotting library as a script
 """

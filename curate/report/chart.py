@@ -1,7 +1,7 @@
-"""What all charts of a page share: size, axes, legends, colours.
+"""Defines what all charts of a page share: size, axes, legends, colours.
 
-Colours are the custom properties of page.css, so a chart follows light and dark without being drawn again. They are
-of Okabe and Ito's palette, which colour-blind people can tell apart.
+Colours are custom properties of page.css, so a chart follows light and dark mode without being drawn again. They come
+from the palette of Okabe and Ito, which colour-blind people can tell apart.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from curate.report.chart_data import Rows
 Spec = dict[str, Any]
 HEIGHT = 230
 
-
+# Full opacity and stroke: the marks themselves may be faint, and the legend must still show their colour.
 LEGEND = {"title": None, "orient": "top", "direction": "horizontal", "symbolOpacity": 1, "symbolStrokeWidth": 2}
 
 
 def colour(name: str, domain: tuple[str, ...], colours: tuple[str, ...]) -> Spec:
-    """Return the colour channel of a field with these values, in this order, and its legend above the chart."""
+    """Return the colour channel of a field: `domain` are its values in order, `colours` one for each, and a legend."""
     scale = {"domain": list(domain), "range": list(colours)}
+    # Without "sort": None Vega-Lite orders the values by name.
     return {"field": name, "type": "nominal", "sort": None, "scale": scale, "legend": LEGEND}
 
 
 def field(name: str, type_: str, title: str | None = None) -> Spec:
-    """Return a field of a tooltip."""
+    """Return a field of a tooltip; `type_` is its Vega-Lite type."""
     return {"field": name, "type": type_, "title": title or name}
 
 
 def number(name: str, shape: str = ".3f", title: str | None = None) -> Spec:
-    """Return a number of a tooltip, written as d3-format's `shape` says."""
+    """Return a number of a tooltip; `shape` is its format, as in d3-format."""
     return {**field(name, "quantitative", title), "format": shape}
 
 
 def axis(*, grid: bool = True, whole: bool = False, ticks: bool = True) -> Spec:
-    """Return an axis: with a grid or without, of whole numbers or any, with numbers or none."""
+    """Return an axis, with or without grid lines, for whole numbers only or any, with or without numbers beside it."""
     settings: Spec = {"grid": grid and ticks, "labels": ticks, "ticks": ticks}
     return {"axis": settings | ({"tickMinStep": 1, "format": "d"} if whole else {})}
 
 
 def chart(values: Rows, height: int, **more: Any) -> Spec:
-    """Return a chart as wide as its place on the page, and `height` pixels high."""
+    """Return a chart of `values` that is as wide as its place on the page, and `height` pixels high."""
     axes = {
         "domainColor": "var(--rule)",
         "tickColor": "var(--rule)",
@@ -58,7 +59,7 @@ def chart(values: Rows, height: int, **more: Any) -> Spec:
         "data": {"values": values},
         **more,
         "config": {
-            "background": None,
+            "background": None,  # that of the page shows, light or dark
             "font": "system-ui, sans-serif",
             "view": {"stroke": None},
             "axis": axes,

@@ -1,4 +1,4 @@
-"""Two selections of a run side by side: overlap, what only one keeps, and how they differ."""
+"""Shows how two selections of a run differ: their overlap, their figures, and records that only one keeps."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from curate.report.spread import QUANTILES, Count, Spread, counts, spread
 from curate.report.visible import visible
 from curate.types import CurateError, Example, IntArray
 
-MAX_NAMED = 20_000  # records whose texts name the clusters
+MAX_NAMED = 20_000  # records whose texts are read to name the clusters: names hardly change with more
 
 
 @dataclass(frozen=True, slots=True)
 class OnlyOne:
     """A record that one selection keeps and the other does not.
 
-    score         by which the selection that keeps it went
-    rank          its place there, from 1; None where it has none
-    other_reason  why the other does not keep it
-    turns         role and text
+    score         the score that the keeping selection went by; None if it has none
+    rank          the place of the record in that selection, from 1; None if it has none
+    other_reason  why the other selection does not keep it
+    turns         role and text of every turn
     """
 
     row: int
@@ -43,14 +43,14 @@ class OnlyOne:
 class SelectionDiff:
     """How selections A and B differ.
 
-    records          input records
-    kept_a, kept_b   records each keeps
-    both             records both keep
-    by_chance        how many both would keep if each drew its number at random from all records
-    jaccard          both / (kept by A or B); 1 where neither keeps any
-    spreads          of length and scores
-    clusters, groups counts, the largest difference first; empty where the run has none
-    only_a, only_b   first records that only one keeps, by its own rank
+    records          number of input records
+    kept_a, kept_b   records that A keeps, and B
+    both             records that both keep
+    by_chance        records that both would keep on average if each drew its number at random from all records
+    jaccard          both / (kept by A or B); 1 if neither keeps any
+    spreads          distributions of lengths and scores
+    clusters, groups kept records of each, the largest difference first; empty if the run has none
+    only_a, only_b   the first records that only A keeps, or only B, in its own order
     """
 
     name_a: str
@@ -72,21 +72,22 @@ def diff(folder: Path, name_a: str, name_b: str, examples: Iterable[Example], *,
     """Return how two selections of a run differ.
 
     Args:
-        folder: of the run.
-        name_a: of a selection.
-        name_b: of another one.
+        folder: folder of the run.
+        name_a: name of selection A.
+        name_b: name of selection B.
         examples: all records of the input, as the run read them; they are read once.
-        texts: how many records are listed that only one of the two keeps.
+        texts: how many of the records to list that only A keeps, and that only B keeps.
 
     Raises:
-        CurateError: no such run or selection; twice the same one.
+        CurateError: no such run or selection, or the same selection twice.
     """
     if name_a == name_b:
         raise CurateError(f"expected two selections, got {name_a} twice")
     a, b = read_run(folder, name_a), read_run(folder, name_b)
     first_a, first_b = (_first(one, one.kept & ~other.kept, texts) for one, other in ((a, b), (b, a)))
+    # The file of a selection that does not use clusters may hold none.
     cluster = a if (a.cluster >= 0).any() else b
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # a fixed seed, so that clusters have the same names every time
     named = rng.permutation(len(a))[:MAX_NAMED]
     found = collect(examples, np.union1d(named, np.concatenate([first_a, first_b])))
     names = cluster_names(
@@ -112,7 +113,7 @@ def diff(folder: Path, name_a: str, name_b: str, examples: Iterable[Example], *,
 
 
 def diff_text(result: SelectionDiff) -> str:
-    """Return the difference for a terminal: plain text in columns, control characters shown as signs."""
+    """Return the difference as plain text in columns for a terminal; control characters are made visible."""
     a, b = visible(result.name_a), visible(result.name_b)
     blocks = [_overlap_text(result), _table((("", "", "mean", *quantile_names()), *_spread_lines(result, a, b)))]
     for what, rows in (("cluster", result.clusters), ("group", result.groups)):
@@ -141,12 +142,14 @@ def quantile_names() -> tuple[str, ...]:
 
 
 def _first(table: RunTable, only: npt.NDArray[np.bool_], limit: int) -> IntArray:
+    """Return the first rows of `only` in the order of the selection, at most `limit`."""
     rows = np.flatnonzero(only)
     return rows[np.argsort(table.rank[rows], kind="stable")][:limit]
 
 
 def _spreads(a: RunTable, b: RunTable) -> tuple[Spread, ...]:
     lengths = {"response tokens": a.response_tokens, "prompt tokens": a.prompt_tokens}
+    # A selection may go by a score that no file holds (complexity of chosen exits), so both tables are asked.
     scores = {name: values for name, values in {**a.scores, **b.scores}.items() if name != LENGTH}
     return (
         *(spread(name, values.astype(np.float64), a.kept, b.kept) for name, values in lengths.items()),
@@ -162,6 +165,7 @@ def _groups(a: RunTable, b: RunTable) -> tuple[Count, ...]:
 def _only(
     one: RunTable, other: RunTable, row: int, names: Mapping[int, str], found: Mapping[int, Sequence[tuple[str, str]]]
 ) -> OnlyOne:
+    """Return the record of a row that `one` keeps and `other` does not."""
     score, cluster, code = float(one.score[row]), int(one.cluster[row]), int(other.reason.codes[row])
     return OnlyOne(
         row,
@@ -184,6 +188,7 @@ def _overlap_text(result: SelectionDiff) -> str:
 
 def _spread_lines(result: SelectionDiff, a: str, b: str) -> Iterator[tuple[str, ...]]:
     for row in result.spreads:
+        # Lengths are whole numbers, scores lie between 0 and 1 or are a few nats.
         digits = 0 if row.name.endswith("tokens") else 3
         for of, mean, quantiles, name in (
             (a, row.mean_a, row.quantiles_a, row.name),
@@ -211,7 +216,7 @@ def _short(text: str, limit: int = 300) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; all but the first two to the right where they are numbers."""
+    """Return rows as text in columns as wide as their widest cell; numbers and their headings end on the right."""
     width = max(map(len, rows))
     padded = [[*row, *[""] * (width - len(row))] for row in rows]
     widths = [max(len(row[i]) for row in padded) for i in range(width)]

@@ -1,7 +1,8 @@
-"""The charts of a report as Vega-Lite specifications: plain JSON values, with their data in them.
+"""Makes the charts of a report as Vega-Lite specifications: plain JSON values that include their data.
 
-No chart speaks by colour alone: kept bars have outlines, kept points are larger, exit lines have dashes, and verdicts
-have shapes.
+No chart relies on colour alone: kept bars have outlines, kept points are larger, lines have different dashes, and
+verdicts have different shapes. Marks have "aria" off: the page describes a chart as a whole, and a screen reader would
+otherwise read out every bar and point.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _NAMES = {
 
 
 def axis_title(score: str) -> str:
-    """Return the title of an axis that shows a score: its name, with its unit or direction where that is known."""
+    """Return the title of an axis for a score: its name, and its unit or direction if that is known."""
     return _NAMES.get(score, score.replace("_", " "))
 
 
 def histogram_figure(rows: Rows, score: str) -> Spec:
-    """Return the chart of `histogram`: each set as percent of itself, so that a tenth can be seen beside the rest."""
+    """Return the chart of the bins from `histogram`: one set of bars for the kept records, one for the others."""
     tooltip = [field("set", "nominal", "records"), number("from"), number("to"), number("percent", ".1f", "% of set")]
-    # Bins whose widths grow by a factor are those of a skewed score.
+    # The bins themselves say whether the score is skewed: their widths then grow.
     log = {"scale": {"type": "log", "nice": False}} if _grows(rows) else {}
     x: Spec = {"field": "from", "type": "quantitative", "title": axis_title(score), **axis(grid=False), **log}
     y = {"field": "percent", "type": "quantitative", "stack": None, "title": "percent of each set"}
@@ -49,6 +50,7 @@ def histogram_figure(rows: Rows, score: str) -> Spec:
         "tooltip": tooltip,
     }
     bars: Spec = {"type": "bar", "aria": False, "binSpacing": 0}
+    # The kept records are drawn last, on top of the others.
     looks: tuple[tuple[str, Spec], ...] = (
         (OTHERS, {"fillOpacity": 0.5}),
         (KEPT, {"fillOpacity": 0.3, "stroke": "var(--kept)", "strokeWidth": 1.5}),
@@ -70,7 +72,7 @@ def _grows(rows: Rows) -> bool:
 
 
 def exits_figure(rows: Rows) -> Spec:
-    """Return the chart of `exit_levels`: a line per level, and a band for the middle half of its records."""
+    """Return the chart of the rows from `exit_levels`: a line per level, and a band for the middle half of its values."""
     x = {"field": "exit", "type": "quantitative", "title": "exit (layer)", **axis(grid=False, whole=True)}
     y = {"type": "quantitative", "title": "confidence (mean probability of a token)"}
     levels = colour("level", LEVELS, ("var(--easy)", "var(--middle)", "var(--hard)"))
@@ -95,14 +97,14 @@ def exits_figure(rows: Rows) -> Spec:
 
 
 def length_figure(table: RunTable, rows: IntArray) -> Spec:
-    """Return the chart of score against response length, a point for each of `rows`."""
+    """Return the chart of score against response length, with a point for each of `rows` that has a score."""
     score = table.score
     rows = rows[np.isfinite(score[rows]) & (table.response_tokens[rows] > 0)]
     points = [
         {
             "row": row,
             "tokens": int(table.response_tokens[row]),
-            "score": round(float(score[row]), 5),
+            "score": round(float(score[row]), 5),  # fewer digits leave more of the page's size to texts
             "set": _set(table, row),
         }
         for row in rows.tolist()
@@ -117,7 +119,7 @@ def length_figure(table: RunTable, rows: IntArray) -> Spec:
 
 
 def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]) -> Spec:
-    """Return the map: a point per record, a ring and (where there is room) a name per cluster."""
+    """Return the map of the embeddings: a point per record, a ring per cluster, and names where there is room."""
     clusters = table.cluster[projection.rows]
     points = [
         {"row": row, "x": x, "y": y, "name": names.get(c, str(c)), "set": _set(table, row)}
@@ -125,6 +127,7 @@ def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]
             projection.rows.tolist(), projection.points.round(3).tolist(), clusters.tolist(), strict=True
         )
     ]
+    # Sizes count all records; the points may be a sample of them.
     sizes = np.bincount(table.cluster[table.cluster >= 0]).tolist()
     centres = {
         c: (*projection.points[clusters == c].mean(axis=0).round(3).tolist(), sizes[c])
@@ -141,6 +144,7 @@ def map_figure(table: RunTable, projection: Projection, names: Mapping[int, str]
     layers = [
         *_points({"x": x, "y": y, "tooltip": tooltip}, data={"values": points}),
         {"mark": _RING, "encoding": {"x": x, "y": y, "size": size, "tooltip": about}},
+        # Every name twice: a thick outline in the page's colour keeps it readable above points.
         {"mark": {**_LABEL, **_HALO}, "encoding": label},
         {"mark": _LABEL, "encoding": label},
     ]
@@ -160,7 +164,7 @@ _HALO = {"stroke": "var(--paper)", "strokeWidth": 4, "strokeJoin": "round"}
 
 
 def _points(encoding: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    """Points in two layers: the others grey, faint and small, and on top of them the kept ones blue and larger."""
+    """Return points in two layers: the others, grey, faint and small, and above them the kept ones, blue and larger."""
     mark = {"type": "point", "filled": True, "strokeWidth": 0, "cursor": "pointer", "aria": False}
     looks = ((OTHERS, {"size": 12, "opacity": 0.5}), (KEPT, {"size": 26, "opacity": 0.95}))
     sets = colour("set", (KEPT, OTHERS), ("var(--kept)", "var(--others)"))

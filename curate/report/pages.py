@@ -1,4 +1,4 @@
-"""Fills the templates. A page may load nothing: its rules are in the page, and its scripts are named by their hash."""
+"""Fills the templates of pages. A page is one file that loads nothing: its content security policy forbids it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def page(template: str, *, scripts: Mapping[str, str] | None = None, **values: A
     """Return a self-contained HTML page.
 
     Args:
-        template: a file of the folder templates.
-        scripts: JavaScript by name; the template puts it in its place as `scripts.name`.
-        **values: what the template shows. Text is escaped.
+        template: name of a file in the folder templates.
+        scripts: JavaScript by name, which the template inserts as `scripts.name`; no other script can run.
+        **values: values that the template shows; text is escaped.
     """
     scripts = scripts or {}
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts.values()]
     sources = " ".join(f"'sha256-{digest}'" for digest in hashes) or "'none'"
-    # Scripts set styles too, so these cannot be hashed; under default-src no style can fetch anything.
+    # Vega sets styles while it draws, so styles cannot be named by hash. None of them can load a file: see default-src.
     policy = f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         _environment()
@@ -42,14 +42,14 @@ def page(template: str, *, scripts: Mapping[str, str] | None = None, **values: A
 
 
 def source(name: str) -> str:
-    """Return a file of the folder templates as it stands."""
+    """Return the text of a file in the folder templates, not filled in."""
     environment = _environment()
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0]
 
 
 def script_json(value: Any) -> Markup:
-    r"""Return JSON that may stand in a `<script type="application/json">`: no text in it can end the element.
+    r"""Return JSON for a `<script type="application/json">` element; no text in it can end the element.
 
     >>> print(script_json({"a": "</script>"}))
     {"a":"\u003c/script>"}
@@ -59,7 +59,7 @@ def script_json(value: Any) -> Markup:
 
 
 def packed_json(value: Any) -> str:
-    """Return JSON, deflated (zlib) and in base64, as DecompressionStream("deflate") reads it."""
+    """Return JSON, compressed by zlib and in base64; a browser reads it with DecompressionStream("deflate")."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
@@ -68,7 +68,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("curate.report"),
         autoescape=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.StrictUndefined,  # a misspelt name in a template is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -78,18 +78,18 @@ def _environment() -> jinja2.Environment:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number for people: whole ones with commas, others with so many digits after the point.
+    """Return a number for people: integers with commas, others with `digits` digits after the point.
 
     >>> number(12345), number(0.5), number(None)
     ('12,345', '0.500', '–')
     """
-    if value is None or value != value:
+    if value is None or value != value:  # NaN
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a cell of a table is a number, or a text that begins like one.
+    """Return whether a cell of a table is aligned as a number: any value but text, or text that begins like a number.
 
     >>> is_number(3), is_number("+0.12 +"), is_number("top"), is_number(None), is_number("3 poets")
     (True, True, False, True, True)
@@ -98,7 +98,7 @@ def is_number(value: Any) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people: seconds, or the two largest units.
+    """Return a duration for people: in seconds, or in the two largest units.
 
     >>> duration(9.4), duration(149), duration(7325)
     ('9 s', '2 min 29 s', '2 h 2 min')
@@ -111,7 +111,7 @@ def duration(seconds: float) -> str:
 
 
 def compact(value: float) -> str:
-    """Return a number of any size for people: small ones with four digits after the point, large ones with fewer.
+    """Return a number for people: four digits after the point below 100, one above, none for whole numbers.
 
     >>> compact(1.23456), compact(9229.0), compact(1234.5), compact(3), compact(float("nan"))
     ('1.2346', '9,229', '1,234.5', '3', '–')

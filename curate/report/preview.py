@@ -1,4 +1,4 @@
-"""Records as the model will see them: which tokens are scored, before anything is paid for."""
+"""Shows records as the model will see them: which of their tokens are scored."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Kind = Literal["scored", "end", "special", "context"]
 class PreviewToken:
     """One token.
 
-    text     the characters it stands for
-    scored   it is a response token: scored, and trained on
-    end      the end token that the template wrote after a response: trained on, not scored
-    special  a control token of the tokenizer
+    text     the characters of the record that the token covers
+    scored   whether it is a response token, which is scored and trained on
+    end      whether it is the end token of a response, which is trained on but not scored
+    special  whether it is a control token of the tokenizer
     """
 
     id: int
@@ -33,14 +33,14 @@ class PreviewToken:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """One record as tokens, with no tokens where its status is not "scored".
+    """One record as tokens; it has no tokens if its status is not "scored".
 
-    status        "scored", or why it will not be (curate.types.STATUSES)
-    template      prompt.template as it was resolved
-    reason        a sentence that explains the status; "" if the status says all
-    truncated     the response's end was cut to fit prompt.max_length
-    control_hits  control tokens in the record's own text that are read as ordinary text
-    adds          the end token that training adds where the template writes none; "" if it adds none
+    status        "scored", or why the record will not be scored (curate.types.STATUSES)
+    template      the prompt template in use
+    reason        a sentence that explains the status; "" if none is needed
+    truncated     whether the end of the response was cut to fit prompt.max_length
+    control_hits  number of control tokens in the record's own text, which are read as ordinary text
+    adds          the end token that training adds because the template writes none; "" if it adds none
     """
 
     row: int
@@ -69,12 +69,12 @@ def preview_objects(previews: Sequence[Preview]) -> list[dict[str, Any]]:
 
 
 def preview_text(previews: Sequence[Preview], *, color: bool) -> str:
-    r"""Return the previews for a terminal, with a legend first.
+    r"""Return the previews for a terminal, below a legend.
 
-    With colour, scored text is green and underlined, special tokens are magenta, and the rest is dim. Without, scored
-    text stands in [[ ]], and in more brackets where a record holds such itself, so that no text can pass for scored.
-    The same holds for special tokens, in < >, and end tokens, in { }. Control characters are shown as signs, so that
-    nothing in a record steers the terminal.
+    With colour, scored text is green and underlined, special tokens are magenta, end tokens are yellow, and the rest is
+    dim. Without colour, scored text is in [[ ]], special tokens are in < > and end tokens in { }. If a record itself
+    contains such brackets, more of them are used, so that no text can look like a scored one. Control characters are
+    made visible, so that no text of a record can control the terminal.
 
     >>> token = PreviewToken(7, "Yes\x1b", scored=True, end=False)
     >>> print(preview_text([Preview(0, "ab12", "scored", "plain", (token,))], color=False).splitlines()[-1])
@@ -101,12 +101,15 @@ def preview_html(previews: Sequence[Preview]) -> str:
     return page("preview.html.jinja", previews=shown)
 
 
+# ANSI codes: 1 bold, 2 dim, 4 underlined, 32 green, 33 yellow, 35 magenta.
 _CODES = {"strong": "1", "scored": "32;4", "end": "33;1", "special": "35", "context": "2"}
 _BRACKETS: dict[Kind, tuple[str, str]] = {"scored": ("[", "]"), "special": ("<", ">"), "end": ("{", "}")}
+# Brackets on either side if no record contains any.
 _LEAST: dict[Kind, int] = {"scored": 2, "special": 1, "end": 1}
 
 
 def _facts(preview: Preview) -> Iterator[str]:
+    """Yield what is said of a record above its tokens."""
     scored = sum(token.scored for token in preview.tokens)
     yield visible(preview.id[:12])
     yield preview.status if preview.status == "scored" else f"not scored: {preview.status}"
@@ -125,7 +128,7 @@ def _facts(preview: Preview) -> Iterator[str]:
 
 
 def _runs(tokens: Sequence[PreviewToken]) -> Iterator[tuple[Kind, str]]:
-    """Neighbouring tokens of one kind as one text; special and end tokens each alone."""
+    """Yield kind and text of every run of tokens of one kind; special tokens and end tokens are runs of their own."""
     for (_, kind), run in groupby(enumerate(tokens), lambda item: _place(*item)):
         yield kind, "".join(token.text for _, token in run)
 
@@ -136,7 +139,8 @@ def _place(index: int, token: PreviewToken) -> tuple[int, Kind]:
 
 
 def _depths(previews: Sequence[Preview]) -> dict[Kind, int]:
-    """How many brackets of each kind are more than any record has side by side."""
+    """Return for each kind a number of brackets that is larger than any run of them in a record."""
+    # A space in the place of special and end tokens, whose own brackets do not count.
     ordinary = "".join(t.text if not (t.special or t.end) else " " for preview in previews for t in preview.tokens)
     return {
         kind: max(
@@ -147,10 +151,11 @@ def _depths(previews: Sequence[Preview]) -> dict[Kind, int]:
 
 
 def _with_marks(kind: Kind, text: str, depths: Mapping[Kind, int]) -> str:
-    """Text in brackets; those that it begins and ends with, as many special tokens do, count."""
+    """Return a text in brackets; brackets that it begins and ends with itself, such as those of <s>, are counted in."""
     if kind == "context":
         return text
     left, right = _BRACKETS[kind]
+    # Brackets that scored text begins with are text of the record; those of a special token belong to its name.
     own = 0 if kind == "scored" else len(text) - len(text.lstrip(left))
     own = min(own, len(text) - len(text.rstrip(right)))
     missing = max(depths[kind] - own, 0)
@@ -161,7 +166,7 @@ def _body(preview: Preview, depths: Mapping[Kind, int], color: bool) -> str:
     parts = []
     for kind, text in _runs(preview.tokens):
         shown = visible(text if color and kind == "scored" else _with_marks(kind, text, depths))
-        # Line by line: a style that runs over the end of a line colours the rest of it in some terminals.
+        # Line by line: some terminals colour the rest of the line if a style does not end before it.
         parts.append("\n".join(_style(line, kind, color) if line else line for line in shown.split("\n")))
     return "".join(parts)
 

@@ -1,4 +1,4 @@
-"""Puts embeddings on a plane by principal component analysis."""
+"""Puts embeddings on a plane, by principal component analysis (PCA)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Projection:
     """Points of a map.
 
     rows      int64 [M], the input rows that are shown, ascending
-    points    float64 [M, 2]
-    explained fraction of the variance of these rows that the two axes hold
+    points    float64 [M, 2], their coordinates
+    explained fraction of the variance of these rows that the two axes explain, 0 to 1
     """
 
     rows: IntArray
@@ -25,13 +25,11 @@ class Projection:
 
 
 def project(embeddings: npt.NDArray[np.float32], rows: IntArray) -> Projection | None:
-    """Return the first two principal components of `rows`, or None where there are not two to speak of.
+    """Return the rows on their first two principal components; None for fewer than 3 rows or if all rows are equal.
 
     Args:
         embeddings: float32 [N, D]; rows with NaN are left out.
         rows: int64, the rows to show.
-
-    The sign of an axis is arbitrary in theory; here the largest entry of each axis is positive.
     """
     vectors = np.asarray(embeddings[rows], np.float64)
     there = np.isfinite(vectors).all(axis=1)
@@ -43,5 +41,6 @@ def project(embeddings: npt.NDArray[np.float32], rows: IntArray) -> Projection |
     variance = singular**2
     if variance.sum() == 0:
         return None
+    # PCA leaves the sign of an axis open; the largest entry is made positive, so that a map is the same every time.
     axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
     return Projection(rows, centred @ axes.T, float(variance[:2].sum() / variance.sum()))

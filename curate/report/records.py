@@ -1,4 +1,4 @@
-"""Records as a page carries them: columns of all that are listed, and as many full texts as there is room for."""
+"""Packs records for a page: columns of all that are listed, and as many full texts as fit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from curate.report.run_table import RunTable
 from curate.report.summary import strata_of
 from curate.types import Example, IntArray
 
-_MAX_CHARACTERS = 20_000  # of one turn: a single record must not take the room of thousands
-_BLOCK = 128  # texts between two looks at the size
+_MAX_CHARACTERS = 20_000  # of one turn, so that one long record does not take the room of thousands
+_BLOCK = 128  # texts that are compressed before the size is checked
 
+# Reasons why a record is not kept, as sentences of a page.
 REASON_WORDS = {
     "outranked": "other records came first",
     "near_duplicate": "a record almost like it is kept",
@@ -41,8 +42,8 @@ REASON_WORDS = {
 class Texts:
     """The packed texts of a page.
 
-    data   JSON lines [row, [[role, text], ...]], deflated and in base64
-    rows   the rows inside, in the order of the lines
+    data   JSON lines [row, [[role, text], ...]], compressed by zlib and in base64
+    rows   the rows that are inside, in the order of the lines
     """
 
     data: str
@@ -50,25 +51,26 @@ class Texts:
 
 
 def listed_rows(table: RunTable, limit: int, *, seed: int = 0) -> IntArray:
-    """Return the rows a page lists, ascending: all, or at most `limit`.
+    """Return the rows that a page lists, ascending: all, or at most `limit`.
 
-    These are the kept ones and an even sample of the others; where not even the kept ones fit, a sample of them.
+    If there are more, the kept rows and a random sample of the others are listed. If even the kept rows are more, a
+    random sample of them is listed.
     """
     order = priority(np.arange(len(table)), table, seed=seed)
     return np.sort(order[:limit])
 
 
 def priority(rows: IntArray, table: RunTable, *, seed: int = 0) -> IntArray:
-    """Return `rows` in the order in which they are taken: the kept ones, then the others, each in random order.
+    """Return `rows` with the kept ones first, then the others, each part in random order.
 
-    So any beginning holds the kept ones first and is an even sample of what it does not hold whole.
+    The first n rows are therefore the kept rows and a random sample of the others, or a random sample of the kept rows.
     """
     shuffled = np.random.default_rng(seed).permutation(rows)
     return shuffled[np.argsort(~table.kept[shuffled], kind="stable")]
 
 
 def columns(table: RunTable, rows: IntArray) -> dict[str, Any]:
-    """Return the columns of the records that a page lists, as plain lists; null where there is no value."""
+    """Return the columns of the records that a page lists, as plain lists; None if a record has no value."""
     score = table.score[rows]
     codes, _ = strata(table)
     return {
@@ -86,10 +88,11 @@ def columns(table: RunTable, rows: IntArray) -> dict[str, Any]:
 
 
 def strata(table: RunTable) -> tuple[IntArray, list[tuple[int, int]]]:
-    """Return the stratum of every row, int64 [N], and of every stratum its eligible and its kept records."""
+    """Return the stratum of every row, int64 [N], and the numbers of eligible and of kept records of every stratum."""
     by = strata_of(table.settings)
     cluster = table.cluster + 1 if "cluster" in by else np.zeros(len(table), np.int64)
     group = table.group.codes + 1 if "group" in by else np.zeros(len(table), np.int64)
+    # One number for each pair of cluster and group; "none" is -1 in the columns, and becomes 0 here.
     _, codes = np.unique(cluster.astype(np.int64) * (group.max(initial=0) + 1) + group, return_inverse=True)
     eligible, kept = (
         np.bincount(codes[mask], minlength=codes.max(initial=-1) + 1) for mask in (table.rank >= 0, table.kept)
@@ -98,7 +101,7 @@ def strata(table: RunTable) -> tuple[IntArray, list[tuple[int, int]]]:
 
 
 def turns(example: Example) -> list[tuple[str, str]]:
-    """Return role and text of every turn; the problem of a bad record instead. Long turns are cut, and say so."""
+    """Return role and text of every turn, or the problem of a bad record. Long turns are cut, and say so."""
     if example.problem is not None:
         return [("problem", _cut(example.problem))]
     shown = [(turn.role, f"{turn.content}\n\n{turn.input}" if turn.input else turn.content) for turn in example.turns]
@@ -106,22 +109,23 @@ def turns(example: Example) -> list[tuple[str, str]]:
 
 
 def collect(examples: Iterable[Example], rows: IntArray) -> dict[int, list[tuple[str, str]]]:
-    """Return the turns of the records in `rows`; the others are passed over."""
+    """Return the turns of the records in `rows`, by row."""
     wanted = set(rows.tolist())
     return {example.row: turns(example) for example in examples if example.row in wanted}
 
 
 def pack_texts(texts: Mapping[int, list[tuple[str, str]]], order: IntArray, *, room: int) -> Texts:
-    """Return as many texts as fit into `room` bytes of base64, in the order given."""
+    """Return the texts packed, in the given order, as many as fit into `room` bytes of base64."""
     packer = zlib.compressobj(9)
     out, kept_rows = b"", []
     there = [row for row in order.tolist() if row in texts]
     for start in range(0, len(there), _BLOCK):
         rows = there[start : start + _BLOCK]
         lines = "".join(json.dumps([row, texts[row]], separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
-        before = packer.copy()
-        # Half a surrogate pair has no UTF-8; its escape is what JSON writes for it.
+        before = packer.copy()  # to go back to, if this block does not fit
+        # Half a surrogate pair cannot be written in UTF-8; JSON has an escape for it.
         more = packer.compress(lines.encode("utf-8", "backslashreplace")) + packer.flush(zlib.Z_SYNC_FLUSH)
+        # 16 bytes for the end of the stream; base64 writes 3 bytes as 4 characters.
         if (len(out) + len(more) + 16) * 4 / 3 > room:
             packer = before
             break

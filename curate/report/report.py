@@ -1,4 +1,4 @@
-"""A run and one of its selections as one page that needs nothing else."""
+"""Shows a run and one of its selections as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from curate.runs.folder import RunFolder
 from curate.tables.embeddings import open_embeddings
 from curate.types import CurateError, Example, IntArray
 
-MAX_BYTES = 5_000_000
+MAX_BYTES = 5_000_000  # small enough for an e-mail
 MAX_LISTED = 50_000
 MAX_POINTS = 2_500
-_NUMBERS = 200  # bytes by which the counts of texts may lengthen the page
+_NUMBERS = 200  # bytes that the page may grow by when it states how many texts it has
 
 
 def report(folder: Path, selection: str, examples: Iterable[Example]) -> str:
-    """Return a run as an HTML page of at most `MAX_BYTES` that opens from disk and fetches nothing.
+    """Return a run and a selection as an HTML page of at most `MAX_BYTES` that opens from disk and fetches nothing.
 
-    The page lists up to `MAX_LISTED` records and holds as many full texts as there is room for, the kept ones first;
-    it says how many of how many. Of more points than `MAX_POINTS` a chart shows an even sample, and says so.
+    The page lists up to `MAX_LISTED` records, and has as many full texts as fit, those of kept records first. Charts
+    show up to `MAX_POINTS` points, a random sample if there are more. The page states these numbers.
 
     Args:
-        folder: of the run: scores.parquet, manifest.json, recipe.yaml, the selection; embeddings.npy and
-            comparison.json where they are there.
-        selection: its name.
+        folder: folder of the run, with scores.parquet, manifest.json, recipe.yaml and the selection; embeddings.npy and
+            comparison.json are shown if they exist.
+        selection: name of the selection.
         examples: all records of the input, as the run read them.
 
     Raises:
@@ -44,7 +44,7 @@ def report(folder: Path, selection: str, examples: Iterable[Example]) -> str:
     texts = records.collect(examples, rows)
     names = cluster_names((int(table.cluster[row]), _instruction(turns)) for row, turns in texts.items())
     values = _values(folder, table, rows, names)
-    # First without texts: what is left of the page's size is theirs.
+    # Rendered without texts first, to know how many bytes are left for them.
     empty = _render(values, records.Texts("", ()))
     order = records.priority(rows, table)
     room = MAX_BYTES - len(empty.encode()) - _NUMBERS
@@ -52,6 +52,7 @@ def report(folder: Path, selection: str, examples: Iterable[Example]) -> str:
 
 
 def _render(values: Mapping[str, Any], texts: records.Texts) -> str:
+    """Return the page with these values and texts."""
     table: RunTable = values["table"]
     inside = np.zeros(len(table), bool)
     inside[list(texts.rows)] = True
@@ -68,7 +69,7 @@ def _render(values: Mapping[str, Any], texts: records.Texts) -> str:
 
 
 def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, str]) -> dict[str, Any]:
-    """What the template shows, but for the texts."""
+    """Return the values that the template shows, without the texts."""
     manifest = RunFolder(folder).manifest()
     strata = summary.strata_of(table.settings)
     group_names = dict(enumerate(table.group.names))
@@ -84,6 +85,7 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     return {
         "table": table,
         "score_name": table.by.replace("_", " "),
+        # Without its folder: a report is passed on, and should not show paths of this machine.
         "model": Path(str(manifest.get("model", {}).get("name", ""))).name,
         "versions": manifest.get("versions", {}),
         "kept": int(table.kept.sum()),
@@ -113,8 +115,9 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
 def _figures(
     table: RunTable, projection: Projection | None, names: Mapping[int, str], bins: Mapping[str, Any], levels: Any
 ) -> dict[str, Any]:
+    """Return the charts by the name of their place on the page; those that the run has no data for are left out."""
     charts = {f"histogram-{name}": figures.histogram_figure(rows, name) for name, rows in bins.items() if rows}
-    if table.by != LENGTH:
+    if table.by != LENGTH:  # the chart would show length against itself
         charts["length"] = figures.length_figure(table, _sample(table))
     if levels:
         charts["exits"] = figures.exits_figure(levels)
@@ -124,7 +127,7 @@ def _figures(
 
 
 def order_words(table: RunTable) -> str:
-    """Return in words which records came first."""
+    """Return in words which records of a stratum were kept first."""
     method, by = table.settings.get("method", "clusters"), table.settings.get("by")
     known = {
         "random": "in random order",
@@ -139,7 +142,7 @@ def order_words(table: RunTable) -> str:
 
 
 def chosen_words(settings: Mapping[str, Any]) -> str:
-    """Return in words how many records were to be kept, and what restricted which.
+    """Return in words how many records were to be kept, and which restrictions were set.
 
     >>> chosen_words({"keep": "10%", "groups": {"field": "source"}, "within": {"ifd": [None, 1]}})
     'keep 10%, groups by source, within ifd up to 1'
@@ -154,7 +157,7 @@ def chosen_words(settings: Mapping[str, Any]) -> str:
 
 
 def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
-    """What the record browser needs to put a record into words."""
+    """Return the names and numbers that the record browser of the page needs to describe a record."""
     return {
         "score": table.by.replace("_", " "),
         "whole": table.by == LENGTH,
@@ -162,7 +165,8 @@ def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
         "reasons": [{"name": name, "words": records.REASON_WORDS.get(name, "")} for name in table.reason.names],
         "clusters": {str(cluster): name for cluster, name in names.items()},
         "groups": list(table.group.names),
-        "bins": table.settings.get("method") == "flexrand",  # the file does not say which rows are in which bin
+        "bins": table.settings.get("method")
+        == "flexrand",  # selection.parquet does not say which rows are in which bin
         "by": list(summary.strata_of(table.settings)),
         "strata": records.strata(table)[1],
     }
@@ -173,16 +177,21 @@ def _projection(folder: Path, table: RunTable) -> Projection | None:
     if not path.exists():
         return None
     embeddings = open_embeddings(path)
+    # Embeddings of another number of records are those of an older input.
     return project(embeddings, _sample(table)) if len(embeddings) == len(table) else None
 
 
 def _sample(table: RunTable) -> IntArray:
-    """The rows whose points are shown: were the kept ones preferred, charts would show them as more than they are."""
+    """Return the rows whose points the charts show: a random sample, ascending."""
+    # A sample of all rows: kept rows, if preferred, would look like more than they are.
     return np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_POINTS])
 
 
 def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
-    """The recipe of the run, with the settings of this selection: the file's may be those of a later one."""
+    """Return the recipe of the run with the settings of this selection.
+
+    The file holds the settings of the selection that was made last, which may be another one.
+    """
     try:
         recipe = parse((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml") or {}
     except FileNotFoundError:

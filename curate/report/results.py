@@ -1,4 +1,4 @@
-"""What training on the kept records came to: the evaluation of an adapter, and the comparison of selectors."""
+"""Makes tables and a chart of the results: the evaluation of an adapter, and the comparison of selectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOSSES = {"loss_over_records": "over records", "loss_over_tokens": "over tokens
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of a page; cells are texts, numbers or None, and notes stand below."""
+    """A table of a page. Cells are texts, numbers or None; notes are shown below the table."""
 
     title: str
     header: tuple[str, ...]
@@ -29,16 +29,17 @@ class Table:
 
 
 def evaluation_tables(folder: Path, selection: str, stages: Mapping[str, Any]) -> list[Table]:
-    """Return what the adapter of a selection came to; nothing where it was not evaluated, or is an older one.
+    """Return the results of a selection's adapter as tables; none if its present adapter was not evaluated.
 
     Args:
-        folder: of the run.
-        selection: its name.
-        stages: of the manifest.
+        folder: folder of the run.
+        selection: name of the selection.
+        stages: the stages of the manifest.
     """
     adapter = stages.get(f"selections/{selection}/adapter", {})
     stage = stages.get(f"selections/{selection}/evaluation", {})
     path = folder / "selections" / selection / "evaluation.json"
+    # After another training the file is still there, but its results are those of the earlier adapter.
     if not path.exists() or stage.get("key", {}).get("adapter") != adapter.get("fingerprint"):
         return []
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -46,6 +47,7 @@ def evaluation_tables(folder: Path, selection: str, stages: Mapping[str, Any]) -
 
 
 def _losses(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """Return the table of losses: two rows per set, since the mean over records and over tokens can disagree."""
     rows = []
     for name, by_model in sets.items():
         untuned, adapter = by_model["untuned"], by_model["adapter"]
@@ -78,10 +80,10 @@ def _judge(judge: Mapping[str, Any] | None) -> Table:
 class Comparison:
     """A comparison on a page.
 
-    summaries    a table for every kept number of records: a line per selector
-    differences  a table for each of them: a line per selector, set and metric
-    figure       intervals of the losses; None where nothing can be compared
-    overlaps     how many records two selectors both keep, for every kept number
+    summaries    a table for every number of kept records, with a row per selector
+    differences  a table for every number of kept records, with a row per selector, set and metric
+    figure       chart of the differences of losses with their intervals; None if there are no differences
+    overlaps     a table for every number of kept records: how many of them two selectors have in common
     """
 
     summaries: tuple[Table, ...]
@@ -91,7 +93,7 @@ class Comparison:
 
 
 def comparison(folder: Path) -> Comparison | None:
-    """Return the comparison of a run, or None where there is none.
+    """Return the comparison of a run; None if the run has none.
 
     Raises:
         CurateError: comparison.json is damaged.
@@ -109,6 +111,7 @@ def comparison(folder: Path) -> Comparison | None:
 
 
 def _overlaps(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+    # A count alone says little: two random tenths of the records also have a hundredth in common.
     for keep, overlap in found.items():
         names = overlap["names"]
         rows = (
@@ -120,9 +123,9 @@ def _overlaps(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
 
 
 def differences_figure(rows: Sequence[Row]) -> Spec | None:
-    """Return the chart of how the losses of every selector differ from random's, with their intervals.
+    """Return the chart of every selector's loss minus that of random selection, with intervals; None without any.
 
-    Numbers of other units than the losses (a task's accuracy) stand in the tables alone.
+    Only losses are shown. Task results have other units, and are in the tables.
     """
     points = [
         {
@@ -139,10 +142,12 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
     if not points:
         return None
     label = {"labelLimit": 130, "grid": True}
+    # Sets and metrics are the rows of the chart; within a row, every selector has a line of its own.
     y = {"field": "place", "type": "nominal", "sort": None, "title": None, "axis": label}
     offset = {"field": "who", "type": "nominal", "sort": None}
     x = {"type": "quantitative", "title": "loss minus random's, nats per token", **axis()}
     colours = colour("verdict", _VERDICTS, _COLOURS)
+    # The same legend for colour and shape makes Vega-Lite draw one legend for both.
     shapes = {**colours, "scale": {"domain": list(_VERDICTS), "range": list(_SHAPES)}, "legend": LEGEND}
     tooltip = [
         field("who", "nominal", "selector"),

@@ -26,7 +26,7 @@ class Labels:
     """A text column as codes.
 
     codes  int32 [N], index into `names`; -1 where null
-    names  the distinct texts, in the order in which they were met
+    names  the distinct texts, in the order of their first occurrence
     """
 
     codes: Codes
@@ -37,19 +37,21 @@ class Labels:
 class RunTable:
     """What a run and one selection say of every input record; N rows, E exits.
 
-    selection        its name
-    settings         select.* of the selection by the names of the recipe, from the manifest
-    by               the score that the selection went by; where it went by none (random), complexity; where the run
-                     has no such score, the response length
-    scores           columns by name, float64 [N], NaN where null; `by` is among them
+    selection        name of the selection
+    settings         its settings select.*, from the manifest
+    by               the score that the selection went by; complexity if it went by none (random); the response length
+                     if the run does not have that score
+    scores           columns by name, float64 [N], NaN where null; `by` is one of them
     confidence       float32 [N, E], NaN where not scored
-    exits            the E layers; none where complexity was not scored, and then num_layers is 0
-    prompt_tokens    int32 [N], 0 where not scored, as is response_tokens
+    exits            the layers of the E exits; empty if complexity was not scored
+    num_layers       layers of the scoring model; 0 if complexity was not scored
+    prompt_tokens    int32 [N], 0 where not scored
+    response_tokens  int32 [N], 0 where not scored
     kept             bool [N]
     reason           why a row is kept or not
-    cluster          int32 [N], -1 where none
-    rank             int32 [N], place among the eligible rows of its stratum from 0; -1 where not eligible
-    group            codes are -1 throughout where the selection has no groups
+    cluster          int32 [N], -1 where a row has none
+    rank             int32 [N], place from 0 among the eligible rows of its stratum; -1 where not eligible
+    group            groups of the rows; all codes are -1 if the selection has no groups
     """
 
     selection: str
@@ -68,7 +70,7 @@ class RunTable:
     group: Labels
 
     def __len__(self) -> int:
-        """N, the number of input records."""
+        """Return N, the number of input records."""
         return len(self.kept)
 
     @property
@@ -78,15 +80,16 @@ class RunTable:
 
 
 def read_run(folder: Path, selection: str) -> RunTable:
-    """Return the columns of a run folder and of the selection of that name.
+    """Return the columns of a run and of one of its selections.
 
     Raises:
-        CurateError: no such run or selection; a damaged file; a selection made from other records than the scores.
+        CurateError: no such run or selection, a damaged file, or a selection that was made from other records.
     """
     scores, chosen = folder / "scores.parquet", folder / "selections" / selection / "selection.parquet"
     if not chosen.exists():
         raise CurateError(f"{folder} has no selection {selection}; it has {_selections(folder)}")
     schema, num_rows = open_table(scores, "score").schema_arrow, open_table(scores, "score").metadata.num_rows
+    # Files are joined by row: a selection from another input would be shown with wrong scores.
     if num_rows != (got := open_table(chosen, "select").metadata.num_rows):
         raise CurateError(f"selection {selection} has {got} rows, scores.parquet {num_rows}: run curate select again")
     stage = RunFolder(folder).stage(f"selections/{selection}") or {}
@@ -118,12 +121,12 @@ def _selections(folder: Path) -> str:
 
 
 def _scores(path: Path, settings: Mapping[str, Any]) -> tuple[str, dict[str, FloatArray]]:
-    """What the selection went by, and all columns."""
+    """Return the name of the score that the selection went by, and the columns of all scores."""
     columns = {name: read_column(path, name) for name in score_columns(path) if not name.endswith("_tokens")}
-    by = "complexity"
+    by = "complexity"  # also shown for a random selection, which goes by no score
     if settings.get("method") == "longest":
         by = LENGTH
-    elif exits := settings.get("exits"):  # such a score is recomputed, and stands in no file
+    elif exits := settings.get("exits"):  # such a score is in no file, and is computed again
         by = f"complexity of exits {', '.join(map(str, exits))}"
         columns[by] = read_column(path, "complexity", exits=exits)
     elif settings.get("by") in columns:
@@ -139,7 +142,7 @@ def _blocks(path: Path, columns: Sequence[str]) -> Iterator[tuple[IntArray, pa.R
 
 
 def _whole(path: Path, name: str, missing: int) -> Codes:
-    """A column of whole numbers; `missing` where null, and throughout where there is no such column."""
+    """Return a column of integers; `missing` where null, and everywhere if there is no such column."""
     file = open_table(path, "select")
     out = np.full(file.metadata.num_rows, missing, np.int32)
     for rows, batch in _blocks(path, [name] if name in file.schema_arrow.names else []):
@@ -149,14 +152,17 @@ def _whole(path: Path, name: str, missing: int) -> Codes:
 
 
 def _confidence(path: Path, num_rows: int, num_exits: int) -> npt.NDArray[np.float32]:
+    """Return the confidence at every exit: float32 [N, E], NaN where null."""
     values = np.full((num_rows, num_exits), np.nan, np.float32)
     for rows, batch in _blocks(path, ["confidence"]) if num_exits else ():
         there = rows[batch["confidence"].is_valid().to_numpy(zero_copy_only=False)]
+        # flatten() leaves out the null rows.
         values[there] = batch["confidence"].flatten().to_numpy().reshape(len(there), num_exits)
     return values
 
 
 def _labels(path: Path, name: str) -> Labels:
+    """Return a text column as codes; without such a column, all codes are -1."""
     file = open_table(path, "select")
     codes = np.full(file.metadata.num_rows, -1, np.int32)
     names: dict[str, int] = {}

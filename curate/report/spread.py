@@ -1,4 +1,4 @@
-"""How two selections differ, as numbers."""
+"""Computes how columns and counts of two selections differ."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A column over the kept records of A and of B.
+    """The distribution of a column over the records that A keeps, and over those that B keeps.
 
-    mean_a, mean_b            None where no kept record has a value
-    quantiles_a, quantiles_b  at QUANTILES, linear between records; empty where there is no value
+    name                      name of the column
+    mean_a, mean_b            mean; None if no kept record has a value
+    quantiles_a, quantiles_b  values at QUANTILES, interpolated linearly; empty if no kept record has a value
     """
 
     name: str
@@ -30,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many records of one cluster or group A and B keep."""
+    """The numbers of records of one cluster or group that A keeps, and that B keeps."""
 
     name: str
     a: int
@@ -38,7 +39,7 @@ class Count:
 
 
 def spread(name: str, values: FloatArray, a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> Spread:
-    """Return how a column differs between two sets of rows; values that are not finite are left out.
+    """Return the distribution of a column over two sets of rows; values that are not finite are left out.
 
     >>> values = np.array([1.0, 3.0, 5.0, np.nan])
     >>> found = spread("x", values, np.array([True, True, False, True]), np.array([False, False, True, False]))
@@ -53,16 +54,17 @@ def spread(name: str, values: FloatArray, a: npt.NDArray[np.bool_], b: npt.NDArr
 def counts(
     codes: Codes, names: dict[int, str], a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]
 ) -> tuple[Count, ...]:
-    """Return the counts of every code that A or B keeps, the largest difference first; ties by code.
+    """Return the counts of every code that A or B keeps, the largest difference first, ties in the order of codes.
 
     Args:
-        codes: int32 [N] from 0; negative rows are left out.
-        names: of the codes; one without a name is its number.
-        a: bool [N], what A keeps.
-        b: bool [N], what B keeps.
+        codes: int32 [N], cluster or group of every row; rows with a negative code are left out.
+        names: names of the codes; a code without one is called by its number.
+        a: bool [N], the rows that A keeps.
+        b: bool [N], the rows that B keeps.
     """
     size = int(codes.max(initial=-1)) + 1
     in_a, in_b = (np.bincount(codes[kept & (codes >= 0)], minlength=size) for kept in (a, b))
+    # Stable, so that ties stay in the order of codes.
     order = np.argsort(-np.abs(in_a - in_b), kind="stable").tolist()
     return tuple(
         Count(names.get(code, str(code)), int(in_a[code]), int(in_b[code]))

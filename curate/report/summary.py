@@ -1,4 +1,4 @@
-"""The tables of a report: headline, cost, settings, and what became of every cluster and group."""
+"""Makes the tables of a report: costs, settings, and what became of every cluster and group."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ import numpy.typing as npt
 from curate.report.run_table import RunTable
 from curate.types import IntArray
 
+# The sections of a recipe that decide what is kept, or how it is trained on.
 _SCORING_SECTIONS = ("data", "prompt", "model", "score", "embed", "cluster", "select", "train")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One cluster, one group, or all records.
+    """One cluster or one group.
 
-    records   input records in it
-    eligible  of these, how many the selection could have kept
-    quota     how many it was to keep; None where the quotas were not given to such parts
-    kept      how many it kept
-    score     median of the selection's score over its records that have one, and over the kept ones; None without
+    name        its name
+    number      its number
+    records     number of input records
+    eligible    how many of them could be kept
+    quota       how many of them were to be kept; None if quotas were not set by cluster, or by group
+    kept        how many of them are kept
+    score       median of the selection's score over the records; None if no record has one
+    kept_score  the same over the kept records
     """
 
     name: str
@@ -38,13 +42,18 @@ class Part:
 
 
 def parts(table: RunTable, codes: npt.NDArray[np.int32], names: Mapping[int, str], *, has_quota: bool) -> list[Part]:
-    """Return one Part for every code from 0 that occurs, in the order of the codes.
+    """Return one Part for every code that occurs, in ascending order.
 
-    A selection fills its quotas exactly or is refused, so where the parts have quotas the quota is what was kept.
+    Args:
+        table: a run and a selection.
+        codes: int32 [N], cluster or group of every row; rows with a negative code are in no part.
+        names: names of the codes; a code without one is called by its number.
+        has_quota: whether quotas were set for these parts. The quota is then what was kept, since a selection fills its
+            quotas exactly.
     """
     order = np.argsort(codes, kind="stable")
     found = []
-    # One sort and slices: a mask per cluster would read all rows a thousand times.
+    # One sort and slices; a mask per cluster would read all rows once per cluster.
     starts = np.searchsorted(codes[order], np.arange(codes.max(initial=-1) + 2))
     for code, (start, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
         if start < end:
@@ -67,7 +76,7 @@ def _part(table: RunTable, rows: IntArray, name: str, code: int, *, has_quota: b
 
 
 def strata_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the quotas were divided by: cluster, group, both or nothing.
+    """Return what the strata of a selection are made of: clusters, groups, both or neither.
 
     >>> strata_of({"method": "clusters"}), strata_of({"method": "top"})
     (('cluster',), ())
@@ -93,14 +102,15 @@ def costs(manifest: Mapping[str, Any], selection: str) -> list[tuple[str, int, i
         (name, int(stage["in"]), int(stage["out"]), float(stage["seconds"]))
         for name, stage in manifest["stages"].items()
         if {"in", "out", "seconds"} <= stage.keys()
+        # The slash at the end keeps selection "a" from matching "ab".
         and (not name.startswith("selections/") or f"{name}/".startswith(f"{mine}/"))
     ]
 
 
 def settings_lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the settings that decide what is kept as pairs `section.key`, value; those that are unset are left out.
+    """Return the settings of a recipe as pairs of `section.key` and value; unset ones are left out.
 
-    A report is handed on, so a path becomes its last part.
+    Of an absolute path only the last part is shown, since a report is passed on to others.
     """
     lines = []
     for section in _SCORING_SECTIONS:
@@ -111,6 +121,7 @@ def settings_lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
+    """Return a setting as text, as it would be typed on the command line."""
     if isinstance(value, str) and PurePath(value).is_absolute():
         return PurePath(value).name
     if isinstance(value, bool):

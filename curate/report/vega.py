@@ -1,4 +1,4 @@
-"""The plotting library: Vega, Vega-Lite and vega-embed as one script, from the package vl-convert-python."""
+"""Gives the plotting library as one script: Vega, Vega-Lite and vega-embed, from the package vl-convert-python."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from curate.types import CurateError
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 
-@functools.cache
+@functools.cache  # a report is rendered twice, and bundling takes a while
 def vega_script() -> str:
-    """Return the JavaScript that defines `window.vegaEmbed`, about 900 kB; nothing is fetched.
+    """Return JavaScript of about 900 kB that defines `window.vegaEmbed`; nothing is downloaded.
 
     Raises:
         CurateError: the extra `report` is not installed.
