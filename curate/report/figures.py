@@ -72,7 +72,7 @@ def _grows(rows: Rows) -> bool:
 
 
 def exits_figure(rows: Rows) -> Spec:
-    """Return the chart of the rows from `exit_levels`: a line per level, and a band for the middle half of its values."""
+    """Return the chart of the rows from `exit_levels`: a line per level, and a band for the middle half of them."""
     x = {"field": "exit", "type": "quantitative", "title": "exit (layer)", **axis(grid=False, whole=True)}
     y = {"type": "quantitative", "title": "confidence (mean probability of a token)"}
     levels = colour("level", LEVELS, ("var(--easy)", "var(--middle)", "var(--hard)"))
