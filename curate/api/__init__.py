@@ -1,13 +1,11 @@
-"""Lets a person call the pipeline from Python: `curate.run`, `curate.open` and the `Run` that both return.
+"""Runs the pipeline from Python: `curate.run`, `curate.open`, and the `Run` that both return.
 
-In reading order:
+Only this package and `cli` call the pipeline; both show the same progress bars. In reading order:
 
-    begin.py    curate.run: records, in memory or in files, to a run
-    records.py  records in memory, one by one
-    opened.py   a run folder as an object: its tables, its kept records, further selections
-    bars.py     where progress is shown
-
-Beside `cli` it is the second door to the pipeline; it shows the bars that the first one shows.
+    begin.py    curate.run: makes a run from records in memory or in files
+    records.py  yields records in memory one by one
+    opened.py   curate.open and Run: tables of a run, its kept records, further selections
+    bars.py     chooses where progress is shown
 """
 
 from curate.api.begin import run

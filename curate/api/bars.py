@@ -1,4 +1,4 @@
-"""Where progress is shown: as the caller asks, else as the command line does."""
+"""Chooses where progress is shown: where the caller says, else as the command line does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def shown(progress: Progress | None) -> AbstractContextManager[Progress]:
-    """Give the function to call with progress: the caller's, or one that shows the bars of the command line."""
+    """Return a context that gives the function to report progress to: the caller's, or the command line's bars."""
     from curate.cli.terminal import progress as bars
 
     return bars() if progress is None else nullcontext(progress)

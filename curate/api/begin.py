@@ -1,4 +1,4 @@
-"""Records, in memory or in files, to a run."""
+"""Makes a run from records in memory or in files: `curate.run`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from curate.models.memory import InMemory
     from curate.runs.launch import Progress
 
+# Settings of the section `model` that say how a model is loaded: one in memory is loaded already.
 _HOW_LOADED = ("revision", "dtype", "quantization", "device_map", "attention", "trust_remote_code")
 
 
@@ -33,37 +34,39 @@ def run(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Score records and keep some of them; returns the run. It is `curate run` up to the selection: nothing is trained.
+    """Score records, select some of them, and return the run. This is `curate run` without training.
 
-    Finished stages are skipped: the same call twice computes nothing, and after an interruption (of a cell, a kernel, a
-    machine) it goes on with what is finished. Other records, another model or other settings of scores in the same
-    folder are refused.
+    Finished stages are skipped. So a repeated call computes nothing, and a call after an interruption goes on with what
+    is finished. A folder that holds a run with other records, another model or other settings of scores is refused.
 
-    Records in memory are written to DIR/records.jsonl. Of a DataFrame, what is missing (NaN, NA, NaT) becomes null.
+    Records in memory are written to DIR/records.jsonl. Missing values of a DataFrame (NaN, NA, NaT) become null.
 
-    A model in memory has no file that could be hashed. It is known by its configuration, samples of all its weights and
-    its tokenizer, hashed at every call (`curate.models.memory.weights_in_memory` says how): a run goes on with these
-    very weights only, neither with others nor with a model that is given by name. `curate score` on a shell is refused
-    in such a run; selecting needs no model. The model is set to eval mode, and is scored where it is, in its precision.
-    A later training loads `train.model`, by default what `model.name_or_path` says: from files, not from memory.
+    A model in memory is set to eval mode, and is scored on its device and in its precision. It has no files to hash, so
+    at every call its configuration, samples of all its weights and its tokenizer are hashed instead (see
+    `curate.models.memory.weights_in_memory`). The run goes on only with the same weights in memory; `curate score` in a
+    shell is refused. Selecting needs no model. A later training loads `train.model` from files; by default that is
+    `model.name_or_path`.
 
     Args:
         records: a list of dicts, a `datasets.Dataset` or a pandas DataFrame; or a file, a folder or a hub id.
         model: a hub id, a folder, or a transformers model.
-        dir: the run folder, run.dir.
-        keep: a share of the records ("10%") or a count, select.keep.
-        tokenizer: of a model in memory; goes with no other.
-        settings: all others, by "section.key" (`curate settings` lists them): {"score.exits": 3, "data.limit": 1000}.
-        progress: called with stage, done, total (None if unknown) and unit; None: the bars of the command line.
+        dir: the run folder (run.dir).
+        keep: a percentage of the records ("10%") or a count (select.keep).
+        tokenizer: the tokenizer of a model in memory; not allowed for other models, which bring their own.
+        settings: all other settings by "section.key" (`curate settings` lists them), for example
+            {"score.exits": 3, "data.limit": 1000}.
+        progress: called with stage, done, total (None if unknown) and unit; None shows the bars of the command line.
 
     Raises:
-        CurateError: a mistake in one of these, or a run in the folder that does not go with them.
+        CurateError: a mistake in an argument, or the folder holds a run that they do not fit.
     """
+    # Imported here, so that `import curate` takes no time for the pipeline.
     from curate.config import Recipe, recipe_with
     from curate.pipeline import perform
     from curate.pipeline.given import Given
     from curate.runs.folder import RECORDS
 
+    # Arguments are settings of the recipe too: each may be given in one place only.
     named: dict[str, Any] = {"run.dir": dir, "select.keep": keep}
     in_files = isinstance(records, (str, Path))
     named["data.path"] = records if in_files else Path(dir) / RECORDS
@@ -82,7 +85,10 @@ def run(
 
 @contextmanager
 def _threads_put_back() -> Iterator[None]:
-    """A run keeps to the number of threads that it was begun with; what the caller does next need not."""
+    """Restore the number of threads of torch after a `with` block.
+
+    A run always uses the number of threads that it was begun with; the caller's own computations should not.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -93,7 +99,7 @@ def _threads_put_back() -> Iterator[None]:
 
 
 def _loaded(model: object, tokenizer: object) -> InMemory | None:
-    """The model in memory with its tokenizer; None where a name is given."""
+    """Return the model in memory with its tokenizer; None if the model is given by name."""
     if not isinstance(model, (str, Path)):
         from curate.models.memory import in_memory
 

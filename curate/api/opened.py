@@ -1,4 +1,4 @@
-"""A run folder as an object: its tables, its kept records, and further selections from it."""
+"""Opens run folders: `curate.open`, and `Run` with tables, kept records and further selections."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class SelectSettings(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run:
-    """A run folder, to look at and to select from. It holds nothing in memory.
+    """A run folder, to read from and to select from. Every method reads the files anew; nothing is kept in memory.
 
     path      the run folder
-    progress  called with stage, done, total (None if unknown) and unit; None: the bars of the command line
+    progress  called with stage, done, total (None if unknown) and unit; None shows the bars of the command line
     """
 
     path: Path
     progress: Progress | None = None
 
     def __repr__(self) -> str:
-        """Say how many records are scored, what is selected, and whether something is left to do."""
+        """Return how many records are scored and selected, and whether the last call was finished."""
         stages = self._stages()
         scores, found = stages.get("scores"), list[str]()
         found += [f"{scores['out']:,} of {scores['in']:,} records scored"] if scores else ["not scored"]
@@ -60,17 +60,19 @@ class Run:
         return f"Run({str(self.path)!r}: {'; '.join(filter(None, [*found, self._left_to_do()]))})"
 
     def scores(self) -> pd.DataFrame:
-        """Return scores.parquet: a row for every input record, in input order, NaN where it was not scored.
+        """Return scores.parquet: a row for every input record, in input order.
 
-        `status` says why not. `confidence` and `log_prob` hold a number for every exit.
+        Scores are NaN where a record was not scored; `status` says why. `confidence` and `log_prob` hold a number for
+        every exit.
 
         Raises:
-            CurateError: nothing is scored yet; the message says which call goes on.
+            CurateError: nothing is scored yet; the message says which call to make.
         """
         return self._table(self.path / "scores.parquet", "scores", "score")
 
     def selections(self) -> list[str]:
-        """Return the names of the selections that are there, sorted."""
+        """Return the names of the finished selections, sorted."""
+        # A selection that was interrupted has files, but no entry in the manifest.
         found = (path.parent.name for path in self.path.glob("selections/*/selection.parquet"))
         return sorted(name for name in found if f"selections/{name}" in self._stages())
 
@@ -78,40 +80,41 @@ class Run:
         """Return selection.parquet: a row for every input record, in input order, with `kept` and the reason.
 
         Raises:
-            CurateError: there is no such selection; the message names those that are there.
+            CurateError: there is no such selection; the message names the existing ones.
         """
         self._require_selection(name)
         return self._table(self.path / "selections" / name / "selection.parquet", f"selection {name!r}", "select")
 
     def kept(self, name: str = "main") -> Dataset:
-        """Return the records that a selection keeps, in input order, with every field as it came in.
+        """Return the records that a selection keeps, in input order, with all their fields.
 
-        A field that some of them lack is None there.
+        If only some records have a field, it is None in the others.
 
         Raises:
-            CurateError: there is no such selection, or a field holds values of several types, which a Dataset cannot.
+            CurateError: there is no such selection, or a field has values of several types, which no Dataset can hold.
         """
         from curate.read.arrow import as_dataset
         from curate.read.files import open_source, read_records
 
         record = self._require_selection(name)
         path = self.path / "selections" / name / record["file"]
+        # data.limit is a limit for the input; the kept file is read whole.
         data = self._recipe().data.model_copy(update={"path": str(path), "limit": None})
         records = [dict(record.fields or {}) for record in read_records(open_source(data), data)]
         return as_dataset(records, name=str(path))
 
     def select(self, **settings: Unpack[SelectSettings]) -> Dataset:
-        """Choose records again from the scores that are there; returns those that are kept, as `kept` does.
+        """Make another selection from the scores of the run, and return the records that it keeps, as `kept` does.
 
             five = run.select(name="five", keep="5%")
             hard = run.select(name="hard", method="top", order="highest")
 
-        What is not named stays as in recipe.yaml of the run; without a name the selection `main` is replaced. Nothing
-        is scored and no model is loaded. Only selections/NAME changes.
+        Other settings stay as in recipe.yaml of the run; without a name, the selection `main` is replaced. No model is
+        loaded and nothing is scored. Only the folder selections/NAME changes.
 
         Raises:
-            CurateError: an unknown setting, a score that is not there, fewer records than are to be kept, or a
-                selection in the way that an adapter was trained on.
+            CurateError: an unknown setting, a missing score, fewer records than should be kept, or an adapter was
+                trained on the selection of this name.
         """
         from curate.config import recipe_with
         from curate.pipeline import perform
@@ -130,7 +133,7 @@ class Run:
             return open_table(path, verb).read().to_pandas()
 
     def _require_selection(self, name: str) -> dict[str, Any]:
-        """What the manifest says of a selection."""
+        """Return what the manifest says of a selection; refuse a name that it does not have."""
         if name in (names := self.selections()):
             return cast("dict[str, Any]", self._stages()[f"selections/{name}"])
         there = f"there are {', '.join(names)}" if names else "there is none yet"
@@ -140,7 +143,8 @@ class Run:
         )
 
     def _recipe(self) -> Recipe:
-        """The recipe of the run, with its data and models looked for from where the run was begun."""
+        """Return the recipe of the run; relative paths in it start from the folder that the run was begun in."""
+        # From the command line's own code, so that Python and a shell use the same recipe.
         from curate.cli.recipes import recipe_of
 
         if not (self.path / "recipe.yaml").is_file():
@@ -154,9 +158,9 @@ class Run:
         return stages
 
     def _left_to_do(self) -> str:
-        """What the last call came to, and which call goes on; empty if it was finished."""
+        """Return how the last call ended and how to go on; "" if it was finished."""
         status: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # without a status that can be read, the folder counts as finished
             status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
         state, verb = status.get("state"), status.get("verb")
         ended = {
@@ -171,10 +175,16 @@ class Run:
 
 
 def open(path: str | Path, *, progress: Progress | None = None) -> Run:
-    """Open a run folder, however it was made. A warning is logged if the last call in it was not finished.
+    """Open a run folder, whether Python or the command line made it, and return the run.
+
+    A warning is logged if the last call in the folder was not finished.
+
+    Args:
+        path: the run folder; ~ is expanded.
+        progress: as for `curate.run`; used by `Run.select`.
 
     Raises:
-        CurateError: it is not the folder of a run.
+        CurateError: the path is not the folder of a run.
     """
     import logging
 

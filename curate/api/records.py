@@ -1,4 +1,4 @@
-"""Records in memory, one by one: lists of dicts, Datasets, DataFrames."""
+"""Yields records in memory one by one: those of lists, Datasets and DataFrames."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def rows(records: Any) -> Iterable[Mapping[str, Any]]:
-    """Return records in memory one by one; a DataFrame by itself would give its columns.
+    """Return records in memory as an iterable of dicts.
 
     Raises:
-        CurateError: they are nothing that holds records.
+        CurateError: the value holds no records, or is a DataFrame with two columns of one name.
     """
-    pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
+    pandas = sys.modules.get("pandas")  # not imported here: whoever has a DataFrame has imported it
     if pandas is not None and isinstance(records, pandas.DataFrame):
         return _rows_of_frame(records)
+    # A DatasetDict is a mapping of splits: iterating it would give their names as records.
     if isinstance(records, Mapping) or not isinstance(records, Iterable):
         raise CurateError(
             f"records: expected a list of dicts, a Dataset, a DataFrame or a path, got {type(records).__name__}; "
@@ -30,9 +31,10 @@ def rows(records: Any) -> Iterable[Mapping[str, Any]]:
 
 
 def _rows_of_frame(frame: pd.DataFrame) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a DataFrame as dicts, missing values as None."""
     names = list(frame.columns)
     if len(set(names)) < len(names):
         raise CurateError("records: expected a DataFrame with every column once")
-    cells = frame.astype(object)
+    cells = frame.astype(object)  # a column of numbers cannot hold None
     for values in cells.where(frame.notna(), None).itertuples(index=False, name=None):
         yield dict(zip(names, values, strict=True))

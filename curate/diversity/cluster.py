@@ -1,4 +1,4 @@
-"""Spherical (or plain) k-means over embeddings, with FAISS; the only module that imports it.
+"""Clusters embeddings by spherical or plain k-means, with FAISS; the only module that imports it.
 
 The same embeddings, settings and seed give the same bits on one type of processor, at any number of threads. On another
 type the last bits of the centroids may differ, since FAISS chooses its kernels by the processor's instructions.
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Which cluster every row belongs to.
+    """The cluster of every row, and the centroids.
 
     labels               int32 [N], cluster from 0 to K - 1, none of them empty; -1 where the row has no embedding
     distance             float32 [N], distance to the centroid of the row's cluster: 1 - cosine if spherical, else
@@ -59,14 +59,14 @@ def auto_count(num_rows: int) -> int:
 def cluster(embeddings: Float32Array, *, count: int, spherical: bool, iterations: int, seed: int) -> Clusters:
     """Train k-means on the embedded rows, then assign every row to its nearest centroid, ties to the lower cluster.
 
-    Equal rows always share a cluster. Memory beyond the embeddings: the training points and a few bytes a row.
+    Equal rows are always in the same cluster. Memory: the training points, and a few bytes for every row.
 
     Args:
-        embeddings: float32 [N, D], may be memory-mapped (it is read in blocks); a row that is not all finite has no
-            embedding. Rows must be unit vectors if `spherical`.
-        count: number of clusters asked for. Fewer are returned where there are fewer distinct rows, or where a centroid
-            is nearest to no row: no cluster that is returned is empty.
-        spherical: keep centroids on the unit sphere and compare by cosine.
+        embeddings: float32 [N, D], which may be memory-mapped, since it is read in blocks. A row with a value that is
+            not finite has no embedding. Rows must be unit vectors if `spherical`.
+        count: number of clusters to make. Fewer are returned if there are fewer distinct rows, or if a centroid is
+            nearest to no row: no returned cluster is empty.
+        spherical: keep centroids on the unit sphere, and compare by cosine instead of Euclidean distance.
         iterations: rounds of k-means.
         seed: seed of the first centroids, and of the training sample.
     """
@@ -79,7 +79,7 @@ def cluster(embeddings: Float32Array, *, count: int, spherical: bool, iterations
     occurs_K = sizes_K > 0
     if (occurring := int(np.count_nonzero(occurs_K))) < count:
         logger.info("%d clusters were asked for, %d hold a row", count, occurring)
-    # New numbers without gaps: centroids 0 and 2 of three become clusters 0 and 1. The last entry keeps label -1 at -1.
+    # Numbers without gaps: if centroid 1 of three has no row, 0 and 2 become 0 and 1. The last entry keeps -1 as it is.
     renumbered = np.append(np.cumsum(occurs_K) - 1, -1).astype(np.int32)
     return Clusters(
         renumbered[labels],
@@ -95,6 +95,7 @@ def _blocks(embeddings: Float32Array) -> Iterator[Float32Array]:
 
 
 def _training_rows(embedded: npt.NDArray[np.bool_], limit: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return the rows that k-means trains on, ascending: all embedded ones, or a random sample of `limit`."""
     rows = np.flatnonzero(embedded)
     if len(rows) <= limit:
         return rows
@@ -103,6 +104,7 @@ def _training_rows(embedded: npt.NDArray[np.bool_], limit: int, seed: int) -> np
 
 
 def _train(points: Float32Array, count: int, spherical: bool, iterations: int, seed: int) -> Float32Array:
+    """Return the centroids of k-means: float32 [count, D]."""
     if count == 0:
         return np.zeros((0, points.shape[1]), np.float32)
     kmeans = faiss.Kmeans(
@@ -111,7 +113,7 @@ def _train(points: Float32Array, count: int, spherical: bool, iterations: int, s
         niter=iterations,
         spherical=spherical,
         seed=seed,
-        # FAISS would by itself train on 256 points a cluster only, and warn on stderr below 39.
+        # By default FAISS trains on at most 256 points per cluster, and warns on stderr below 39.
         max_points_per_centroid=len(points),
         min_points_per_centroid=1,
     )
@@ -122,7 +124,7 @@ def _train(points: Float32Array, count: int, spherical: bool, iterations: int, s
 def _assign(
     embeddings: Float32Array, embedded: npt.NDArray[np.bool_], centroids_KD: Float32Array, spherical: bool
 ) -> tuple[npt.NDArray[np.int32], Float32Array, npt.NDArray[np.int64]]:
-    """Return the nearest centroid [N] and the distance to it [N], -1 and NaN where not embedded; and sizes [K]."""
+    """Return the nearest centroid [N] (-1 where not embedded), the distance to it [N] (NaN), and cluster sizes [K]."""
     labels = np.full(len(embeddings), -1, np.int32)
     distance = np.full(len(embeddings), np.nan, np.float32)
     sizes_K = np.zeros(len(centroids_KD), np.int64)
@@ -137,7 +139,7 @@ def _assign(
         labels[start + has] = nearest
         sizes_K += np.bincount(nearest, minlength=len(sizes_K))
         distance[start + has] = (
-            np.maximum(1 - np.einsum("nd,nd->n", points, own), 0)
+            np.maximum(1 - np.einsum("nd,nd->n", points, own), 0)  # rounding can give a cosine above 1
             if spherical
             else np.sqrt(np.einsum("nd,nd->n", points - own, points - own))
         )
@@ -146,9 +148,9 @@ def _assign(
 
 def _nearest(points_ND: Float32Array, centroids_KD: Float32Array, spherical: bool) -> npt.NDArray[np.intp]:
     """Return the nearest centroid of every point, ties to the lower one; equal points always have the same one."""
-    # A matrix product rounds differently from place to place, so equal points may differ in the last bits. What it
-    # leaves nearly tied is therefore decided again in float64, once for equal points. (FAISS's own search has the same
-    # flaw, and does not define ties.)
+    # A matrix product rounds differently from row to row, so equal points may get products that differ in the last
+    # bits. Near ties are therefore decided again in float64, once for equal points. (FAISS's own search rounds in the
+    # same way, and does not define ties.)
     #
     # argmin |x - c|^2 = argmax x.c - |c|^2 / 2; on the unit sphere the second term is the same for every centroid.
     offset_K = (centroids_KD.astype(np.float64) ** 2).sum(axis=1) / 2 * (not spherical)

@@ -17,20 +17,20 @@ from curate.types import CurateError, EmbeddingText, Example, Turn
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Single words in several scripts: to a tokenizer without a vocabulary all of them are the unknown word.
+# Words in several scripts: a tokenizer without a vocabulary encodes all of them as the unknown token.
 _PROBE = ("a", "7", "red", "house", "maison", "дом", "家", "منزل")
 
 logger = logging.getLogger(__name__)
 
 
 def embedding_text(example: Example, text: EmbeddingText) -> str:
-    r"""Return the text of an example that is embedded; "" for a bad record.
+    r"""Return the text to embed of an example; "" for a bad record.
 
     instruction  the first user turn without its input
     full         the first user turn, with its input after a blank line
-    prompt       everything before the last assistant turn, system turn included, with blank lines between
+    prompt       all turns before the last assistant turn, the system turn included, with blank lines between
 
-    An example without a user turn gives its prompt in every case.
+    Without a user turn, the prompt is embedded in every case.
 
     >>> example = Example(0, "", (Turn("user", "Translate.", input="Hund"), Turn("assistant", "dog")))
     >>> embedding_text(example, "instruction"), embedding_text(example, "full")
@@ -48,15 +48,20 @@ def _with_input(turn: Turn) -> str:
 
 
 def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bool = False) -> SentenceTransformer:
-    """Load a sentence-transformers model from a local folder or by its hub id.
+    """Return a sentence-transformers model from a local folder or the hub.
 
-    Weights are read from safetensors only. A folder with a plain transformers model is accepted; the library then
-    chooses the pooling, and a warning is logged.
+    Weights are read from safetensors only. A folder with a plain transformers model is accepted with a warning, since
+    the library then chooses the pooling.
+
+    Args:
+        name: local folder or hub id.
+        device: "cpu", "cuda", ...; None lets the library choose.
+        trust_remote_code: run Python code that comes with the model.
 
     Raises:
-        CurateError: the model is not found, or neither on this machine nor reachable; its weights are pickled, damaged
-            or missing; its settings are damaged; it has no tokenizer, or one that gives all words the same vector; it
-            brings code of its own and `trust_remote_code` is false.
+        CurateError: the model is neither on this machine nor to be had from the hub; its weights are pickled, damaged
+            or missing; its settings are damaged; it has no tokenizer, or one that gives all words the same vector; or
+            it brings code of its own and `trust_remote_code` is false.
     """
     folder = check_embedder(name, trust_remote_code=trust_remote_code)
     if not (folder / "modules.json").exists():
@@ -80,7 +85,7 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
     except CurateError:
         raise
     except Exception as error:
-        # tokenizers raises a plain Exception for a tokenizer.json that it cannot read.
+        # The tokenizers library raises a plain Exception for a tokenizer.json that it cannot read.
         if type(error) is not Exception and not isinstance(error, LIBRARY_ERRORS):
             raise
         raise CurateError(f"cannot load the embedder {name}: {_one_line(error)}") from error
@@ -93,7 +98,8 @@ def load_embedder(name: str, *, device: str | None = None, trust_remote_code: bo
 
 
 def _refuse_random(embedder: SentenceTransformer, folder: Path, name: str, trust_remote_code: bool) -> None:
-    """Refuse weights that the library has made up, by the class that it has loaded (of T5 only the encoder)."""
+    """Refuse an embedder if the library has filled missing weights with random numbers."""
+    # Only now is the class known that the library loads; of T5, for example, it is the encoder alone.
     from curate.models.outline import refuse_missing_encoder_weights
 
     places = [str(module["path"]) for module in embedder_modules(folder, name)] or [""]
@@ -106,21 +112,23 @@ def _refuse_random(embedder: SentenceTransformer, folder: Path, name: str, trust
 
 
 def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: int) -> npt.NDArray[np.float32]:
-    """Embed texts as unit vectors: float32 [len(texts), D]; a zero row where the embedder returns the zero vector.
+    """Return texts as unit vectors: float32 [len(texts), D]; a zero row where the embedder returns the zero vector.
 
-    The same texts in one call give the same bits on one machine, and equal texts give equal rows. The library batches
-    texts by length, so other texts in the same call may move the last bits: a caller that resumes must use the same
+    On one machine, the same texts in one call give the same bits, and equal texts give equal rows. The library batches
+    texts by length, so the last bits depend on the other texts of the call: a caller that resumes must use the same
     chunks.
 
     Raises:
         CurateError: the embedder returns NaN or infinity.
     """
-    if not texts:  # the width D is known only from a vector
+    if not texts:  # the dimension D is known only from a vector
         return embed([""], embedder, batch_size=batch_size)[:0]
-    # Each distinct text is embedded once: it saves time, and equal texts get the very same vector.
+    # Each distinct text is embedded once: that saves time, and equal texts get exactly the same vector.
     position = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     vectors = embedder.encode(list(position), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # float64: unit to the last float32 bit
+    norms = np.linalg.norm(
+        vectors.astype(np.float64), axis=1, keepdims=True
+    )  # float64, so that rows are unit vectors to the last bit of float32
     if not np.isfinite(norms).all():
         raise CurateError("the embedder gives NaN or infinity; set embed.model to another, or to a float32 copy of it")
     unit = (vectors / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
@@ -128,7 +136,7 @@ def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: in
 
 
 def count_truncated(texts: Sequence[str], embedder: SentenceTransformer) -> int:
-    """Count the texts that are longer than the embedder reads; the rest of such a text does not change its vector."""
+    """Return how many texts are longer than the embedder reads; it ignores the rest of such a text."""
     limit = embedder.max_seq_length
     if not texts or limit is None or math.isinf(limit):
         return 0

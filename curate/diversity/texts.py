@@ -28,7 +28,7 @@ class Texts:
     ends: IntArray
 
     def __len__(self) -> int:
-        """N, the number of input records."""
+        """Return N, the number of input records."""
         return len(self.ends)
 
     def read(self, rows: Sequence[int] | IntArray) -> list[str]:
@@ -38,7 +38,10 @@ class Texts:
 
 
 def recording(examples: Iterable[Example], folder: Path, text: EmbeddingText) -> Iterator[Example]:
-    """Yield the examples unchanged, writing the text of each into `folder`; complete once the iterator is exhausted."""
+    """Yield the examples unchanged, and write the text of each into `folder`, which must not exist.
+
+    The files are complete once the last example has been taken.
+    """
     folder.mkdir(parents=True)
     end = 0
     with open(folder / _TEXTS, "wb") as texts, open(folder / _ENDS, "wb") as ends:
@@ -51,7 +54,7 @@ def recording(examples: Iterable[Example], folder: Path, text: EmbeddingText) ->
 
 
 def open_texts(folder: Path) -> Texts:
-    """Memory-map what `recording` wrote."""
+    """Return the texts that `recording` wrote, memory-mapped."""
     dtypes: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.int64))
     utf8, ends = (
         np.memmap(folder / name, dtype=dtype, mode="r")

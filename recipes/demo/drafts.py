@@ -1,4 +1,4 @@
-"""What a task of the demo data is made of, and the small grammar its texts need."""
+"""Defines a task of the demo data, and the small grammar that its texts need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 class Draft:
     """One task and its right response.
 
-    answer  what the response comes down to; a response with another answer is wrong for this task
+    instruction  what to do
+    input        what to do it with; may be empty
+    output       the right response
+    answer       the essence of the response; a response with another answer is wrong for this task
     """
 
     instruction: str
@@ -20,20 +23,28 @@ class Draft:
 
 
 def join(items: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+    """Return the items as a list in a sentence.
+
+    >>> join(["a"]), join(["a", "b"]), join(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 
 def article(noun: str) -> str:
-    """The noun with its indefinite article."""
+    """Return the noun with its indefinite article."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def sentence(text: str) -> str:
-    """The text with a capital letter in front."""
+    """Return the text with a capital first letter."""
     return text[0].upper() + text[1:]
 
 
 def plural(count: int, noun: str) -> str:
-    """'1 egg', '2 eggs'; nouns that are plural already stay."""
+    """Return the count with the noun in singular or plural; a noun that ends in s stays as it is.
+
+    >>> plural(1, "egg"), plural(2, "egg"), plural(2, "dozen eggs")
+    ('1 egg', '2 eggs', '2 dozen eggs')
+    """
     return f"{count} {noun}" if count == 1 or noun.endswith("s") else f"{count} {noun}s"

@@ -1,8 +1,8 @@
-"""A generated instruction set with planted flaws whose truth is known.
+"""Generates the demo data: instructions with planted flaws, so that it is known which records are flawed.
 
-It checks that the street from records to selection works; what it says about a score is no evidence about real data.
+The data tests that all stages from records to selection work. How a score treats it is no evidence about real data.
 
-    python -m recipes.demo.generate     at the top of the repository: writes the shipped data into curate/demo/data
+    python -m recipes.demo.generate     run at the top of the repository, writes the shipped data into curate/demo/data
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ SHIPPED_SEED = 20240208
 FLAWED_FRACTION = 0.15
 DATA = Path(__file__).parents[2] / "curate" / "demo" / "data"
 
+# Skills in which a wrong number makes a wrong response.
 _NUMERIC = ("arithmetic", "counting", "units")
-_MIN_WORDS = 6  # a shorter response cannot be shuffled or cut so that one would notice
+_MIN_WORDS = 6  # a reader would hardly notice that a shorter response is shuffled or cut
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One generated record and what is known about it.
+    """One generated record, and the truth about it.
 
     record  Alpaca fields: instruction, input (may be empty), output
     skill   a key of SKILLS
-    flaw    what was done to the right response, or None; of two equal records the later one is the duplicate
+    flaw    how the record was spoilt; None if it was not. Of two equal records, the later one is the duplicate
     """
 
     record: dict[str, str]
@@ -58,10 +59,14 @@ class Planted:
 
 
 def generate(count: int, *, seed: int, flaws: bool) -> list[Planted]:
-    """`count` records of twelve skills, the same ones for the same arguments.
+    """Return `count` records of twelve skills; the same arguments give the same records.
 
-    No two tasks (instruction and input) are equal, but for planted duplicates. With `flaws`, FLAWED_FRACTION of the
-    records are spoilt in place, equally many of each kind; the others are as they are without `flaws`.
+    No two tasks (instruction and input) are equal, except planted duplicates.
+
+    Args:
+        count: number of records.
+        seed: seed of the generator.
+        flaws: spoil FLAWED_FRACTION of the records, equally many of each kind; the others stay the same.
     """
     rng = Random(seed)  # noqa: S311 - data, not secrets
     tasks: dict[tuple[str, str], tuple[str, Draft]] = {}
@@ -79,10 +84,12 @@ def _record(draft: Draft) -> dict[str, str]:
 
 
 def _plant(clean: list[Planted], answers: list[str], rng: Random) -> list[Planted]:
+    """Return the records with flaws planted in some of them; `answers` are those of the records."""
     per_kind = int(len(clean) * FLAWED_FRACTION) // len(FLAWS)
-    # Only long responses can be shuffled or cut: they are chosen first, so that every kind gets its number.
+    # Only long responses can be shuffled or cut. They are chosen first, so that there are enough of them.
     long = [i for i, p in enumerate(clean) if len(p.record["output"].split()) >= _MIN_WORDS]
     chosen = rng.sample(long, 2 * per_kind)
+    # From 1: a duplicate needs a record before it.
     others = sorted(set(range(1, len(clean))) - set(chosen))
     chosen += rng.sample(others, 3 * per_kind)
     kinds: tuple[Flaw, ...] = ("shuffled", "truncated", "wrong", "empty", "duplicate")
@@ -99,6 +106,7 @@ def _plant(clean: list[Planted], answers: list[str], rng: Random) -> list[Plante
 
 
 def _spoil(row: int, flaw: Flaw, clean: list[Planted], answers: list[str], rng: Random) -> str:
+    """Return the spoilt response of a record."""
     output = clean[row].record["output"]
     if flaw == "empty":
         return ""
@@ -109,12 +117,13 @@ def _spoil(row: int, flaw: Flaw, clean: list[Planted], answers: list[str], rng: 
     skill = clean[row].skill
     if skill in _NUMERIC and re.search(r"\d", output) and rng.random() < 0.5:
         return change_number(output, rng)
+    # A response to another task of the same skill: fluent and on the subject, but wrong.
     strangers = [r for r, p in enumerate(clean) if p.skill == skill and answers[r] != answers[row]]
     return clean[rng.choice(strangers)].record["output"]
 
 
 def shuffle_words(text: str, rng: Random) -> str:
-    """The words of a text in another order, joined by single blanks."""
+    """Return the words of a text in another order, joined by single spaces."""
     words = text.split()
     shuffled = list(words)
     while shuffled == words:
@@ -123,19 +132,19 @@ def shuffle_words(text: str, rng: Random) -> str:
 
 
 def cut_short(text: str, rng: Random) -> str:
-    """The first 30 to 70 % of a text's words, without the punctuation that would end it properly."""
+    """Return the first 30 to 70 % of the words of a text, without closing punctuation."""
     ends = [match.end() for match in re.finditer(r"\S+", text)]
     return text[: ends[rng.randint(len(ends) * 3 // 10, len(ends) * 7 // 10 - 1)]].rstrip(".,:;!?\"'")
 
 
 def change_number(text: str, rng: Random) -> str:
-    """The text with its last number, the result, moved by 1 to 9."""
+    """Return the text with 1 to 9 added to its last number, which is the result."""
     *_, last = re.finditer(r"\d+", text)
     return f"{text[: last.start()]}{int(last[0]) + rng.randint(1, 9)}{text[last.end() :]}"
 
 
 def main() -> None:
-    """Write the shipped data set and its truth."""
+    """Write the shipped data set, and the truth about it."""
     planted = generate(SHIPPED_COUNT, seed=SHIPPED_SEED, flaws=True)
     DATA.mkdir(exist_ok=True)
     (DATA / "instructions.json").write_text(json.dumps([p.record for p in planted], indent=1) + "\n", encoding="utf-8")

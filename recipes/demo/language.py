@@ -1,6 +1,6 @@
-"""Skills about facts and sentences: geography of an invented world, grammar, extraction and sentiment.
+"""Makes tasks about facts and sentences: geography of an invented world, grammar, extraction and sentiment.
 
-Every skill is a function of a random generator alone, and returns a `Draft`.
+Every skill is a function that takes only a random generator, and returns a `Draft`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from recipes.demo.drafts import Draft, article, join, sentence
 
 
 def geography(rng: Random) -> Draft:
-    """Facts about the countries of the invented world."""
+    """Return a task about countries of the invented world."""
+    # Single facts twice, since there are six kinds of them.
     return rng.choice((_fact, _fact, _portrait, _comparison, _journey))(rng)
 
 
@@ -78,7 +79,7 @@ def _journey(rng: Random) -> Draft:
 
 
 def grammar(rng: Random) -> Draft:
-    """A sentence rewritten: past tense, plural, negation, or a question."""
+    """Return a task to rewrite a sentence: in the past tense, in the plural, negated, or as a question."""
     verb, actor, noun = rng.choice(words.VERBS), rng.choice(words.ACTORS), rng.choice(words.NOUNS)
     noun, place = f"{rng.choice(words.ADJECTIVES)} {noun}", rng.choice(words.PLACES)
     tail = f"in {place}" if place != "the station" else "at the station"
@@ -104,7 +105,7 @@ def grammar(rng: Random) -> Draft:
 
 
 def extraction(rng: Random) -> Draft:
-    """Names, places or a JSON object, taken out of a note."""
+    """Return a task to extract names, places or a JSON object from a note."""
     people, city, job = rng.sample(words.PEOPLE, 3), rng.choice(words.CITIES), rng.choice(words.JOBS)
     if rng.random() < 0.5:
         age = rng.randint(19, 79)
@@ -128,9 +129,10 @@ def extraction(rng: Random) -> Draft:
 
 
 def sentiment(rng: Random) -> Draft:
-    """Reviews judged good, bad or mixed by the words they use."""
+    """Return a task to judge a review as good, bad or mixed, by the words that it uses."""
     verdict = rng.choice(("good", "bad", "mixed"))
     praise, blame = rng.sample(words.PRAISE, 2), rng.sample(words.BLAME, 2)
+    # The words decide, so that the verdict is certain without any knowledge of the world.
     used = {"good": praise, "bad": blame, "mixed": [praise[0], blame[0]]}[verdict]
     first, second = rng.sample(words.REVIEWED, 2)
     given = f"In {rng.choice(words.CITIES)} {first} was {used[0]} and {second} was {used[1]}."

@@ -1,6 +1,7 @@
-"""Skills with many right answers: stories, letters and recipes, put together from interchangeable sentences.
+"""Makes tasks with many right responses: stories, letters and recipes, put together from interchangeable sentences.
 
-Every skill is a function of a random generator alone, and returns a `Draft`. Its answer names what the task asked for.
+Every skill is a function that takes only a random generator, and returns a `Draft`. Its answer names what the task asks
+for.
 """
 
 from __future__ import annotations
@@ -96,10 +97,11 @@ _DISHES = {
 
 
 def story(rng: Random) -> Draft:
-    """A tale of an animal that finds something, in three to six turns."""
+    """Return a task to write a story of four to seven parts about an animal that finds something."""
     hero, friend = rng.sample(words.CREATURES, 2)
     thing, scene, name = rng.choice(words.TREASURES), rng.choice(words.SCENES), rng.choice(words.PEOPLE)
     middle = (_QUESTIONS, _SEARCHES, _MEETINGS, _TURNS)
+    # The parts in the middle keep their order: a story asks, searches, travels, then turns.
     kept = sorted(rng.sample(range(4), rng.randint(1, 4)))
     parts = [_OPENINGS, _FINDS, *(middle[i] for i in kept), _CLOSINGS]
     text = " ".join(rng.choice(part) for part in parts)
@@ -117,7 +119,7 @@ def story(rng: Random) -> Draft:
 
 
 def letter(rng: Random) -> Draft:
-    """A letter that thanks, apologises, invites or complains."""
+    """Return a task to write a letter that thanks, apologises, invites or complains."""
     sender, to = rng.sample(words.PEOPLE, 2)
     fields = {"gift": rng.choice(words.NOUNS), "city": rng.choice(words.CITIES), "day": rng.choice(words.DAYS)}
     topic, purpose, details = _REASONS[rng.choice(sorted(_REASONS))]
@@ -136,9 +138,10 @@ def letter(rng: Random) -> Draft:
 
 
 def recipe(rng: Random) -> Draft:
-    """A dish cooked from given ingredients, in prose or in numbered steps."""
+    """Return a task to explain how to cook a dish from given ingredients, in prose or in numbered steps."""
     dish = rng.choice(sorted(_DISHES))
     group = "fruits" if dish in ("pie", "salad") and rng.random() < 0.5 else "vegetables"
+    # Without nouns in -h, -y and -o, whose plural is not formed by an s alone.
     first, *rest = rng.sample([f"{noun}s" for noun in words.GROUPS[group] if noun[-1] not in "hyo"], rng.randint(3, 4))
     minutes = {"short": rng.randrange(5, 20, 5), "long": rng.randrange(25, 65, 5)}
     wash = f"Wash the {join([first, *rest])} and cut them into small pieces."

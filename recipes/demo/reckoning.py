@@ -1,6 +1,6 @@
-"""Skills with one right answer that is worked out: arithmetic, counting, lists, units and dates.
+"""Makes tasks with one right answer that is worked out: arithmetic, counting, lists, units and dates.
 
-Every skill is a function of a random generator alone, and returns a `Draft`.
+Every skill is a function that takes only a random generator, and returns a `Draft`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNITS = (
 
 
 def arithmetic(rng: Random) -> Draft:
-    """Sums, differences and products of small numbers, worked or bare."""
+    """Return a task about a sum, a difference or a product of small numbers, with or without the working."""
     return rng.choice((_addition, _subtraction, _product, _bare_sum, _word_problem))(rng)
 
 
@@ -53,6 +53,7 @@ def _subtraction(rng: Random) -> Draft:
     steps = f"First take away {b // 10 * 10}: {a} - {b // 10 * 10} = {after_tens}. "
     if b % 10:
         steps += f"Then take away {b % 10}: {after_tens} - {b % 10} = {a - b}. "
+    # "Do the subtraction." does not name the numbers, so they are given as the input.
     ask = rng.choice((f"Subtract {b} from {a} in steps.", f"Show how to work out {a} - {b}.", "Do the subtraction."))
     return Draft(ask, "" if str(a) in ask else f"{a} - {b}", f"{steps}So {a} - {b} = {a - b}.", str(a - b))
 
@@ -83,8 +84,9 @@ def _word_problem(rng: Random) -> Draft:
 
 
 def counting(rng: Random) -> Draft:
-    """How often a letter stands in a word, spelt out or as a bare number."""
+    """Return a task to count a letter in a word, answered by spelling the word or by the number alone."""
     word = rng.choice(sum(words.GROUPS.values(), words.LONG_WORDS))
+    # Sometimes a letter that may not occur: the answer can be zero.
     letter = rng.choice(word) if rng.random() < 0.85 else rng.choice("aeiost")
     count = word.count(letter)
     times = {0: "not at all", 1: "once", 2: "twice"}.get(count, f"{count} times")
@@ -103,7 +105,7 @@ def counting(rng: Random) -> Draft:
 
 
 def lists(rng: Random) -> Draft:
-    """Sorting, reversing and picking from a list that is given as the input."""
+    """Return a task to sort, reverse or number a list that is given as the input, or to pick an item from it."""
     group = rng.choice(sorted(words.GROUPS))
     items = rng.sample(words.GROUPS[group], rng.randint(3, 8))
     task = rng.randrange(4)
@@ -127,7 +129,7 @@ def lists(rng: Random) -> Draft:
 
 
 def units(rng: Random) -> Draft:
-    """Conversions from a larger unit to a smaller one, with the factor."""
+    """Return a task to convert a larger unit into a smaller one."""
     large, small, factor = rng.choice(_UNITS)
     count = rng.randint(2, 60)
     result, given = plural(count * factor, small), plural(count, large)
@@ -149,7 +151,7 @@ def units(rng: Random) -> Draft:
 
 
 def dates(rng: Random) -> Draft:
-    """Days of the week and clock times, counted forward or back."""
+    """Return a task about days of the week or times of the day, counted forward or back."""
     if rng.random() < 0.35:
         return _arrival(rng)
     start, step, back = rng.randrange(7), rng.randint(2, 20), rng.random() < 0.3
@@ -165,6 +167,7 @@ def dates(rng: Random) -> Draft:
     )
     if rng.random() < 0.3:
         return Draft(ask + " Name only the day.", "", end, end)
+    # The working counts whole weeks first, then the days that are left.
     weeks, rest = divmod(step, 7)
     path = [words.DAYS[(start + (-d if back else d)) % 7] for d in range(rest + 1)]
     whole = f"{plural(weeks, 'whole week')} {'leads' if weeks == 1 else 'lead'} to {path[0]} again. " if weeks else ""
@@ -173,6 +176,7 @@ def dates(rng: Random) -> Draft:
 
 
 def _arrival(rng: Random) -> Draft:
+    # The latest arrival is 18:55 + 2:55, so no journey passes midnight.
     hour, minute, length = rng.randint(6, 18), rng.randrange(0, 60, 5), rng.randrange(10, 180, 5)
     hours, minutes = divmod(length, 60)
     parts = [plural(n, unit) for n, unit in ((hours, "hour"), (minutes, "minute")) if n]

@@ -1,8 +1,8 @@
-"""The recipe that trained the shipped model: a byte-level tokenizer and a small Llama, on generated text only.
+"""Trains the shipped model: a byte-level tokenizer and a small Llama, on generated text only.
 
     python -m recipes.demo.train_model --out DIR
 
-No text of others takes part. Tasks of the shipped data set and of the held-out set are left out of training.
+Tasks of the shipped data set and of the held-out set are left out of training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sequenced:
-    """One record as token ids, with the end token; `start` is the position of the first response token."""
+    """One record as token ids that end with the end token; `start` is the position of the first response token."""
 
     ids: list[int]
     start: int
@@ -47,7 +47,7 @@ class Sequenced:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the model card states: losses are nats per response token (end token left out) on held-out records."""
+    """The figures of the model card; losses are nats per response token on held-out records, without the end token."""
 
     parameters: int
     records: int
@@ -59,7 +59,7 @@ class Result:
 
 
 def split_records() -> tuple[list[Planted], list[Planted]]:
-    """Training and held-out records, clean; no task is in both, or in the shipped set."""
+    """Return training and held-out records, without flaws; no task is in both, or in the shipped data."""
     taken = {_task(p) for p in generate(SHIPPED_COUNT, seed=SHIPPED_SEED, flaws=False)}
     held_out = [p for p in generate(HELD_OUT_COUNT, seed=HELD_OUT_SEED, flaws=False) if _task(p) not in taken]
     taken |= {_task(p) for p in held_out}
@@ -71,7 +71,7 @@ def _task(planted: Planted) -> tuple[str, str]:
 
 
 def render(planted: Planted) -> Rendered:
-    """The record in the Alpaca template, by the very function that scoring uses."""
+    """Return the record in the Alpaca template, by the same function that scoring uses."""
     record = planted.record
     turns = (Turn("user", record["instruction"], input=record["input"]), Turn("assistant", record["output"]))
     rendered = alpaca(Example(row=0, id="", turns=turns))
@@ -80,7 +80,8 @@ def render(planted: Planted) -> Rendered:
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of VOCABULARY tokens; every digit stands alone, so that numbers can be computed with."""
+    """Return a byte-level BPE tokenizer of VOCABULARY tokens, in which every digit is a token of its own."""
+    # With one token per digit, a small model can learn to add column by column.
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -99,7 +100,10 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def encode(records: Sequence[Planted], tokenizer: PreTrainedTokenizerFast) -> list[Sequenced]:
-    """Prompt and response tokenised together; a token belongs to the response if its characters end inside it."""
+    """Return records as token ids, prompt and response tokenised as one text.
+
+    A token belongs to the response if its last character does.
+    """
     sequences = []
     for planted in records:
         rendered = render(planted)
@@ -111,7 +115,7 @@ def encode(records: Sequence[Planted], tokenizer: PreTrainedTokenizerFast) -> li
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained model: 6 layers of 192, tied embeddings, about three million parameters."""
+    """Return the untrained model: 6 layers of width 192, tied embeddings, about three million parameters."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -127,14 +131,18 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    model.set_attn_implementation("eager")  # on short sequences and CPUs it trains faster than sdpa
+    model.set_attn_implementation("eager")  # on a CPU, with short sequences, it trains faster than sdpa
     return model
 
 
 def batches(sequences: Sequence[Sequenced], *, num_tokens: int, seed: int) -> Iterator[list[Sequenced]]:
-    """One epoch of batches of similar length and at most `num_tokens` padded tokens, in random order."""
+    """Yield one epoch of batches in random order; records of a batch have similar lengths.
+
+    A batch has at most `num_tokens` tokens, padding included, or is a single record.
+    """
     generator = torch.Generator().manual_seed(seed)
     shuffled = [sequences[i] for i in torch.randperm(len(sequences), generator=generator).tolist()]
+    # Shuffled before the stable sort: records of equal length meet in a new batch with every seed.
     shuffled.sort(key=lambda s: len(s.ids))
     plan: list[list[Sequenced]] = [[]]
     for sequence in shuffled:
@@ -151,9 +159,10 @@ def _padded(batch: Sequence[Sequenced], pad: int) -> torch.Tensor:
 
 
 def train(model: LlamaForCausalLM, sequences: Sequence[Sequenced]) -> int:
-    """One pass of next-token prediction on every token: AdamW, cosine after a short warm-up; returns tokens seen.
+    """Train on all tokens for one epoch, and return the number of tokens.
 
-    Products run in bfloat16 (autocast), weights and optimizer in float32.
+    The optimizer is AdamW, with a short warm-up and a cosine schedule. Matrix products are computed in bfloat16
+    (autocast); weights and optimizer are in float32.
     """
     pad = model.config.pad_token_id
     plan = list(batches(sequences, num_tokens=BATCH_TOKENS, seed=0))
@@ -177,10 +186,11 @@ def train(model: LlamaForCausalLM, sequences: Sequence[Sequenced]) -> int:
 
 @torch.inference_mode()
 def response_loss(model: LlamaForCausalLM, sequences: Sequence[Sequenced]) -> float:
-    """Mean over all response tokens of -log p(token), nats; the end token is left out."""
+    """Return the mean of -log p(token) over all response tokens, in nats; the end token is left out."""
     total, count = 0.0, 0
     model.eval()
     for s in sequences:
+        # Without the last two ids: the last response token would predict the end token, and that nothing.
         logits = model(input_ids=torch.tensor([s.ids[:-2]])).logits[0, s.start - 1 :].float()
         total += F.cross_entropy(logits, torch.tensor(s.ids[s.start : -1]), reduction="sum").item()
         count += logits.shape[0]
@@ -188,14 +198,14 @@ def response_loss(model: LlamaForCausalLM, sequences: Sequence[Sequenced]) -> fl
 
 
 def write_card(out: Path, result: Result) -> None:
-    """The model card, with what was measured."""
+    """Write the model card, with the figures of this training."""
     card = Path(__file__).with_name("model_card.md").read_text(encoding="utf-8")
     (out / "README.md").write_text(card.format(**asdict(result)), encoding="utf-8")
 
 
 def main(out: Path) -> None:
-    """Train on one thread, so that no sum depends on the number of cores, and save model and card into `out`."""
-    torch.set_num_threads(1)
+    """Train the model, and save model, tokenizer and model card into `out`."""
+    torch.set_num_threads(1)  # so that no sum depends on the number of cores
     records, held_out = split_records()
     tokenizer = train_tokenizer([render(p).text for p in records[:TOKENIZER_RECORDS]])
     model = new_model(tokenizer)
@@ -206,6 +216,7 @@ def main(out: Path) -> None:
     seconds = time.process_time() - started
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
+    # The loss of the card is that of the saved model, which was rounded to float16.
     saved = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     loss = response_loss(saved, held_out_sequences)
     parameters = sum(p.numel() for p in saved.parameters())

@@ -1,6 +1,6 @@
-"""The vocabulary of the generated instructions: a small invented world, and everyday words.
+"""Lists the words of the generated instructions: a small invented world, and everyday words.
 
-All of it was written for this data set. What it says about countries is invented, whatever their names recall.
+All of it was written for this data set. The countries are invented, even if a name looks like that of a real place.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _COINS = ("zin", "crown", "pebble", "mark", "florin", "shell", "tally", "groat")
 _CROPS = ("barley", "olives", "rice", "tea", "potatoes", "hops", "plums", "maize", "flax", "rye")
 _EMBLEMS = ("otter", "heron", "bear", "fox", "owl", "stag", "hare", "falcon", "wolf", "beaver", "swan")
 
+# Each factor has no divisor in common with the length of its list, so that every value occurs.
 COUNTRIES = tuple(
     Country(
         name,

@@ -1,4 +1,4 @@
-"""What ifeval_local looks at before anything is generated."""
+"""Checks for the task ifeval_local, before anything is generated, that its data of NLTK is installed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 def with_sentences(docs: Any) -> Any:
-    """Return the prompts as they are, once NLTK's sentence tables are known to be there.
+    """Return the prompts unchanged, after checking that NLTK's sentence tables (punkt_tab) are installed.
 
-    Without them the checkers fail on one prompt in ten, after all answers were generated.
+    Without the tables, the checks of one prompt in ten fail, and only after all answers were generated.
 
     Raises:
-        LookupError: they are not there; NLTK says how to get them.
+        LookupError: the tables are not installed; the message of NLTK says how to get them.
     """
     import nltk
 
