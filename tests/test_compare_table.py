@@ -15,7 +15,8 @@ from curate.compare.cells import ALL, LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, RANDO
 from curate.compare.comparison import Comparison
 from curate.compare.labels import Label, agreement, kept_shares
 from curate.compare.statistics import length_statistics, overlaps, rank_correlations
-from curate.compare.table import Row, difference_tables, summary_tables, table_rows
+from curate.compare.table import Row, table_rows
+from curate.compare.text_table import difference_tables, summary_tables
 from curate.evaluation.summary import Losses, summarize
 from curate.tables.comparison import read_comparison, write_comparison
 from curate.tables.evaluation import SetLosses, evaluation_json, read_evaluation, write_evaluation

@@ -191,6 +191,7 @@ def open(path: str | Path, *, progress: Progress | None = None) -> Run:
     from curate.runs.folder import RunFolder
 
     path = Path(path).expanduser()
+    # A mistyped path would otherwise look like a run without scores.
     if not RunFolder(path).is_ours():
         what = "a folder, but not of a run" if path.is_dir() else "no such folder"
         raise CurateError(f"expected the folder of a run (run.dir), got {path}: {what}")

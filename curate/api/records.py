@@ -33,6 +33,7 @@ def rows(records: Any) -> Iterable[Mapping[str, Any]]:
 def _rows_of_frame(frame: pd.DataFrame) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a DataFrame as dicts, missing values as None."""
     names = list(frame.columns)
+    # A dict can hold only one of two columns with the same name.
     if len(set(names)) < len(names):
         raise CurateError("records: expected a DataFrame with every column once")
     cells = frame.astype(object)  # a column of numbers cannot hold None

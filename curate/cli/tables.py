@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.cli.terminal import say
-from curate.compare.table import TextTable, difference_tables, summary_tables
+from curate.compare.text_table import TextTable, difference_tables, summary_tables
 from curate.tables.comparison import read_rows
 
 if TYPE_CHECKING:

@@ -8,5 +8,6 @@ These are functions over numbers; nothing here reads a file or runs a model. In 
     statistics.py  computes rank correlations of scores, overlaps of selections, lengths of what is kept
     labels.py      measures whether other people's judgements agree with a score, beside length alone
     table.py       makes the table: a row per number kept, selector, set and metric
+    text_table.py  makes texts of the table, for the terminal and the report
     comparison.py  holds all of it as one value, as comparison.json does
 """

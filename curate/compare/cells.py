@@ -7,6 +7,7 @@ from dataclasses import dataclass
 # Baselines, and the selector that every other is compared with.
 UNTUNED, ALL, RANDOM = "untuned", "all", "random"
 LOSS_OVER_RECORDS, LOSS_OVER_TOKENS = "loss_over_records", "loss_over_tokens"
+LOSSES = (LOSS_OVER_RECORDS, LOSS_OVER_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import norm
 from scipy.stats import t as student_t
 
@@ -85,12 +86,8 @@ def mean_difference(
     >>> mean_difference(np.array([[1.0, 2.0, 4.0]]), np.array([[0.5, 1.5, 3.5]]))
     Difference(value=0.5, low=0.5, high=0.5, covers='records', level=0.95, records=3, dropped=0)
     """
-    if ours_SR.shape[1:] != reference_SR.shape[1:]:
-        raise CurateError(f"expected losses of the same records, got {ours_SR.shape[1]} and {reference_SR.shape[1]}")
-    there = np.isfinite(ours_SR.sum(0) + reference_SR.sum(0))  # a sum is finite only if every loss in it is
+    there = _have_losses(ours_SR, reference_SR)
     ours, reference = ours_SR[:, there], reference_SR[:, there]
-    if not ours.size or not reference.size:
-        raise CurateError(f"expected records with a loss on both sides, got none of {len(there)}")
     weights = np.ones(ours.shape[1]) if weights_R is None else np.asarray(weights_R, np.float64)[there]
     value = float(((ours.mean(0) - reference.mean(0)) @ weights) / weights.sum())
     seeds_vary = (len(ours) > 1 or without_seed) and len(reference) > 1
@@ -102,6 +99,17 @@ def mean_difference(
         values_B = _replicates(ours, reference, weights, rng, replicates, _stretch(degrees, level) if seeds_vary else 0)
         low, high = (float(x) for x in np.quantile(values_B, [(1 - level) / 2, (1 + level) / 2]))
     return Difference(value, low, high, covers, level, len(weights), int((~there).sum()))
+
+
+def _have_losses(ours_SR: FloatArray, reference_SR: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which records have a loss in every row of both sides: bool [R]; refuse two sides without any."""
+    if ours_SR.shape[1:] != reference_SR.shape[1:]:
+        raise CurateError(f"expected losses of the same records, got {ours_SR.shape[1]} and {reference_SR.shape[1]}")
+    there: npt.NDArray[np.bool_]
+    there = np.isfinite(ours_SR.sum(0) + reference_SR.sum(0))  # a sum is finite only if every loss in it is
+    if not there.any() or not len(ours_SR) or not len(reference_SR):
+        raise CurateError(f"expected records with a loss on both sides, got none of {len(there)}")
+    return there
 
 
 def _covers(seeds_vary: bool, records_vary: bool) -> Covers:

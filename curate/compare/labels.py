@@ -223,5 +223,5 @@ def _tags(field: str, values: Sequence[Any], missing: Sequence[bool]) -> list[La
             f"compare.labels: expected at most {MAX_TAGS} different tags in {field}, got {len(names)}: "
             "name a field that holds somebody's judgement"
         )
-    rows = np.where(missing, np.nan, 0.0)
+    rows = np.where(missing, np.nan, 0.0)  # NaN + 1 stays NaN: a record without the field has no tag's label
     return [Label(f"{field}={name}", "binary", rows + np.array([name in tags for tags in sets])) for name in names]

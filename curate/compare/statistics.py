@@ -73,6 +73,7 @@ def rank_correlations(columns: Mapping[str, FloatArray]) -> RankCorrelations:
     ([[1.0, -1.0], [-1.0, 1.0]], [[3, 3], [3, 4]])
     """
     names, values = tuple(columns), [np.asarray(column, np.float64) for column in columns.values()]
+    # Pair by pair, since columns lack values in different rows.
     rho, records = np.full((len(names),) * 2, np.nan), np.zeros((len(names),) * 2, np.int64)
     for i, a in enumerate(values):
         for j, b in enumerate(values[: i + 1]):

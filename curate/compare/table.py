@@ -8,21 +8,13 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from curate.compare.cells import ALL, LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, RANDOM, UNTUNED, Cell, Measurement
+from curate.compare.cells import ALL, LOSS_OVER_TOKENS, LOSSES, RANDOM, UNTUNED, Cell, Measurement
 from curate.compare.intervals import Difference, mean_difference
 from curate.evaluation.summary import Losses
 from curate.types import FloatArray
 
 T = TypeVar("T")
 Verdict = Literal["better", "worse", "no difference seen", "reference", "not compared"]
-MARKS: dict[Verdict, str] = {
-    "better": "+",
-    "worse": "-",
-    "no difference seen": "=",
-    "reference": "",
-    "not compared": "?",
-}
-_LOSSES = (LOSS_OVER_RECORDS, LOSS_OVER_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +50,6 @@ class Row:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """A table as texts, for the terminal and the report: a title, a header, rows of as many cells, notes below."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
 def table_rows(
     measurements: Sequence[Measurement],
     losses: Mapping[tuple[Cell, str], Losses],
@@ -86,13 +68,14 @@ def table_rows(
         replicates: bootstrap replicates.
         seed: seed of the bootstrap. Every row uses it anew, so a row does not depend on which other rows there are.
     """
-    keeps = _distinct(m.cell.keep for m in measurements if m.cell.selector not in (UNTUNED, ALL)) or [""]
+    # Baselines have no keep of their own; a comparison of nothing else still gets one table.
+    keeps = distinct(m.cell.keep for m in measurements if m.cell.selector not in (UNTUNED, ALL)) or [""]
     rows = []
     for keep in keeps:
         of_keep = [m for m in measurements if m.cell.keep == keep or m.cell.selector in (UNTUNED, ALL)]
-        for set_name, metric in _distinct((m.set, m.metric) for m in of_keep):
+        for set_name, metric in distinct((m.set, m.metric) for m in of_keep):
             column = [m for m in of_keep if (m.set, m.metric) == (set_name, metric)]
-            by_selector = {s: _of(column, s) for s in _distinct(m.cell.selector for m in column)}
+            by_selector = {s: _of(column, s) for s in distinct(m.cell.selector for m in column)}
             reference = by_selector.get(RANDOM, [])
             for mine in by_selector.values():
                 difference = _difference(mine, reference, losses, level=level, replicates=replicates, seed=seed)
@@ -100,26 +83,12 @@ def table_rows(
     return rows
 
 
-def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Make a table for every keep: a line per selector, a column per set with both means, then tokens and seconds.
+def distinct(items: Iterable[T]) -> list[T]:
+    """Return the different items, each at the place where it first occurs.
 
-    The mark after each number compares it with random of the same keep: + better, - worse, = no difference seen,
-    ? not compared.
+    >>> distinct(["b", "a", "b"])
+    ['b', 'a']
     """
-    return [_summary(keep, [row for row in rows if row.keep == keep]) for keep in _distinct(row.keep for row in rows)]
-
-
-def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Make a table for every keep: a line per selector, set and metric with its difference, interval and verdict."""
-    header = ("selector", "set", "metric", "seeds", "mean", "to random", "interval", "verdict")
-    return [
-        TextTable(_title(keep), header, tuple(_difference_line(row) for row in some if row.verdict != "reference"), ())
-        for keep in _distinct(row.keep for row in rows)
-        for some in [[row for row in rows if row.keep == keep]]
-    ]
-
-
-def _distinct(items: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(items))
 
 
@@ -143,6 +112,7 @@ def _difference(
     if not reference or selector == RANDOM:
         return None
     ours, others = _values(mine, losses), _values(reference, losses)
+    # Both sides share the weights, so that every record counts the same on both.
     weights = None
     if metric == LOSS_OVER_TOKENS and (tokens := _tokens([*mine, *reference], losses)) is not None:
         weights = tokens
@@ -153,7 +123,7 @@ def _difference(
 
 def _values(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray:
     """Return the losses of the cells record by record, or their values where there are none: float64 [S, R]."""
-    known = [losses.get((m.cell, m.set)) if m.metric in _LOSSES else None for m in cells]
+    known = [losses.get((m.cell, m.set)) if m.metric in LOSSES else None for m in cells]
     return np.array([[m.value] if found is None else found.loss for m, found in zip(cells, known, strict=True)])
 
 
@@ -201,50 +171,3 @@ def _verdict(measurement: Measurement, difference: Difference | None) -> Verdict
     if difference.low <= 0 <= difference.high:
         return "no difference seen"
     return "better" if (difference.value > 0) == measurement.higher_is_better else "worse"
-
-
-def _title(keep: str) -> str:
-    return f"kept: {keep}" if keep else "baselines"
-
-
-def _summary(keep: str, rows: Sequence[Row]) -> TextTable:
-    losses, others = (
-        _distinct((r.set, "" if r.metric in _LOSSES else r.metric) for r in rows if (r.metric in _LOSSES) == wanted)
-        for wanted in (True, False)
-    )
-    header = ("selector", *(f"{s} {m}".strip() for s, m in [*losses, *others]), "tokens kept", "seconds")
-    lines = []
-    for selector in _distinct(row.selector for row in rows):
-        mine = {(row.set, row.metric): row for row in rows if row.selector == selector}
-        cells = [" / ".join(_number(mine.get((s, metric))) for metric in _LOSSES) for s, _ in losses]
-        cells += [_number(mine.get(column)) for column in others]
-        some = next(iter(mine.values()))
-        lines.append((selector, *cells, _whole(some.kept_tokens), _whole(some.seconds)))
-    return TextTable(_title(keep), header, tuple(lines), _notes(rows))
-
-
-def _number(row: Row | None) -> str:
-    return f"{row.mean:.4f} {MARKS[row.verdict]}".rstrip() if row else ""
-
-
-def _whole(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
-
-
-def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
-    compared = [row.difference for row in rows if row.difference and row.difference.low is not None]
-    notes = ["loss in nats per token: mean over records / mean over tokens; lower is better"]
-    if compared:
-        level = compared[0].level
-        notes.append(f"to random of the same size, {level:.0%} intervals: + better, - worse, = no difference seen")
-        notes.append(f"of {len(compared)} comparisons, {len(compared) * (1 - level):.1f} differ by chance alone")
-    if any(difference.covers == "records" for difference in compared):
-        notes.append("where a selector or random has one seed, its interval covers the records only, not the draw")
-    return tuple(notes)
-
-
-def _difference_line(row: Row) -> tuple[str, ...]:
-    d = row.difference
-    interval = f"{d.low:+.4f} to {d.high:+.4f}, {d.covers}" if d and d.low is not None and d.high is not None else ""
-    value = f"{d.value:+.4f}" if d else ""
-    return row.selector, row.set, row.metric, str(row.seeds), f"{row.mean:.4f}", value, interval, row.verdict

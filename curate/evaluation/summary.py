@@ -57,6 +57,7 @@ def summarize(losses: Losses) -> LossSummary:
     Raises:
         CurateError: no record has a loss.
     """
+    # One reference without a loss would make both means NaN.
     there = np.isfinite(losses.loss)
     if not there.any():
         raise CurateError(

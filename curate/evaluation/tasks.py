@@ -147,7 +147,7 @@ def _run(
             task_manager=manager,
             limit=limit,
             apply_chat_template=template is not None,
-            log_samples=False,
+            log_samples=False,  # else the prompts and answers of all examples stay in memory
         )
     finally:  # lm-eval changes the tokenizer that it is given
         tokenizer.padding_side, tokenizer.pad_token = padding_side, pad_token
@@ -204,5 +204,5 @@ def _flatten(answer: Mapping[str, Any]) -> Iterable[TaskResult]:
                 float(value),
                 float(stderr) if isinstance(stderr, (int, float)) and math.isfinite(stderr) else None,
                 int(answer["n-samples"][task]["effective"]),
-                directions.get(metric) is not False,
+                directions.get(metric) is not False,  # where a task states no direction, higher is better
             )

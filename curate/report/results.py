@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curate.compare.table import Row, difference_tables, summary_tables
+from curate.compare.table import Row
+from curate.compare.text_table import difference_tables, summary_tables
 from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
 from curate.tables.comparison import read_rows
 
@@ -70,6 +71,7 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _judge(judge: Mapping[str, Any] | None) -> Table:
+    # Lists are the judge's single ratings; a table shows their mean.
     counts = {name.replace("_", " "): value for name, value in (judge or {}).items() if not isinstance(value, list)}
     return Table(
         "Judged against the untuned model's answers", tuple(counts), (tuple(counts.values()),) if counts else ()

@@ -110,28 +110,10 @@ def plan_batches(
     [[1], [2, 4], [0, 3]]
     """
     top = int(lengths.max(initial=0))
-    # The three sort keys (prefix, then longest first, then row) are packed into one int64 each and sorted in place,
-    # since np.lexsort takes three times the memory. With top = 9, row 2 of prefix 0 and length 4 becomes
-    # ((0 + 1) * 10 + 9 - 4) << 32 | 2; without a prefix the factor is 0.
-    place = np.zeros(len(rows), np.int64) if prefix_ids is None else prefix_ids.astype(np.int64) + 1
-    place *= top + 1
-    place += top
-    place -= lengths
-    assert place.max(initial=0) < 1 << 31
-    place <<= 32
-    place |= rows
-    place.sort()
+    place = _packed_sort(rows, lengths, prefix_ids, top)
     order = place.astype(np.int32)  # the lower half: the rows
     place >>= 32  # the upper half: prefix and length
-    cuts, costs, prefix_of = [0], [], []
-    while cuts[-1] < len(place):
-        prefix_id, less = divmod(int(place[cuts[-1]]), top + 1)
-        end = int(np.searchsorted(place, (prefix_id + 1) * (top + 1)))
-        longest_first = top - place[cuts[-1] : min(cuts[-1] + tokens_per_batch, end)] % (top + 1)
-        prefix_length = len(prefixes[prefix_id - 1]) if prefix_id else 0
-        cuts.append(cuts[-1] + _cut(longest_first, tokens_per_batch, prefix_length))
-        costs.append((top - less) * (cuts[-1] - cuts[-2]))
-        prefix_of.append(prefix_id - 1)
+    cuts, costs, prefix_of = _cut_all(place, top, tokens_per_batch, prefixes)
     num_batches = len(costs)
     # A chunk is a file: few files for ten million records, a batch a chunk (little work to lose) for ten thousand.
     per_chunk = max(1, -(-num_batches // MAX_CHUNKS))
@@ -146,6 +128,40 @@ def plan_batches(
         chunk_costs,
         tuple(prefixes),
     )
+
+
+def _packed_sort(
+    rows: IntArray, lengths: npt.NDArray[np.integer], prefix_ids: npt.NDArray[np.integer] | None, top: int
+) -> IntArray:
+    """Return the rows in the order of the plan, packed with their sort keys: int64 [R]; `top` is the largest length."""
+    # The three sort keys (prefix, then longest first, then row) are packed into one int64 each and sorted in place,
+    # since np.lexsort takes three times the memory. With top = 9, row 2 of prefix 0 and length 4 becomes
+    # ((0 + 1) * 10 + 9 - 4) << 32 | 2; without a prefix the factor is 0.
+    place = np.zeros(len(rows), np.int64) if prefix_ids is None else prefix_ids.astype(np.int64) + 1
+    place *= top + 1
+    place += top
+    place -= lengths
+    assert place.max(initial=0) < 1 << 31
+    place <<= 32
+    place |= rows
+    place.sort()
+    return place
+
+
+def _cut_all(
+    place: IntArray, top: int, tokens_per_batch: int, prefixes: Sequence[Prefix]
+) -> tuple[list[int], list[int], list[int]]:
+    """Return where batches start and end, their padded tokens, and their prefix ids; `place` is prefix and length."""
+    cuts, costs, prefix_of = [0], list[int](), list[int]()
+    while cuts[-1] < len(place):
+        prefix_id, less = divmod(int(place[cuts[-1]]), top + 1)
+        end = int(np.searchsorted(place, (prefix_id + 1) * (top + 1)))
+        longest_first = top - place[cuts[-1] : min(cuts[-1] + tokens_per_batch, end)] % (top + 1)
+        prefix_length = len(prefixes[prefix_id - 1]) if prefix_id else 0
+        cuts.append(cuts[-1] + _cut(longest_first, tokens_per_batch, prefix_length))
+        costs.append((top - less) * (cuts[-1] - cuts[-2]))
+        prefix_of.append(prefix_id - 1)
+    return cuts, costs, prefix_of
 
 
 def _cut(longest_first: IntArray, tokens_per_batch: int, prefix_length: int) -> int:

@@ -133,7 +133,7 @@ def confirm(parts: DecoderParts, layers: Sequence[int] = ()) -> None:
 
 
 def _advice(parts: DecoderParts) -> str:
-    """What to try next, of what is not set so already."""
+    """Say what to try next; settings that the model has already are left out."""
     is_eager = getattr(parts.model.config, "_attn_implementation", None) == "eager"
     is_exact = parts.model.dtype in (torch.float32, torch.float64)
     settings = [*([] if is_eager else ["model.attention=eager"]), *([] if is_exact else ["model.dtype=float32"])]
