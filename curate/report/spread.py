@@ -46,7 +46,6 @@ def spread(name: str, values: FloatArray, a: npt.NDArray[np.bool_], b: npt.NDArr
     >>> found.mean_a, found.mean_b, found.quantiles_a[2]
     (2.0, 5.0, 2.0)
     """
-    # Each side over its own values: a score may be missing in one selection and not in the other.
     mean_a, quantiles_a = _summary(values[a & np.isfinite(values)])
     mean_b, quantiles_b = _summary(values[b & np.isfinite(values)])
     return Spread(name, mean_a, mean_b, quantiles_a, quantiles_b)
