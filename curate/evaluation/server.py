@@ -60,6 +60,7 @@ def connect(
     in_a_row = 0
 
     def ask(prompt: str) -> str | None:
+        """Return the server's reply to one prompt; None if no usable reply came after all tries."""
         nonlocal in_a_row
         # Temperature 0: the same question should get the same verdict.
         body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}

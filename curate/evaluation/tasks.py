@@ -133,6 +133,7 @@ def _run(
     batch_size: int,
     template: _Template | None,
 ) -> Mapping[str, Any]:
+    """Return the answer of lm-eval's `simple_evaluate`; the tokenizer is left as it was."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 

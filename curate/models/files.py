@@ -27,7 +27,7 @@ _VOCABULARIES = ("tokenizer.json", "tokenizer.*.json", "*.model", "*.model.*", "
 T = TypeVar("T", dict[str, Any], list[Any])
 
 
-def find_sound(name: str, json_files: tuple[str, ...]) -> Location:
+def locate_checked(name: str, json_files: tuple[str, ...]) -> Location:
     """Return where a model is, after checks of its files that need no model library.
 
     Args:

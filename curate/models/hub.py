@@ -8,7 +8,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from curate.models.files import adapter_error, read_json, weight_files, weight_names
-from curate.models.locate import kind_of, nearest
+from curate.models.locate import did_you_mean, kind_of
 from curate.types import CurateError
 
 
@@ -38,7 +38,7 @@ def unreachable(name: str, reason: str = "") -> CurateError:
     because = f" ({reason})" if reason else ""
     return CurateError(
         f"{name} is no local folder and cannot be had from the Hugging Face hub{because}: "
-        f"download it first and give its folder{nearest(Path(name))}"
+        f"download it first and give its folder{did_you_mean(Path(name))}"
     )
 
 

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from curate.models.checks import refuse_bidirectional, refuse_incomplete
 from curate.models.device import Dtype, resolve_device, resolve_dtype, sharded_by_launcher
 from curate.models.explain import LIBRARY_ERRORS, explain
-from curate.models.files import find_sound, holds_tokenizer
+from curate.models.files import holds_tokenizer, locate_checked
 from curate.models.locate import Location, kind_of
 from curate.models.quantize import Quantization, quantization_config, use_portable_4bit_kernel
 from curate.models.weights import read_shapes
@@ -61,7 +61,7 @@ def load_config(name: str, *, revision: str | None = None, trust_remote_code: bo
     Raises:
         CurateError: no such model, an unknown architecture, or one that brings code which is not trusted.
     """
-    place = find_sound(name, _MODEL_JSON)
+    place = locate_checked(name, _MODEL_JSON)
     if place.folder and not place.gguf and not kind_of(place.folder / "config.json"):
         raise CurateError(f"{name} holds no config.json: expected a model's folder, as save_pretrained writes it")
     try:
@@ -93,7 +93,7 @@ def load_tokenizer(
     Raises:
         CurateError: no such model, a broken tokenizer, a slow one, or one that brings code which is not trusted.
     """
-    place = find_sound(name, _TOKENIZER_JSON)
+    place = locate_checked(name, _TOKENIZER_JSON)
     if place.folder and not place.gguf and not holds_tokenizer(place.folder):
         raise CurateError(f"{name} has no tokenizer: expected tokenizer.json in it, as it comes with the model")
     try:
@@ -181,7 +181,7 @@ def load_model(
 
 def _find_weights(name: str) -> Location:
     """Return where a model is, after reading the headers of its weights; warn of an adapter beside them."""
-    place = find_sound(name, _MODEL_JSON)
+    place = locate_checked(name, _MODEL_JSON)
     if place.folder:
         read_shapes(place)  # its errors name the damaged or missing file; the library's do not
         if kind_of(place.folder / "adapter_config.json"):

@@ -38,7 +38,7 @@ class Location:
 
 
 def locate(name: str) -> Location:
-    """Find a model: a local folder or a .gguf file where there is one (~ is expanded), else a name on the hub.
+    """Return where a model is: a local folder or .gguf file if it exists (~ is expanded), else a name on the hub.
 
     If the only weights in a folder are one .gguf file, that file is the model.
 
@@ -59,10 +59,10 @@ def locate(name: str) -> Location:
         _refuse_split_gguf(path)
         return Location(name, path.parent, path)
     if is_gguf:
-        raise CurateError(f"no GGUF file {name}{nearest(path)}")
+        raise CurateError(f"no GGUF file {name}{did_you_mean(path)}")
     # A hub id is NAME or OWNER/NAME: anything else was meant as a path.
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise CurateError(f"no model folder {name}{nearest(path)}")
+        raise CurateError(f"no model folder {name}{did_you_mean(path)}")
     return Location(name)
 
 
@@ -93,8 +93,8 @@ def kind_of(path: Path) -> str | None:
     return "folder" if stat.S_ISDIR(mode) else "file"
 
 
-def nearest(path: Path) -> str:
-    """Return "; did you mean ...?" with the entry beside it of the most similar name, or ""; it ends a message."""
+def did_you_mean(path: Path) -> str:
+    """Return "; did you mean ...?" for the most similar name in the same folder, to end a message with, or ""."""
     wanted = path.suffix.lower() == ".gguf"
     try:
         found = [p.name for p in path.parent.iterdir() if (p.suffix.lower() == ".gguf" if wanted else p.is_dir())]

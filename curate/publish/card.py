@@ -30,6 +30,7 @@ def write_card(records: KeptRecords, source: Source, *, name: str, template: Tem
 
 
 def _front_matter(records: KeptRecords, licence: Licence) -> str:
+    """Return the front matter of the data card, YAML without its --- lines."""
     # Written by the hub's own library: it knows which keys the hub reads, and quotes what YAML would misread.
     from huggingface_hub import DatasetCardData
 

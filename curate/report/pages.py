@@ -65,6 +65,7 @@ def packed_json(value: Any) -> str:
 
 
 def _environment() -> jinja2.Environment:
+    """Return a jinja2 environment for the templates of pages, with the filters that they use."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("curate.report"),
         autoescape=True,

@@ -113,6 +113,7 @@ def comparison(folder: Path) -> Comparison | None:
 
 
 def _overlaps(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+    """Yield a table of overlaps for every number of kept records, each count with that of random draws."""
     # A count alone says little: two random tenths of the records also have a hundredth in common.
     for keep, overlap in found.items():
         names = overlap["names"]

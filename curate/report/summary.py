@@ -62,6 +62,7 @@ def parts(table: RunTable, codes: npt.NDArray[np.int32], names: Mapping[int, str
 
 
 def _part(table: RunTable, rows: IntArray, name: str, code: int, *, has_quota: bool) -> Part:
+    """Return the figures of the part with these rows."""
     kept = rows[table.kept[rows]]
     return Part(
         name,

@@ -18,6 +18,7 @@ def geography(rng: Random) -> Draft:
 
 
 def _fact(rng: Random) -> Draft:
+    """Return a question about one fact of a country."""
     c = rng.choice(words.COUNTRIES)
     asks, answer, full = rng.choice(
         (
@@ -37,6 +38,7 @@ def _fact(rng: Random) -> Draft:
 
 
 def _portrait(rng: Random) -> Draft:
+    """Return a task to describe a country."""
     c = rng.choice(words.COUNTRIES)
     facts = [
         f"Its capital is {c.capital}.",
@@ -66,6 +68,7 @@ def _comparison(rng: Random) -> Draft:
 
 
 def _journey(rng: Random) -> Draft:
+    """Return a task to plan a journey through two to four countries."""
     stops = rng.sample(words.COUNTRIES, rng.randint(2, 4))
     ask = rng.choice(("Plan a journey through these countries.", "Write a travel plan for this route."))
     parts = []

@@ -30,6 +30,7 @@ def arithmetic(rng: Random) -> Draft:
 
 
 def _addition(rng: Random) -> Draft:
+    """Return a task to add two numbers of two digits, with the working by columns."""
     a, b = rng.randint(11, 89), rng.randint(11, 89)
     ones = a % 10 + b % 10
     carry = " and carry 1" if ones > 9 else ""
@@ -47,6 +48,7 @@ def _addition(rng: Random) -> Draft:
 
 
 def _subtraction(rng: Random) -> Draft:
+    """Return a task to subtract a number of two digits, tens first and ones after."""
     b = rng.randint(11, 48)
     a = b + rng.randint(5, 50)
     after_tens = a - b // 10 * 10
@@ -176,6 +178,7 @@ def dates(rng: Random) -> Draft:
 
 
 def _arrival(rng: Random) -> Draft:
+    """Return a task to find the time of arrival from departure and duration."""
     # The latest arrival is 18:55 + 2:55, so no journey passes midnight.
     hour, minute, length = rng.randint(6, 18), rng.randrange(0, 60, 5), rng.randrange(10, 180, 5)
     hours, minutes = divmod(length, 60)
