@@ -40,8 +40,8 @@ def messages_agree(messages: Path, token_set: Path, tokenizer: SavedTokenizer) -
     """Say whether messages, tokenised by TRL, give the ids and labels of the token set.
 
     TRL takes the responses from the `{% generation %}` marks of the chat template. Without them the answer is False:
-    TRL would refuse the template, or use another one. It is also False for a template that reads the clock: the ids would
-    agree today only.
+    TRL would refuse the template, or use another one. It is also False for a template that reads the clock, whose ids
+    would agree today only.
 
     Args:
         messages: file that `write_messages` wrote.
