@@ -126,9 +126,8 @@ def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: in
     # Each distinct text is embedded once: that saves time, and equal texts get exactly the same vector.
     position = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     vectors = embedder.encode(list(position), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
-    norms = np.linalg.norm(
-        vectors.astype(np.float64), axis=1, keepdims=True
-    )  # float64, so that rows are unit vectors to the last bit of float32
+    # In float64, so that rows are unit vectors to the last bit of float32.
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(norms).all():
         raise CurateError("the embedder gives NaN or infinity; set embed.model to another, or to a float32 copy of it")
     unit = (vectors / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)

