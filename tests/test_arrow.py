@@ -54,7 +54,7 @@ class Peak:
         self.most = max(self.most, pa.total_allocated_bytes() - self.start)
 
 
-def test_a_small_file_that_unfolds_to_gigabytes_is_read_a_few_megabytes_at_a_time(tmp_path: Path) -> None:
+def test_a_small_file_that_expands_to_gigabytes_is_read_a_few_megabytes_at_a_time(tmp_path: Path) -> None:
     data, count = Data(path=str(bomb(tmp_path / "a.parquet"))), 0
     peak = Peak()
     for record in read_records(open_source(data), data):
@@ -63,7 +63,7 @@ def test_a_small_file_that_unfolds_to_gigabytes_is_read_a_few_megabytes_at_a_tim
         count += 1
         peak.look()
     assert count == 1000
-    assert peak.most < 4 * LONG + 1_000_000, "2 GB unfolded"
+    assert peak.most < 4 * LONG + 1_000_000, "2 GB expanded"
 
 
 def test_its_rows_are_refused_before_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_what_is_kept_of_it_is_written_a_few_megabytes_at_a_time(tmp_path: Path)
     assert [len(value) for value in table["output"].to_pylist()] == [LONG, LONG]
 
 
-def test_one_row_of_a_list_that_unfolds_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+def test_one_row_of_a_list_that_expands_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
     messages = pa.StructArray.from_arrays([pa.array(["user"] * 1000), repeated("x" * LONG, 1000)], ["role", "content"])
     column = pa.ListArray.from_arrays(pa.array([0, 1, 3, 1000], pa.int32()), messages)
     pq.write_table(pa.table({"messages": column}), tmp_path / "a.parquet", compression="zstd", store_schema=False)
@@ -123,7 +123,7 @@ def test_lists_that_nobody_wrote_out_are_refused(tmp_path: Path) -> None:
     column = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.nulls(count, pa.int8()))
     pq.write_table(pa.table({"instruction": ["a"], "output": column}), tmp_path / "a.parquet", compression="zstd")
     with pytest.raises(
-        CurateError, match=r"a\.parquet: the lists of column 'output' unfold from \d+ bytes to 16,777,217"
+        CurateError, match=r"a\.parquet: the lists of column 'output' expand from \d+ bytes to 16,777,217"
     ):
         read(tmp_path / "a.parquet", on_error="skip")
 
@@ -133,7 +133,7 @@ def test_a_row_that_states_hundreds_of_megabytes_is_refused_before_it_is_decoded
     pq.write_table(pa.table({"output": ["x" * (300 << 20)]}), path, compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 100_000
     before = pa.total_allocated_bytes()
-    with pytest.raises(CurateError, match=r"a\.parquet: 1 rows unfold to 3\d\d,\d{3},\d{3} bytes, more than 268"):
+    with pytest.raises(CurateError, match=r"a\.parquet: 1 rows expand to 3\d\d,\d{3},\d{3} bytes, more than 268"):
         read(path)
     assert pa.total_allocated_bytes() == before
 

@@ -194,7 +194,11 @@ def turns(*pairs: tuple[str, Any]) -> dict[str, Any]:
         ("messages", turns(("user", [{"type": "image_url"}]), ("assistant", "b")), "only text parts can be scored"),
         ("messages", turns(("user", ["x"]), ("assistant", "b")), "only text parts can be scored"),
         ("messages", turns(("user", [{"type": "text"}]), ("assistant", "b")), "expected text, got null"),
-        ("messages", turns(("user", "a"), ("system", "s"), ("assistant", "b")), "one system message, and it first"),
+        (
+            "messages",
+            turns(("user", "a"), ("system", "s"), ("assistant", "b")),
+            "at most one system message, as the first message",
+        ),
         ("messages", MESSAGES | {"tools": "{"}, "tools: expected a list of tools or its JSON text"),
         ("messages", MESSAGES | {"tools": '[{"a": NaN}]'}, "tools: .*NaN is not JSON"),
         ("messages", MESSAGES | {"tools": ["f"]}, "tools: expected a list of objects"),

@@ -19,8 +19,8 @@ from real import real
 from curate.config import Data
 from curate.publish.kept import write_kept
 from curate.read.examples import read_examples
+from curate.read.file_names import split_of
 from curate.read.files import open_source, read_records, source_sha256
-from curate.read.folders import split_of
 from curate.types import CurateError
 
 ROW = {"instruction": "a", "output": "b"}

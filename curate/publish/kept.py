@@ -163,7 +163,7 @@ def _write_batches(
         for batch in batches:
             mask = kept[row : row + len(batch)]
             row += len(batch)
-            for part in arrow.unfolded(batch.slice(0, len(mask)).filter(pa.array(mask)), schema):
+            for part in arrow.expand(batch.slice(0, len(mask)).filter(pa.array(mask)), schema):
                 group.append(part)
                 rows, size = rows + len(part), size + part.nbytes
                 if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:

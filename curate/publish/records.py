@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import Data
-from curate.read.conversations import CHATS
+from curate.read.conversations import MESSAGE_LISTS
 from curate.read.examples import input_format, to_example
 from curate.read.files import Source, open_source, read_records
 from curate.read.formats import key_of
@@ -25,8 +25,8 @@ LLAMA_FACTORY: dict[Format, dict[str, tuple[str, ...]]] = {
         "history": ("history",),
     },
     "prompt_completion": {"prompt": ("prompt",), "response": ("completion", "response")},
-    "messages": {"messages": CHATS["messages"], "tools": ("tools",)},
-    "sharegpt": {"messages": CHATS["sharegpt"], "system": ("system",), "tools": ("tools",)},
+    "messages": {"messages": MESSAGE_LISTS["messages"], "tools": ("tools",)},
+    "sharegpt": {"messages": MESSAGE_LISTS["sharegpt"], "system": ("system",), "tools": ("tools",)},
 }
 # The keys that other programs expect without being told.
 _USUAL: dict[Format, set[str]] = {
@@ -122,7 +122,7 @@ def _keys(fields: Mapping[str, Any], format: Format, data: Data) -> dict[str, st
 
 def _messages(fields: Mapping[str, Any], keys: Mapping[str, str], format: Format) -> Any:
     """Return the value under the key of the messages; an empty list if the format has no messages."""
-    return next((fields.get(keys[name]) for name in CHATS.get(format, ()) if name in keys), [])
+    return next((fields.get(keys[name]) for name in MESSAGE_LISTS.get(format, ()) if name in keys), [])
 
 
 def _uses_tools(example: Example) -> bool:

@@ -1,7 +1,7 @@
-"""Arrow tables as records: Parquet and Arrow files, and hub data sets.
+"""Turns Arrow tables into records: those of Parquet and Arrow files, and those of hub data sets.
 
-The bytes of a row are counted before it becomes a Python object: rows that are too large are refused unmade, and the
-others are made a few megabytes at a time.
+The bytes of a row are counted before it becomes a Python object. A row that is too large is refused without being made,
+and the others are made a few megabytes at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curate.read.json_text import one_line, parse
 from curate.read.kinds import File
 from curate.types import CurateError
 
-BATCH_ROWS = 1024  # rows made into Python objects at once, fewer if they are larger than BATCH_BYTES together
+BATCH_ROWS = 1024  # rows made into Python objects at once; fewer if together they are larger than BATCH_BYTES
 TOO_LARGE = "too large"
 _TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _LIST = (pa.ListType, pa.LargeListType, pa.MapType)
@@ -28,41 +28,44 @@ Sizes = npt.NDArray[np.int64]
 
 
 def rows(file: File, *, limit: int) -> Iterator[tuple[dict[str, Any] | None, str]]:
-    """Each row of a Parquet or Arrow file as a mapping and "", or as None and what is wrong with it.
+    """Yield each row of a Parquet or Arrow file: its fields and "", or None and what is wrong with it.
 
-    Maps are mappings too, and JSON columns hold what their text says. A row of more than `limit` bytes is not made:
-    its problem is TOO_LARGE.
+    Arrow maps become dictionaries, and JSON text in JSON columns is parsed. A row of more than `limit` bytes is not
+    made; its problem is TOO_LARGE.
 
     Raises:
-        CurateError: as `batches` says.
+        CurateError: the file cannot be read: see `curate.read.arrow_files.batches`.
     """
     for batch in batches(file):
-        decode = _json_columns(batch.schema)
+        json_columns = _json_columns(batch.schema)
         sizes = row_sizes(batch)
-        for start, stop in _runs(sizes):
+        for start, stop in _parts(sizes):
             if not (sizes[start:stop] > limit).any():
-                yield from _records(batch.slice(start, stop - start), decode)
+                yield from _records(batch.slice(start, stop - start), json_columns)
                 continue
             for row in range(start, stop):
                 if sizes[row] > limit:
                     yield None, TOO_LARGE
                 else:
-                    yield from _records(batch.slice(row, 1), decode)
+                    yield from _records(batch.slice(row, 1), json_columns)
 
 
-def unfolded(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The rows of a batch under the schema of their file, in parts of a few megabytes."""
+def expand(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a batch under the schema of their file, dictionaries expanded, in parts of a few megabytes."""
     if batch.schema.equals(schema):
         yield batch
         return
-    for start, stop in _runs(row_sizes(batch)):
-        part = batch.take(pa.array(np.arange(start, stop)))  # of a slice of lists, cast would unfold all the others too
+    for start, stop in _parts(row_sizes(batch)):
+        # `take` copies the rows. With `slice`, cast would expand the values of all other lists too.
+        part = batch.take(pa.array(np.arange(start, stop)))
         columns = [column.cast(field.type) for column, field in zip(part.columns, schema, strict=True)]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def row_sizes(batch: pa.RecordBatch) -> Sizes:
-    """How many bytes each row has when its dictionaries are unfolded, int64 [rows]: text, numbers, 8 for a list.
+    """Return how many bytes each row has when its dictionaries are expanded: int64 [rows].
+
+    Counted are the bytes of its texts and numbers, and 8 for each element of a list.
 
     >>> row_sizes(pa.record_batch({"a": ["abc", None], "n": [1, 2]})).tolist()
     [11, 8]
@@ -71,16 +74,18 @@ def row_sizes(batch: pa.RecordBatch) -> Sizes:
 
 
 def _sizes(array: pa.Array) -> Sizes:
+    """Return how many bytes each value of a column has, with all that is nested in it: int64 [rows]."""
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return _sizes(array.storage)
     if isinstance(kind, pa.DictionaryType):
-        return _take(_sizes(array.dictionary), array.indices)
+        return _look_up(_sizes(array.dictionary), array.indices)
     if isinstance(kind, pa.StructType):
         return sum((_sizes(child) for child in array.flatten()), np.zeros(len(array), np.int64))
     if isinstance(kind, _LIST):
         offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
         values = pa.StructArray.from_arrays([array.keys, array.items], ["k", "v"]) if pa.types.is_map(kind) else None
+        # ends[i] is the size of all elements before element i, so a list's size is the difference of two ends.
         ends = np.concatenate([[0], np.cumsum(_sizes(array.values if values is None else values) + 8)])
         return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]])
     if kind in _TEXT:
@@ -91,14 +96,15 @@ def _sizes(array: pa.Array) -> Sizes:
         return np.array([array.slice(i, 1).nbytes for i in range(len(array))], np.int64)
 
 
-def _take(lengths: Sizes, indices: pa.Array) -> Sizes:
+def _look_up(lengths: Sizes, indices: pa.Array) -> Sizes:
+    """Return the length of the dictionary entry that each index points to, 0 for null: int64 [rows]."""
     found = indices.to_numpy(zero_copy_only=False) if not indices.null_count else indices.fill_null(0).to_numpy()
     taken = lengths[found] if len(lengths) else np.zeros(len(indices), np.int64)
     return np.where(indices.is_valid().to_numpy(zero_copy_only=False), taken, 0)
 
 
-def _runs(sizes: Sizes) -> Iterator[tuple[int, int]]:
-    """Cut rows into runs of at most BATCH_ROWS rows and BATCH_BYTES bytes; a larger row stands alone."""
+def _parts(sizes: Sizes) -> Iterator[tuple[int, int]]:
+    """Cut rows into parts of at most BATCH_ROWS rows and BATCH_BYTES bytes; a larger row is a part of its own."""
     ends = np.cumsum(sizes)
     start = 0
     while start < len(sizes):
@@ -109,45 +115,56 @@ def _runs(sizes: Sizes) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _records(batch: pa.RecordBatch, decode: dict[str, pa.DataType]) -> Iterator[tuple[dict[str, Any] | None, str]]:
+def _records(
+    batch: pa.RecordBatch, json_columns: dict[str, pa.DataType]
+) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """Yield the rows of a batch as `rows` does. A row that Arrow cannot convert does not take the others with it."""
     try:
         records = batch.to_pylist(maps_as_pydicts="strict")
     except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:
         if len(batch) == 1:
             yield None, f"it cannot be read: {one_line(error)}"
             return
-        for i in range(len(batch)):  # one of them is bad
-            yield from _records(batch.slice(i, 1), decode)
+        for i in range(len(batch)):  # Arrow does not say which row it was
+            yield from _records(batch.slice(i, 1), json_columns)
         return
     for fields in records:
-        for name, kind in decode.items():
-            fields[name] = _decoded(fields[name], kind)
+        for name, kind in json_columns.items():
+            fields[name] = _parse_json(fields[name], kind)
         yield fields, ""
 
 
 def _json_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """The columns in which JSON stands as text (`datasets` writes values of mixed types so)."""
+    """Return the columns that hold JSON text at any depth, with their types.
+
+    `datasets` writes columns in which values have several types this way.
+    """
     return {field.name: field.type for field in schema if "arrow.json" in str(field.type)}
 
 
-def _decoded(value: Any, kind: pa.DataType) -> Any:
+def _parse_json(value: Any, kind: pa.DataType) -> Any:
+    """Return a value with its JSON text parsed, at any depth. Text that is not JSON stays text."""
     if isinstance(value, str) and isinstance(kind, pa.BaseExtensionType):
         try:
             return parse(value.encode())
         except ValueError:
             return value
     if isinstance(value, dict) and isinstance(kind, pa.StructType):
-        return {field.name: _decoded(value[field.name], field.type) for field in kind}
+        return {field.name: _parse_json(value[field.name], field.type) for field in kind}
     if isinstance(value, dict) and isinstance(kind, pa.MapType):
-        return {key: _decoded(inner, kind.item_type) for key, inner in value.items()}
+        return {key: _parse_json(inner, kind.item_type) for key, inner in value.items()}
     if isinstance(value, list) and isinstance(kind, _LIST):
-        return [_decoded(inner, kind.value_type) for inner in value]
+        return [_parse_json(inner, kind.value_type) for inner in value]
     return value
 
 
 def load_hub(name: str, split: str | None, revision: str | None, *, what: str) -> Any:
-    """A split of a hub data set as a `datasets.Dataset`; `what` opens the message if that fails."""
-    import datasets  # slow to import, and needed for nothing else
+    """Load a split of a hub data set as a `datasets.Dataset`.
+
+    Raises:
+        CurateError: it cannot be loaded; `what` is the start of the message.
+    """
+    import datasets  # takes about a second, and only hub data sets need it
 
     try:
         return datasets.load_dataset(name, split=split, revision=revision)
@@ -156,13 +173,14 @@ def load_hub(name: str, split: str | None, revision: str | None, *, what: str) -
 
 
 def as_dataset(records: Sequence[Mapping[str, Any]], *, name: str) -> Any:
-    """Records as a `datasets.Dataset`; a field that some lack is None there. `name` says in messages where they are.
+    """Return records as a `datasets.Dataset`. A field that a record lacks is None.
 
     Raises:
-        CurateError: a field holds values of several types.
+        CurateError: a field holds values of several types; the message names the records by `name`.
     """
     import datasets
 
+    # All fields of all records: `Dataset.from_list` would take the columns of the first record only.
     fields = dict.fromkeys(field for record in records for field in record)
     columns = {field: [record.get(field) for record in records] for field in fields}
     try:
@@ -171,6 +189,6 @@ def as_dataset(records: Sequence[Mapping[str, Any]], *, name: str) -> Any:
         raise CurateError(f"{name} cannot be a Dataset ({one_line(error)}): read it as it is") from None
 
 
-def commit(dataset: Any) -> str:
-    """What says which version of a hub data set this is: its files with their commit, else its fingerprint."""
+def version(dataset: Any) -> str:
+    """Return what identifies the version of a hub data set: its files with their commit, or else its fingerprint."""
     return "\n".join(sorted(dataset.info.download_checksums or {})) or str(dataset._fingerprint)

@@ -1,4 +1,4 @@
-"""The conversation in one record, for each format; keys are already called by our names."""
+"""Reads the turns of a conversation from one record, for each format. Its fields already have our names."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any, get_args
 
 from curate.config import Data
 from curate.read.json_text import MESSAGE_KEYS, excerpt, parse
-from curate.read.messages import calls_in, extra_of, is_null, whole
+from curate.read.messages import calls_in, extra_of, int_if_whole, is_null
 from curate.types import Format, Role, Turn
 
-CHATS: dict[Format, tuple[str, ...]] = {
+MESSAGE_LISTS: dict[Format, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
     "sharegpt": ("conversations", "messages", "conversation"),
 }
-"""What the list of messages may be called in the two formats that have one: the first of them that a record has."""
+"""Names that the list of messages may have, in the two formats that have one. The first that a record has is read."""
 
+# OpenAI's "developer" is the newer name of "system", its "function" the older one of "tool".
 _OPENAI_ROLES: dict[str, Role] = {"developer": "system", "function": "tool", **{role: role for role in get_args(Role)}}
 _SHAREGPT_ROLES: dict[str, Role] = {
     "system": "system",
@@ -31,36 +32,47 @@ _SHAREGPT_ROLES: dict[str, Role] = {
     "tool": "tool",
 }
 
-_CALLS = ("function_call", "tool_call")
+_CALL_ROLES = ("function_call", "tool_call")
 
 
-def turns_of(format: Format, own: Mapping[str, Any], data: Data) -> tuple[Turn, ...]:
-    """The turns of a record. Text is taken as it stands; a missing or null Alpaca `input` is "".
+def turns_of(format: Format, fields: Mapping[str, Any], data: Data) -> tuple[Turn, ...]:
+    """Return the turns of a record.
 
-    Under data.numbers=text a number, true or false in place of a text is what JSON writes for it, 2.0 as 2.
+    Text is taken as it is. A missing or null Alpaca `input` is "". With data.numbers=text, a number, true or false that
+    stands in place of a text becomes the text that JSON writes for it; 2.0 becomes "2".
+
+    Args:
+        format: the format of the record.
+        fields: the record, with its keys under our names.
+        data: its columns, roles and numbers say how the record is read.
 
     Raises:
-        ValueError: "key: what" for a wrong type, an unknown role, no assistant turn, a late system message.
+        ValueError: "key: what" for a wrong type, an unknown role, no assistant turn, or a system message that is not
+            the first message.
     """
     turns = {"alpaca": _alpaca, "messages": _messages, "sharegpt": _messages, "prompt_completion": _prompt_completion}
-    conversation = turns[format](own, data, format)
+    conversation = turns[format](fields, data, format)
     _check(conversation)
     return conversation
 
 
-def first_shape(value: Any, columns: Mapping[str, str]) -> Format | None:
-    """Which of the two formats a list of messages is in, by the keys of the first; None if there is none to tell."""
-    messages = _listed(value)
+def format_of_messages(value: Any, columns: Mapping[str, str]) -> Format | None:
+    """Return which of the two formats a list of messages has, by the keys of its first; None if that has neither.
+
+    >>> format_of_messages([{"from": "human", "value": "Hi"}], {})
+    'sharegpt'
+    """
+    messages = _as_list(value)
     first = messages[0] if isinstance(messages, list) and messages else None
     keys = first.keys() if isinstance(first, Mapping) else ()
-    for shape, (role, _) in zip(CHATS, MESSAGE_KEYS, strict=True):
+    for format, (role, _) in zip(MESSAGE_LISTS, MESSAGE_KEYS, strict=True):
         if columns.get(role, role) in keys:
-            return shape
+            return format
     return None
 
 
-def _alpaca(own: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
-    earlier = own.get("history") or []
+def _alpaca(fields: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
+    earlier = fields.get("history") or []  # LLaMA-Factory's key for the turns before this one
     if not isinstance(earlier, list):
         raise ValueError(f"history: expected a list of [instruction, answer] pairs, got {_kind(earlier)}")
     turns = []
@@ -68,35 +80,38 @@ def _alpaca(own: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, .
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError("history: expected a list of [instruction, answer] pairs")
         turns += [Turn("user", _text(pair[0], "history", data)), Turn("assistant", _text(pair[1], "history", data))]
-    user = Turn("user", _text(own["instruction"], "instruction", data), _optional_text(own, "input", data))
-    answer = Turn("assistant", _text(own["output"] if "output" in own else own["response"], "output", data))
-    return (*_system(own, data), *turns, user, answer)
+    user = Turn("user", _text(fields["instruction"], "instruction", data), _optional_text(fields, "input", data))
+    answer = Turn("assistant", _text(fields["output"] if "output" in fields else fields["response"], "output", data))
+    return (*_system(fields, data), *turns, user, answer)
 
 
-def _prompt_completion(own: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
-    answer = own["completion"] if "completion" in own else own["response"]
-    return (Turn("user", _text(own["prompt"], "prompt", data)), Turn("assistant", _text(answer, "completion", data)))
+def _prompt_completion(fields: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
+    answer = fields["completion"] if "completion" in fields else fields["response"]
+    return (Turn("user", _text(fields["prompt"], "prompt", data)), Turn("assistant", _text(answer, "completion", data)))
 
 
-def _messages(own: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
+def _messages(fields: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
+    """Return a turn for each message, and before them ShareGPT's `system` field as the system turn."""
     openai = format == "messages"
-    name = next(name for name in CHATS[format] if name in own)
+    name = next(name for name in MESSAGE_LISTS[format] if name in fields)
     role_key, text_key = (data.columns.get(key, key) for key in MESSAGE_KEYS[not openai])
     turns = []
-    for where, message in _each(own[name], name):
+    for where, message in _each_message(fields[name], name):
         word, role = _role(message, role_key, where, data, format)
         extra = extra_of(message, (role_key, text_key))
         content = message.get(text_key)
-        if word in _CALLS and isinstance(content, str) and (calls := calls_in(content)):
+        # ShareGPT writes tool calls as the text of a turn. Chat templates want them under tool_calls, not as content.
+        if word in _CALL_ROLES and isinstance(content, str) and (calls := calls_in(content)):
             content, extra = "", extra | {"tool_calls": calls}
-        if is_null(content) and extra.get("tool_calls"):
+        if is_null(content) and extra.get("tool_calls"):  # OpenAI's API gives null content beside calls
             content = ""
         turns.append(Turn(role, _content(content, f"{where}.{text_key}", data), extra=extra))
-    return (*(_system(own, data) if not openai else ()), *turns)
+    return (*(_system(fields, data) if not openai else ()), *turns)
 
 
-def _each(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    value = _listed(value)
+def _each_message(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every message of a list, and where it stands, for messages to the person: "messages[0]"."""
+    value = _as_list(value)
     if not isinstance(value, list):
         raise ValueError(f"{name}: expected a list of messages, got {_kind(value)}")
     for i, message in enumerate(value):
@@ -105,8 +120,12 @@ def _each(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield f"{name}[{i}]", message
 
 
-def _listed(value: Any) -> Any:
-    """A list of messages, also from its JSON text (in CSV), or from one list for each key (as `datasets` had it)."""
+def _as_list(value: Any) -> Any:
+    """Return a list of messages as a list, whatever form it came in; any other value as it is.
+
+    The list may be JSON text (as in a cell of a CSV file), or an object with one list for each key: `datasets` made
+    such objects of the lists of objects that it had declared as `Sequence`.
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return parse(value.encode())
@@ -120,6 +139,7 @@ def _listed(value: Any) -> Any:
 
 
 def _role(message: Mapping[str, Any], key: str, where: str, data: Data, format: Format) -> tuple[str, Role]:
+    """Return a message's role, in the person's word and in ours; raise with a hint if it has none that is known."""
     roles = (_OPENAI_ROLES if format == "messages" else _SHAREGPT_ROLES) | data.roles
     word = message.get(key)
     if isinstance(word, str) and word in roles:
@@ -127,7 +147,8 @@ def _role(message: Mapping[str, Any], key: str, where: str, data: Data, format: 
     wrong = f"{where}.{key}: expected one of {', '.join(roles)}, got "
     if isinstance(word, str):
         raise ValueError(f"{wrong}{excerpt(word)}; if it is one of them, say which: data.roles.{word[:40]}=assistant")
-    other = first_shape([message], data.columns)
+    # The role is missing. Perhaps this one message is in the other format, or the keys have other names.
+    other = format_of_messages([message], data.columns)
     if other and other != format:
         hint = f"messages of this shape are read with data.format={other}"
     else:
@@ -138,7 +159,7 @@ def _role(message: Mapping[str, Any], key: str, where: str, data: Data, format: 
 
 
 def _content(value: Any, where: str, data: Data) -> str:
-    """A text, or the joined text of a list of parts."""
+    """Return the text of a message: its content, or the joined texts of a list of parts of type "text"."""
     if not isinstance(value, list):
         return _text(value, where, data)
     texts = []
@@ -151,10 +172,11 @@ def _content(value: Any, where: str, data: Data) -> str:
 
 
 def _text(value: Any, where: str, data: Data) -> str:
+    """Return a text as it is, and a number or boolean as text if data.numbers allows that; refuse all else."""
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not is_null(value):  # a boolean is an int
-        written = json.dumps(whole(value))
+        written = json.dumps(int_if_whole(value))
         if data.numbers == "text":
             return written
         raise ValueError(
@@ -164,13 +186,13 @@ def _text(value: Any, where: str, data: Data) -> str:
     raise ValueError(f"{where}: expected text, got {_kind(value)}{advice}")
 
 
-def _optional_text(own: Mapping[str, Any], name: str, data: Data) -> str:
-    value = own.get(name)
+def _optional_text(fields: Mapping[str, Any], name: str, data: Data) -> str:
+    value = fields.get(name)
     return "" if is_null(value) else _text(value, name, data)
 
 
-def _system(own: Mapping[str, Any], data: Data) -> tuple[Turn, ...]:
-    text = _optional_text(own, "system", data)
+def _system(fields: Mapping[str, Any], data: Data) -> tuple[Turn, ...]:
+    text = _optional_text(fields, "system", data)
     return (Turn("system", text),) if text else ()
 
 
@@ -178,10 +200,11 @@ def _check(turns: Sequence[Turn]) -> None:
     if not any(turn.role == "assistant" for turn in turns):
         raise ValueError("expected at least one assistant turn: there is nothing to score or train on")
     if any(turn.role == "system" for turn in turns[1:]):
-        raise ValueError("expected one system message, and it first")
+        raise ValueError("expected at most one system message, as the first message")
 
 
 def _kind(value: Any) -> str:
+    """Return what a value is, in words for a person who knows JSON or tables rather than Python."""
     if is_null(value):
         return "null (or nothing)"
     names = {str: "text", list: "a list", dict: "an object", bool: "true or false"}

@@ -1,4 +1,4 @@
-"""Understands records: which format they are in, and each one as a conversation."""
+"""Turns records into examples: finds the format of the input, and reads each record as a conversation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from curate.config import Data
 from curate.read.conversations import turns_of
 from curate.read.files import Source, place, read_records
-from curate.read.formats import NAMES, OPTIONAL, check_columns, detect_format, key_of, missing
+from curate.read.formats import NAMES, OPTIONAL, check_columns, detect_format, key_of, missing_key
 from curate.read.json_text import excerpt
 from curate.read.messages import identity, tools_of
 from curate.types import CurateError, Example, Format, Record
 
-SAMPLE = 100  # records that the format is recognised from
+SAMPLE = 100  # the format is recognised from so many records at the start
 
 
 def to_example(record: Record, format: Format, data: Data) -> Example:
-    """A record as a conversation, read with data.columns, data.roles and data.numbers.
+    """Return a record as a conversation, read with data.columns, data.roles and data.numbers.
 
-    Text is taken as it stands; a missing or null Alpaca `input` is "". Tool calls, tools and what else a message holds
-    are brought to one spelling: see `messages`.
+    Text is taken as it is; a missing or null Alpaca `input` is "". Tool calls, tools and all else that a message holds
+    are brought to one form: see `curate.read.messages`.
 
     Raises:
         CurateError: "file:line: key: what" for a missing key, a wrong type, an unknown role, no assistant turn.
@@ -29,28 +29,29 @@ def to_example(record: Record, format: Format, data: Data) -> Example:
     fields, columns = record.fields, data.columns
     assert fields is not None, "a record that could not be read has no conversation"
     try:
-        lacking = missing(format, fields, columns)
+        lacking = missing_key(format, fields, columns)
         if lacking:
             keys = ", ".join(map(excerpt, list(fields)[:20]))
             raise ValueError(f"expected the key {lacking} of the {format} format, got the keys {keys or '(none)'}")
-        own = {name: fields[key] for name in NAMES if (key := key_of(name, fields, columns)) is not None}
-        turns = turns_of(format, own, data)
-        tools = tools_of(own.get("tools")) if "tools" in OPTIONAL[format] else None
+        renamed = {name: fields[key] for name in NAMES if (key := key_of(name, fields, columns)) is not None}
+        turns = turns_of(format, renamed, data)
+        tools = tools_of(renamed.get("tools")) if "tools" in OPTIONAL[format] else None
         return Example(record.row, identity(turns, tools), turns, tools)
     except ValueError as error:
         raise CurateError(f"{place(record.file, record.line, record.row)}: {error}") from None
 
 
 def open_examples(data: Data, source: Source) -> tuple[Format, Iterator[Example]]:
-    """The format of the input, and every record of it as a conversation: one Example per Record, in order.
+    """Return the format of the input, and an iterator of its examples: one for each record, in order.
 
-    The input is read once. With data.format=auto the format is that of the first SAMPLE records, and every further
-    one must have it. Under data.on_error=skip a bad record is an Example with `problem` set and no turns.
+    The input is read once. With data.format=auto the first SAMPLE records decide the format, and every further record
+    must have it. With data.on_error=skip a bad record is an Example with `problem` set and no turns.
 
     Raises:
-        CurateError: as `read_records`, `detect_format` and `to_example` say; of records beyond the first SAMPLE only
-            when the iterator reaches them.
+        CurateError: see `read_records`, `detect_format` and `to_example`. Faults in records after the first SAMPLE are
+            raised when the iterator reaches them.
     """
+    # The records that decided the format are not read again: that could mean to unpack a file a second time.
     records = read_records(source, data)
     head = list(itertools.islice(records, SAMPLE))
     format = _format(head, data)
@@ -58,12 +59,12 @@ def open_examples(data: Data, source: Source) -> tuple[Format, Iterator[Example]
 
 
 def read_examples(data: Data, source: Source) -> Iterator[Example]:
-    """Every record of the input as a conversation: see `open_examples`."""
+    """Yield every record of the input as a conversation: see `open_examples`."""
     yield from open_examples(data, source)[1]
 
 
 def input_format(data: Data, source: Source) -> Format:
-    """The format of the input: data.format, or what its first SAMPLE records look like."""
+    """Return the format of the input: data.format, or for auto the one of its first SAMPLE records."""
     return open_examples(data, source)[0]
 
 
@@ -78,6 +79,7 @@ def _format(head: Sequence[Record], data: Data) -> Format:
 
 
 def _example_or_problem(record: Record, format: Format, data: Data) -> Example:
+    """Return a record as an example; a bad one as an example with `problem` set, if data.on_error says skip."""
     problem = record.problem
     if problem is None:
         try:
@@ -86,5 +88,6 @@ def _example_or_problem(record: Record, format: Format, data: Data) -> Example:
             if data.on_error == "fail":
                 raise
             problem = str(error)
+    # A bad record needs an id too. Rows of tables and records that are too large have no bytes here, only a row number.
     raw = b"bad record %d" % record.row if record.raw is None else record.raw
     return Example(record.row, hashlib.sha256(raw).hexdigest(), (), problem=problem)

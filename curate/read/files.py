@@ -1,4 +1,4 @@
-"""Finds the input and reads it, record by record and strictly; understands nothing of conversations."""
+"""Finds the input and reads its records, one by one and strictly. What a record means is not known here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from curate.config import Data
 from curate.read import arrow, csv_text, json_array, json_text
-from curate.read.folders import Skipped, list_folder, list_pattern
+from curate.read.folders import list_folder, list_pattern
 from curate.read.json_text import BadRecordError
-from curate.read.kinds import BOM, File, inspect_file, open_file
+from curate.read.kinds import BOM, File, Skipped, inspect_file, open_file
 from curate.types import CurateError, Record
 
 _HUB_ID = re.compile(r"(?P<name>[\w-][\w.-]*(/[\w-][\w.-]*)?)(@(?P<revision>[\w./-]+))?")
@@ -25,13 +25,14 @@ _FILE_LIKE = re.compile(r".*\.(jsonl?|ndjson|csv|tsv|parquet|arrow)(\.(gz|zst))?
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The input: a file, a folder of files in sorted order, or a hub data set (which has no files here).
+    """The input: a file, a folder of files, or a hub data set.
 
     path      data.path as the person wrote it
-    kind      of a file what it is; a name with `*` and a data set saved by `datasets` are folders too
+    kind      what the file is; "folder" also for a name with `*` and for a data set saved by `datasets`
+    files     the files to read, in order; none for a hub data set
     split     of a hub data set, else None
     revision  of a hub data set: what stands after @ in data.path, else None
-    skipped   what lies in the folder and is not read, and why
+    skipped   what is in the folder and is not read, and why
     """
 
     path: str
@@ -43,11 +44,14 @@ class Source:
 
 
 def open_source(data: Data) -> Source:
-    """Find what `data.path` names, and which files are read: see `kinds.inspect_file` and `folders.list_folder`.
+    """Find what `data.path` names, and which files are read.
+
+    A path that does not exist and looks like a hub id (`name` or `owner/name`, with `@revision` if wanted) is taken for
+    one; it is not loaded yet. See `kinds.inspect_file` for files, `folders.list_folder` for folders.
 
     Raises:
-        CurateError: nothing there (with the nearest name), an empty or unreadable file, one JSON object instead of
-            records, a folder without readable files, or with files that must not be read together.
+        CurateError: there is nothing (with the nearest name); a file is empty, cannot be read, or holds one JSON object
+            instead of records; a folder has no files to read, or files that must not be read together.
     """
     if not data.path:
         raise CurateError("data.path is not set: expected a file, a folder of files, or a hub id")
@@ -55,121 +59,136 @@ def open_source(data: Data) -> Source:
     try:
         if path.is_dir() or ("*" in path.name and not path.exists() and path.parent.is_dir()):
             paths, skipped = list_folder(path, data.split) if path.is_dir() else list_pattern(path)
-            files = tuple(_file(one, str(one), data) for one in paths)
+            files = tuple(_inspect(one, str(one), data) for one in paths)
             return Source(data.path, "folder", files, skipped=skipped)
         if path.exists():
-            file = _file(path, data.path, data)
+            file = _inspect(path, data.path, data)
             return Source(data.path, file.kind, (file,))
-    except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
+    except (OSError, ValueError) as error:  # ValueError: the name has a NUL character
         raise CurateError(f"cannot read {json_text.excerpt(data.path)}: {json_text.one_line(error)}") from None
+    # A path that ends like a data file, or whose folder exists, is a mistyped file and not a hub id.
     hub = _HUB_ID.fullmatch(data.path)
     if not hub or _FILE_LIKE.fullmatch(path.name) or (len(path.parts) > 1 and path.parent.is_dir()):
         raise CurateError(f"no such file or folder: {data.path}{_nearest(path)}")
     return Source(data.path, "hub", (), data.split, hub["revision"])
 
 
-def _file(path: Path, name: str, data: Data) -> File:
+def _inspect(path: Path, name: str, data: Data) -> File:
     name = json_text.printable(name)
     if not path.is_file():
         raise CurateError(f"{name} is not a regular file; curate reads its input more than once")
     try:
         return inspect_file(path, name, delimiter=data.delimiter)
-    except OSError as error:  # no permission; or what is packed is cut off
+    except OSError as error:  # no permission, or a packed file that is cut off
         raise _unreadable(name, error) from None
 
 
 def read_records(source: Source, data: Data) -> Iterator[Record]:
-    """Every record of the input in order, at most `data.limit`, in memory that does not grow with the input.
+    """Yield every record of the input in order, at most `data.limit`. Memory does not grow with the input.
 
-    Under data.on_error=skip a record that cannot be read is given with `problem` set ("file:line: what").
+    With data.on_error=skip a record that cannot be read is given with `problem` set ("file:line: what").
 
     Raises:
-        CurateError: "file:line: what" for a record that cannot be read (on_error=fail), for a file whose records can
-            no longer be told apart (always), for an input without records.
+        CurateError: "file:line: what" for a record that cannot be read (on_error=fail); for a file in which it is
+            unknown where the next record begins (always); for an input without records.
     """
     row = -1
-    for row, (name, found) in enumerate(itertools.islice(_found(source, data), data.limit)):
-        if found.problem is None:
-            yield Record(row, name, found.line, found.raw, found.fields)
+    for row, (name, piece) in enumerate(itertools.islice(_pieces(source, data), data.limit)):
+        if piece.problem is None:
+            yield Record(row, name, piece.line, piece.raw, piece.fields)
             continue
-        at = found.line + found.problem.line if found.line else 0
-        problem = f"{place(name, at, row)}: {found.problem}"
+        # A record of JSON or CSV may have several lines; the message names the line of the fault.
+        at = piece.line + piece.problem.line if piece.line else 0
+        problem = f"{place(name, at, row)}: {piece.problem}"
         if data.on_error == "fail":
             raise CurateError(problem)
-        yield Record(row, name, found.line, found.raw, None, problem)
+        yield Record(row, name, piece.line, piece.raw, None, problem)
     if row < 0:
         raise CurateError(f"{source.path} holds no records")
 
 
 def source_sha256(source: Source) -> str:
-    """SHA-256 of the content, whatever the files are called: of a file its own, of several that of their digests.
+    """Return the SHA-256 (hexadecimal) of the input's content; names of files do not matter.
 
-    A hub data set is known by the commit it came from, or by the fingerprint `datasets` gives it.
+    For one file it is that of its bytes, for several that of their digests in order. For a hub data set it is that of
+    the commit it came from, or of the fingerprint that `datasets` gives it, and of the split.
+
+    Raises:
+        CurateError: a file cannot be read, or the hub data set cannot be loaded.
     """
     if source.kind == "hub":
-        commit = arrow.commit(load_hub(source))
-        return hashlib.sha256(f"{commit}\n{source.split}".encode()).hexdigest()
+        version = arrow.version(load_hub(source))
+        return hashlib.sha256(f"{version}\n{source.split}".encode()).hexdigest()
     digests = [_sha256(file.path) for file in source.files]
     return digests[0].hex() if len(digests) == 1 else hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def load_hub(source: Source) -> Any:
-    """The hub data set as a `datasets.Dataset`.
+    """Load the hub data set as a `datasets.Dataset`.
 
     Raises:
-        CurateError: not there, not reachable, no such split; names the nearest file too, in case one was meant.
+        CurateError: it does not exist, cannot be reached or has no such split. The message also names the file with the
+            nearest name, in case that was meant.
     """
     what = f"{source.path} is no file or folder{_nearest(Path(source.path))}"
     return arrow.load_hub(source.path.partition("@")[0], source.split, source.revision, what=what)
 
 
 def place(name: str, line: int, row: int) -> str:
-    """Where a record stands, for messages: file:line, or the row (from 0) where a file has no lines."""
+    """Return where a record stands, for messages: file:line, or the row (from 0) if its file has no lines.
+
+    >>> place("a.jsonl", 3, 2), place("a.parquet", 0, 2)
+    ('a.jsonl:3', 'a.parquet: row 2')
+    """
     return f"{name}:{line}" if line else f"{name}: row {row}"
 
 
 def record_limit(data: Data) -> int:
-    """data.max_record_bytes, as far as files and the csv module can count."""
+    """Return data.max_record_bytes, bounded by 2**40: the csv module and `readline` fail on larger numbers."""
     return min(data.max_record_bytes, 1 << 40)
 
 
-class _Found(NamedTuple):
+class _Piece(NamedTuple):
+    """A record as one file gives it: see `Record`. `line` is 0 where the file has no lines."""
+
     line: int
     raw: bytes | None
     fields: dict[str, Any] | None
     problem: BadRecordError | None = None
 
 
-def _found(source: Source, data: Data) -> Iterator[tuple[str, _Found]]:
+def _pieces(source: Source, data: Data) -> Iterator[tuple[str, _Piece]]:
+    """Yield the records of all files in order, each with the name of its file."""
     limit = record_limit(data)
     if source.kind == "hub":
         for fields in load_hub(source):
-            yield source.path, _Found(0, None, fields)
+            yield source.path, _Piece(0, None, fields)
     for file in source.files:
         try:
-            for found in _read(file, limit):
-                yield file.name, found
-        except OSError as error:
+            for piece in _read(file, limit):
+                yield file.name, piece
+        except OSError as error:  # also a packed file that turns out to be damaged as it is read
             raise _unreadable(file.name, error) from None
 
 
-def _read(file: File, limit: int) -> Iterator[_Found]:
+def _read(file: File, limit: int) -> Iterator[_Piece]:
+    """Yield the records of one file with the reader of its kind."""
     if file.kind in ("parquet", "arrow"):
         for fields, problem in arrow.rows(file, limit=limit):
             bad = _too_large(limit) if problem == arrow.TOO_LARGE else BadRecordError(problem) if problem else None
-            yield _Found(0, None, fields, bad)
+            yield _Piece(0, None, fields, bad)
         return
     with open_file(file) as stream:
         if file.kind == "csv":
-            found = csv_text.rows(stream, file.name, limit=limit, delimiter=file.delimiter)
-            yield from itertools.starmap(_Found, found)
+            rows = csv_text.rows(stream, file.name, limit=limit, delimiter=file.delimiter)
+            yield from itertools.starmap(_Piece, rows)
             return
         text = _without_bom(stream)
         if file.kind == "json":
-            pieces = json_array.elements(text, file.name, limit=limit)
+            found = json_array.elements(text, file.name, limit=limit)
         else:
-            pieces = json_text.lines(text, limit=limit)
-        for line, raw in pieces:
+            found = json_text.lines(text, limit=limit)
+        for line, raw in found:
             yield _parsed(line, raw, limit)
 
 
@@ -179,18 +198,18 @@ def _unreadable(name: str, error: OSError) -> CurateError:
 
 def _without_bom(stream: BinaryIO) -> BinaryIO:
     buffered = cast(io.BufferedReader, stream)
-    if buffered.peek(len(BOM)).startswith(BOM):
+    if buffered.peek(len(BOM)).startswith(BOM):  # peek, as a packed stream cannot go back
         stream.read(len(BOM))
     return stream
 
 
-def _parsed(line: int, raw: bytes | None, limit: int) -> _Found:
+def _parsed(line: int, raw: bytes | None, limit: int) -> _Piece:
     if raw is None:
-        return _Found(line, None, None, _too_large(limit))
+        return _Piece(line, None, None, _too_large(limit))
     try:
-        return _Found(line, raw, json_text.parse_record(raw))
+        return _Piece(line, raw, json_text.parse_record(raw))
     except BadRecordError as problem:
-        return _Found(line, raw, None, problem)
+        return _Piece(line, raw, None, problem)
 
 
 def _too_large(limit: int) -> BadRecordError:
@@ -206,6 +225,7 @@ def _sha256(path: Path) -> bytes:
 
 
 def _nearest(path: Path) -> str:
+    """Return the end of a message: the name in the same folder that is nearest to this one, if any is near."""
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:

@@ -1,4 +1,4 @@
-"""JSON read strictly: one record from its bytes, and the lines of a JSONL file."""
+"""Reads JSON strictly: one record from its bytes, and the lines of a JSONL file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, BinaryIO
 
 BLANKS = b" \t\r\n"
 CHUNK = 1 << 20  # bytes read at once
-MESSAGE_KEYS = (("role", "content"), ("from", "value"))  # who speaks, and what is said
-MAX_DEPTH = 100  # brackets inside brackets; far below the interpreter's own limit, so the same everywhere
+MESSAGE_KEYS = (("role", "content"), ("from", "value"))  # who speaks and what is said: of OpenAI, of ShareGPT
+MAX_DEPTH = 100  # of nested brackets; far below Python's own limit, which differs between versions
 
 _BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BadRecordError(ValueError):
-    """One record that cannot be used; `line` counts from 0 at the record's first line."""
+    """A record that cannot be used, and why. `line` is the line of the fault within the record, from 0."""
 
     def __init__(self, message: str, line: int = 0) -> None:
         super().__init__(message)
@@ -28,7 +28,9 @@ class BadRecordError(ValueError):
 
 
 def excerpt(text: str | bytes) -> str:
-    r"""The first characters of a text, quoted, with everything unprintable escaped (terminal escapes too).
+    r"""Return the first 40 characters of a text for a message: quoted, with everything unprintable escaped.
+
+    Data is printed in no other form: an escape sequence in it could rewrite the person's terminal.
 
     >>> excerpt("\x1b]0;title")
     "'\\x1b]0;title'"
@@ -38,12 +40,16 @@ def excerpt(text: str | bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """A text with everything unprintable escaped."""
+    r"""Return a text with everything unprintable escaped.
+
+    >>> printable("a\tb\n")
+    'a\\tb\\n'
+    """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def one_line(error: Exception) -> str:
-    """Another library's message on one line, cut and printable."""
+    """Return the message of another library's error on one line, cut to 300 characters and printable."""
     return printable(" ".join(str(error).split())[:300])
 
 
@@ -51,7 +57,10 @@ def parse_record(raw: bytes) -> dict[str, Any]:
     """Return one record: a JSON object as it is, a list of messages as the object {"messages": list}.
 
     Raises:
-        BadRecordError: as `parse` says, and for every other JSON value.
+        BadRecordError: any other JSON value, or text that `parse` refuses.
+
+    >>> parse_record(b'[{"role": "user", "content": "Hi"}]')
+    {'messages': [{'role': 'user', 'content': 'Hi'}]}
     """
     value = parse(raw)
     if isinstance(value, list) and value and is_message(value[0]) and all(isinstance(part, dict) for part in value):
@@ -62,15 +71,17 @@ def parse_record(raw: bytes) -> dict[str, Any]:
 
 
 def is_message(value: Any) -> bool:
-    """Say whether a value is a message of a conversation, by its keys."""
+    """Say whether a value has the keys of a message: `role` and `content`, or `from` and `value`."""
     return isinstance(value, dict) and any(role in value and text in value for role, text in MESSAGE_KEYS)
 
 
 def parse(raw: bytes) -> Any:
-    """Return one JSON value, read strictly as RFC 8259 has it.
+    """Return one JSON value, read strictly by RFC 8259.
+
+    Python's json module takes more than JSON: NaN, two equal keys (the last one wins), 1e999 (as infinity).
 
     Raises:
-        BadRecordError: invalid UTF-8 or JSON, a key that stands twice, a number that is not finite or has too many
+        BadRecordError: invalid UTF-8 or JSON, two equal keys in an object, a number that is not finite or has too many
             digits, half a surrogate pair, or brackets nested deeper than MAX_DEPTH.
     """
     try:
@@ -86,32 +97,39 @@ def parse(raw: bytes) -> Any:
         raise BadRecordError(f"broken JSON: {error.msg} near {excerpt(text[error.pos :])}", error.lineno - 1) from None
     except BadRecordError:
         raise
-    except ValueError:  # the interpreter's bound on digits, against quadratic time
+    except ValueError:  # Python limits the digits of an integer, since reading them takes quadratic time
         raise BadRecordError("an integer with too many digits") from None
+    # Half a pair is no character: it cannot be written as UTF-8, and tokenizers raise a TypeError on it.
     if _SURROGATE.search(raw) and not _is_unicode(value):
         raise BadRecordError("half of a surrogate pair (\\ud800-\\udfff), which is no character")
     return value
 
 
 def lines(file: BinaryIO, *, limit: int) -> Iterator[tuple[int, bytes | None]]:
-    """Every line that is not blank, with its number (from 1), without the blanks around it.
+    r"""Yield every line that is not blank: its number (from 1), and its bytes without the blanks around them.
 
-    Lines end with a line feed and nothing else; one of more than `limit` bytes is given as None and passed over.
+    Only a line feed ends a line, so that U+2028 and others may stand in a text. A line of more than `limit` bytes is
+    given as None.
+
+    >>> import io
+    >>> list(lines(io.BytesIO(b'{"a": 1}\n\n{"a": "a long text"}\n'), limit=10))
+    [(1, b'{"a": 1}'), (3, None)]
     """
     for number in itertools.count(1):
-        line = file.readline(limit + 2)  # two for the line end
+        line = file.readline(limit + 2)  # two for the line end, which may be \r\n
         if not line:
             return
         cut = len(line) == limit + 2 and not line.endswith(b"\n")
         record = line.strip(BLANKS)
         if cut or record:
             yield number, None if cut or len(record) > limit else record
-        while cut:
+        while cut:  # pass the rest of the line, a chunk at a time
             line = file.readline(CHUNK)
             cut = bool(line) and not line.endswith(b"\n")
 
 
 def _is_deep(raw: bytes) -> bool:
+    """Say whether the brackets of a JSON text are nested deeper than MAX_DEPTH, before Python recurses into them."""
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return False
     depth = 0

@@ -1,4 +1,4 @@
-"""What one file is, told from its first bytes and its name, and how it is opened."""
+"""Tells what a file is from its first bytes and its name, and opens it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _PACKED_STARTS: dict[bytes, Compression] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _ARROW_FILE, _ARROW_STREAM, _PARQUET = b"ARROW1", b"\xff\xff\xff\xff", b"PAR1"
 
-# What people have and nobody can read as records: the first bytes, what it is, what to do.
+# Files that people have and that cannot be read as records: the first bytes, what it is, what to do. The first match
+# counts: UTF-32 must stand before UTF-16, because its mark begins with that of UTF-16.
 _UTF8 = "save it as UTF-8 (in Excel: CSV UTF-8)"
 _UNPACK = "unpack it and give what is inside"
 _RUNS_CODE = "loading it may run code, so write Parquet or JSONL where it was made"
@@ -52,9 +53,11 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of the input: where it is, its name as the person wrote it (printable), and how it is read.
+    """One file of the input, and how it is read.
 
-    kind         decided by the first bytes, whatever the file is called; CSV by its name
+    path         where it is
+    name         its name as the person wrote it, printable
+    kind         told from its first bytes, whatever its name is; CSV is told from its name
     compression  what the file is packed with, else None
     delimiter    the character between two cells of a CSV file
     """
@@ -66,14 +69,33 @@ class File:
     delimiter: str = ","
 
 
-def inspect_file(path: Path, name: str, *, delimiter: str | None = None) -> File:
-    """Tell what a file is. A text file is JSON if it starts with `[` and JSONL if with `{`, whatever it is called.
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or subfolder beside the data that is not read: its name (printable) and why."""
 
-    A text that starts with a list of messages is JSONL too: each of its lines is such a list.
+    name: str
+    why: str
+
+
+Listing = tuple[list[Path], tuple[Skipped, ...]]
+"""The files of a folder that are read, in order, and what is not read."""
+
+
+def inspect_file(path: Path, name: str, *, delimiter: str | None = None) -> File:
+    """Return what a file is and how it is read.
+
+    Text is JSON if it starts with `[` and JSONL if it starts with `{`, whatever the file is called. Text is also JSONL
+    if its first line is a list of messages: then each line is such a list. CSV has no mark of its own, so it is known
+    by its name: .csv or .tsv.
+
+    Args:
+        path: the file.
+        name: how messages call it.
+        delimiter: a key of DELIMITERS, for CSV; None means a tab for .tsv and a comma for all else.
 
     Raises:
-        CurateError: an empty file, or one that is not read (a workbook, an archive, UTF-16 ...), with what to do.
-        OSError: the file cannot be read.
+        CurateError: the file is empty or is not read (a workbook, an archive, UTF-16 ...); the message says what to do.
+        OSError: the file cannot be opened, or its compression is damaged.
     """
     with path.open("rb") as raw:
         start = raw.read(len(_ARROW_FILE))
@@ -97,29 +119,30 @@ def inspect_file(path: Path, name: str, *, delimiter: str | None = None) -> File
 
 
 def open_file(file: File) -> BinaryIO:
-    """Open a file for reading from its start; what is packed is unpacked as it is read.
+    """Open a file for reading from its start. A packed file is unpacked while it is read.
 
     Raises:
-        OSError: the file cannot be read; on reading, that what is packed is damaged or cut off.
+        OSError: the file cannot be opened. Reading raises it too, where a packed file is damaged or cut off.
     """
     if file.compression is None:
         return file.path.open("rb")
-    # pyarrow's codecs (both, and several frames one after the other) tell a cut file; buffered, for readline and peek
+    # pyarrow reads gzip and zstd, also several frames in a row, and raises where a file is cut off. Its streams have
+    # no readline and no peek; the buffer adds them.
     stream = pa.CompressedInputStream(pa.OSFile(str(file.path)), file.compression)
     return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, cast(IO[bytes], stream)), json_text.CHUNK))
 
 
 def refuse_foreign(head: bytes, name: str) -> None:
-    """Refuse the first bytes of a file that is no text, no Parquet and no Arrow file, naming what it is."""
+    """Refuse a file, by its first bytes, that is of a kind that is not read; the message names the kind."""
     for magic, what, advice in _FOREIGN:
         if head.startswith(magic):
             raise CurateError(f"{name} is {what}: {advice}")
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar":  # a tar file starts with the name of its first member; its mark comes later
         raise CurateError(f"{name} is a tar archive: {_UNPACK}")
 
 
 def _refuse_utf16(head: bytes, name: str) -> None:
-    """Refuse UTF-16 without its mark: every second byte of Latin text is zero."""
+    """Refuse UTF-16 without a byte order mark: every second byte of Latin text is then zero."""
     sample = head[:512]
     fewer, more = sorted((sample[0::2].count(0), sample[1::2].count(0)))
     if len(sample) > 3 and not fewer and more * 3 > len(sample):
@@ -127,7 +150,7 @@ def _refuse_utf16(head: bytes, name: str) -> None:
 
 
 def is_records(path: Path) -> bool:
-    """Say whether a file holds what looks like records, whatever it is called: for files that nobody would read."""
+    """Say whether a file whose name does not look like data starts as records do, or is packed."""
     with path.open("rb") as stream:
         head = stream.read(json_text.CHUNK)
     if head.startswith((_PARQUET, _ARROW_FILE, *_PACKED_STARTS)):
@@ -142,6 +165,7 @@ def is_records(path: Path) -> bool:
 
 
 def _table_kind(head: bytes, extension: str) -> Literal["parquet", "arrow"] | None:
+    # By name too: a file that is called .parquet and does not start as one is damaged, and is reported as that.
     if head.startswith(_PARQUET) or extension == ".parquet":
         return "parquet"
     if head.startswith((_ARROW_FILE, _ARROW_STREAM)) or extension in (".arrow", ".feather"):
@@ -150,6 +174,7 @@ def _table_kind(head: bytes, extension: str) -> Literal["parquet", "arrow"] | No
 
 
 def _text_kind(stream: BinaryIO, head: bytes, name: str) -> Kind:
+    """Return "json" or "jsonl" for a text file that starts with `head`; refuse what starts as neither."""
     line, head = 1, head.removeprefix(BOM)
     while head and not head.strip(json_text.BLANKS):
         line += head.count(b"\n")
@@ -166,6 +191,7 @@ def _text_kind(stream: BinaryIO, head: bytes, name: str) -> Kind:
             f"{name}:{line}: expected a JSON array [...], or a JSON object {{...}} on each line, got {got}"
         )
     first, _, rest = text.partition(b"\n")
+    # A first line that is not complete JSON: a record written over several lines, as json.dump(indent=2) does.
     if first.rstrip().endswith((b"{", b"[", b",")) and rest.strip():
         raise CurateError(
             f"{name}:{line}: one JSON object over several lines; expected an array [...] of records (if they stand "
@@ -175,7 +201,7 @@ def _text_kind(stream: BinaryIO, head: bytes, name: str) -> Kind:
 
 
 def _first_element(text: bytes) -> object:
-    """The first element of a JSON array, or None if it is not whole in `text`."""
+    """Return the first element of a JSON array, or None if `text` does not hold all of it."""
     try:
         return json.JSONDecoder().raw_decode(text[1:].decode("utf-8", "ignore").lstrip(" \t\r\n"))[0]
     except (ValueError, RecursionError):
@@ -183,6 +209,6 @@ def _first_element(text: bytes) -> object:
 
 
 def _is_line(text: bytes) -> bool:
-    """Whether the text's first line is a whole list, or too long to tell."""
+    """Say whether the first line of a text ends a list, or goes on beyond the text so that this is unknown."""
     first, end, _ = text.partition(b"\n")
     return first.rstrip(json_text.BLANKS).endswith(b"]") or not end

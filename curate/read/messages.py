@@ -1,9 +1,13 @@
-"""What a message holds beside its text, in one spelling: tool calls, tools, and whatever else a template may read.
+"""Reads what a message holds beside its text: tool calls, tools, and all else that a template may read.
 
-Arrow (so Parquet, and every `datasets` data set) gives each object the keys of all others, as null. Nobody can tell
-these nulls from written ones, so a null is no key here, whatever file it came from: that JSONL and Parquet of the
-same records are the same examples weighs more than a `"default": null` in a tool's schema. Arrow also makes all numbers
-of a column floats where one of them is, so a whole number has no point here: 100.0 is 100 (as in RFC 8785).
+The same records must be the same examples, whether they come from JSONL or from Parquet. So everything is brought to
+one form, and two things are lost:
+
+* Keys that are null are dropped. In Arrow (so in Parquet, and in `datasets`) every object of a column has the keys of
+  all others, as null, and these cannot be told from nulls that were written. A `"default": null` in a tool's schema is
+  lost with them.
+* Whole numbers have no decimal point: 100.0 is 100, as in RFC 8785. If one number of an Arrow column is a float, all
+  are.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ from curate.types import Turn
 
 
 def without_nulls(value: Any) -> Any:
-    """Return a value without the null keys of its objects, at any depth; nulls in lists stay.
+    """Return a value without the null keys of its objects, at any depth. Nulls in lists stay.
 
-    A NaN is a null (pandas writes one for the other). Dates become ISO 8601 text, as JSON has them, and whole numbers
-    lose their point (see `whole`).
+    NaN counts as null, because pandas writes it for a missing value. Dates become ISO 8601 text, since JSON has no
+    dates. Floats that are whole numbers become integers: see `int_if_whole`.
 
     >>> without_nulls({"a": None, "b": [{"c": None}, None], "n": 2.0})
     {'b': [{}, None], 'n': 2}
@@ -31,13 +35,16 @@ def without_nulls(value: Any) -> Any:
         return {key: without_nulls(inner) for key, inner in value.items() if not is_null(inner)}
     if isinstance(value, list):
         return [None if is_null(inner) else without_nulls(inner) for inner in value]
-    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else whole(value)
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else int_if_whole(value)
 
 
-def whole(value: Any) -> Any:
-    """Return a float that is a whole number as an integer, where floats tell all of these apart; all else as it is.
+def int_if_whole(value: Any) -> Any:
+    """Return a float that is a whole number as an integer, and any other value as it is.
 
-    >>> whole(100.0), whole(12.5), whole("1.0")
+    Floats of 2**53 and more stay: they cannot hold every whole number, so it is unknown which one was meant. -0.0 stays
+    too, as an integer has no sign of zero.
+
+    >>> int_if_whole(100.0), int_if_whole(12.5), int_if_whole("1.0")
     (100, 12.5, '1.0')
     """
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
@@ -45,19 +52,20 @@ def whole(value: Any) -> Any:
 
 
 def is_null(value: Any) -> bool:
-    """Say whether a value is null, or the NaN that stands for it."""
+    """Say whether a value is null, or NaN, which pandas writes for a missing value."""
     return value is None or (isinstance(value, float) and value != value)
 
 
-def extra_of(message: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
-    """All that a message says beside the keys `own`, with its tool calls in one spelling.
+def extra_of(message: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """Return all fields of a message but the `known` ones, with its tool calls in one form.
 
-    A call is `{"type": "function", "function": {"name", "arguments"}}` with arguments as an object, also where the
-    arguments came as JSON text (OpenAI's form), the call without `function` around it, or as `function_call`.
+    That form is `{"type": "function", "function": {"name": ..., "arguments": {...}}}`. Other forms are brought to it:
+    arguments as JSON text (OpenAI's API), a call that is only its name and arguments, and `function_call`, which was
+    OpenAI's older key.
     """
-    extra: dict[str, Any] = without_nulls({key: value for key, value in message.items() if key not in own})
+    extra: dict[str, Any] = without_nulls({key: value for key, value in message.items() if key not in known})
     calls = extra.get("tool_calls")
-    if isinstance(calls, str):
+    if isinstance(calls, str):  # as in a cell of a CSV file
         calls = _parsed(calls)
     if calls is None and isinstance(extra.get("function_call"), dict):
         calls = [extra.pop("function_call")]
@@ -67,10 +75,14 @@ def extra_of(message: Mapping[str, Any], own: Sequence[str]) -> dict[str, Any]:
 
 
 def calls_in(text: str) -> list[dict[str, Any]] | None:
-    """The tool calls that ShareGPT's `function_call` turns are: an object, or a list, of name and arguments.
+    """Return the tool calls in the text of a ShareGPT `function_call` turn, or None if it is other text.
 
-    None for any other text, which then is the turn's content. LLaMA-Factory reads them in the same way, and each chat
-    template has a form of its own for calls, so they must not reach it as plain text.
+    The text of a call is JSON: an object with `name` and `arguments`, or a list of such objects. LLaMA-Factory reads
+    these turns in the same way. Every chat template writes calls in a form of its own, so it must be given calls and
+    not their text.
+
+    >>> calls_in('{"name": "add", "arguments": {"a": 1}}')
+    [{'type': 'function', 'function': {'name': 'add', 'arguments': {'a': 1}}}]
     """
     value = _parsed(text)
     calls = value if isinstance(value, list) else [value]
@@ -80,10 +92,10 @@ def calls_in(text: str) -> list[dict[str, Any]] | None:
 
 
 def tools_of(value: Any) -> tuple[Mapping[str, Any], ...] | None:
-    """Tool definitions from a list or its JSON text, their parameters as objects; None if there are none.
+    """Return tool definitions from a list or its JSON text, with parameters as objects; None if there are none.
 
     Raises:
-        ValueError: "tools: what" for anything else.
+        ValueError: "tools: what" for any other value.
     """
     if isinstance(value, str) and value.strip():
         try:
@@ -99,18 +111,20 @@ def tools_of(value: Any) -> tuple[Mapping[str, Any], ...] | None:
 
 
 def identity(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """SHA-256 of the canonical record: what the model sees, in one spelling.
+    """Return the id of an example: SHA-256 (hexadecimal) of its turns and tools as canonical JSON.
 
     Raises:
-        ValueError: something in it is not JSON.
+        ValueError: turns or tools hold something that is not JSON.
     """
     messages = []
     for turn in turns:
         message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+        # Empty parts are left out, so that an empty input and a missing one give the same id.
         message |= {"input": turn.input} if turn.input else {}
         message |= {"extra": turn.extra} if turn.extra else {}
         messages.append(message)
     try:
+        # Sorted keys, no blanks: the same example always gives the same text, and so the same id.
         text = json.dumps({"turns": messages, "tools": tools}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError):
         raise ValueError("tools or messages hold something that is not JSON") from None
@@ -118,6 +132,7 @@ def identity(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None) -
 
 
 def _call(call: Any) -> Any:
+    """Return a tool call in the form that `extra_of` describes; what is no call stays as it is."""
     if not isinstance(call, dict):
         return call
     if "function" not in call and "name" in call:
@@ -127,7 +142,7 @@ def _call(call: Any) -> Any:
     function = call.get("function")
     if not isinstance(function, dict):
         return call
-    if "name" in function:  # a call without arguments, however that is said
+    if "name" in function:  # a call without arguments has an empty object: Arrow would have made the key null
         function = function if "arguments" in function else {**function, "arguments": {}}
     return {"type": "function", **call, "function": _with_object(function, "arguments")}
 
@@ -140,7 +155,10 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_object(function: dict[str, Any], key: str) -> dict[str, Any]:
-    """A function whose `key` is an object, where it was the JSON text of one, or the JSON text of that text."""
+    """Return a function with the JSON text under `key` replaced by the object that it stands for, if it does.
+
+    Some data sets encode arguments twice, so the JSON text of a JSON text is understood too.
+    """
     text = function.get(key)
     if not isinstance(text, str):
         return function
@@ -149,7 +167,7 @@ def _with_object(function: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _parsed(value: Any) -> Any:
-    """What a JSON text says; any other value, and a text that is not JSON, as it is."""
+    """Return the value of a JSON text; any other value, and a text that is not JSON, as it is."""
     if not isinstance(value, str):
         return value
     try:
