@@ -11,7 +11,7 @@ import pytest
 from curate.cli import main
 from curate.cli.recipes import recipe_of
 from curate.config import SmallModel, dump_recipe, load_recipe
-from curate.config.places import as_written
+from curate.config.places import restore_paths
 
 pytestmark = pytest.mark.usefixtures("workplace")
 Capture = pytest.CaptureFixture[str]
@@ -78,7 +78,7 @@ def test_every_path_of_a_recipe_is_found_and_kept(tmp_path: Path, monkeypatch: p
     assert found.evaluate.include_path == str(base / "tasks")
     sets = [str(base / "set.json"), "org/on-the-hub", str(base / "other.json")]
     assert [one.path for one in found.evaluate.sets] == sets
-    assert as_written(found, written, Path("../workplace/run")) == written
+    assert restore_paths(found, written, Path("../workplace/run")) == written
     said = recipe_of(["../workplace/run/recipe.yaml", "score.columns=mine.csv"])
     assert said.score.columns == "mine.csv"
 
@@ -87,7 +87,7 @@ def test_a_path_that_leads_elsewhere_now_is_written_as_it_is_given(tmp_path: Pat
     (tmp_path / "other.json").write_text("[]")
     earlier = load_recipe(Path("run/recipe.yaml"))
     given = load_recipe(Path("run/recipe.yaml"), [f"data.path={tmp_path / 'other.json'}"])
-    assert as_written(given, earlier, Path("run")).data.path == str(tmp_path / "other.json")
+    assert restore_paths(given, earlier, Path("run")).data.path == str(tmp_path / "other.json")
 
 
 def test_a_copy_works_on_itself_and_leaves_the_first_alone() -> None:

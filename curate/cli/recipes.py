@@ -8,7 +8,7 @@ from pathlib import Path
 
 from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
-from curate.config.places import begun_from, found_from
+from curate.config.places import find_paths, starting_folder
 from curate.config.shipped import recipes_folder
 from curate.runs.folder import RECORDS, RunFolder
 from curate.types import CurateError
@@ -69,7 +69,7 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     if Path(recipe.data.path).name == RECORDS and "data.path" not in said and (folder / RECORDS).is_file():
         # Records from memory go where their run goes.
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(folder / RECORDS)})})
-    return found_from(recipe, [Path(), folder, begun_from(folder, recorded)], said=said)
+    return find_paths(recipe, [Path(), folder, starting_folder(folder, recorded)], given=said)
 
 
 def shipped_recipes() -> dict[str, str]:

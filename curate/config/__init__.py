@@ -1,21 +1,21 @@
 """Reads, checks and writes recipes.
 
-A recipe is a YAML mapping of sections (run, data, prompt, ...); `section.key=value` words override it.
-Unknown keys, duplicate keys and bad values are refused by name, with the nearest valid one.
+A recipe is a YAML mapping of sections (run, data, prompt, ...), and `section.key=value` words change it. Unknown keys,
+keys that stand twice and bad values are refused by name, with the nearest valid key.
 
 In reading order:
 
-    base.py         what every section has in common
-    inputs.py       the sections run, data, prompt, model
-    stages.py       the sections score, embed, cluster, select, train
-    proof.py        the sections evaluate, compare
-    recipe.py       a whole recipe: all sections with their defaults
-    words.py        section.key=value words of the command line
-    strict_yaml.py  YAML without surprises: no key twice, keys are words
+    base.py         holds what all sections have in common
+    inputs.py       defines the sections run, data, prompt, model
+    stages.py       defines the sections score, embed, cluster, select, train
+    proof.py        defines the sections evaluate, compare
+    recipe.py       defines a whole recipe: all sections with their defaults
+    words.py        reads the values of section.key=value words
+    strict_yaml.py  reads and writes YAML strictly: no key twice, decimal numbers, no references
     recipe_file.py  reads a recipe from a file and words, and writes it
-    places.py       paths of a recipe, from wherever it is replayed
-    reference.py    every setting with its default and description, as text
-    shipped.py      where the shipped recipes are
+    places.py       finds the files that the paths of a recipe name, from wherever it is replayed
+    reference.py    describes every setting as text: values, default, what it does
+    shipped.py      finds the shipped recipes
 """
 
 from curate.config.inputs import Data, Model, Prompt, Run

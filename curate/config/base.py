@@ -1,4 +1,4 @@
-"""What every section of a recipe has in common, and the types that several of them use."""
+"""Holds what all sections of a recipe have in common, and the types that several of them use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeGuard
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
 LocalPath = Annotated[str, AfterValidator(expanduser)]
-"""A path or a name on the hub; ~ stands for the home folder."""
+"""A path or a hub id; ~ stands for the home folder."""
 
 
 def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
@@ -17,7 +17,10 @@ def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 
 
 class Section(BaseModel):
-    """A section: frozen, no unknown keys, and no boolean where a word, a number or a list is expected."""
+    """A section of a recipe: it cannot be changed, has no unknown keys, and takes booleans only where they are meant.
+
+    YAML reads yes, no, on and off as booleans, and pydantic by itself would take True as the number 1.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
@@ -32,11 +35,15 @@ class Section(BaseModel):
 
 
 def parse_keep(value: object) -> int | str:
-    """Return a share of the input rows ("10%") or a count as it is meant; refuse everything else.
+    """Return a share of the input rows as text ("10%") or a count as an integer; refuse everything else.
+
+    Raises:
+        ValueError: it is neither; 0.1 is refused too, as it could mean 10% or be meant as a count.
 
     >>> parse_keep("10%"), parse_keep("500"), parse_keep(20)
     ('10%', 500, 20)
     """
+    # A share stays text, to be computed exactly later: in floats 0.29 * 50 is less than 14.5.
     try:
         fraction = float(str(value).strip().removesuffix("%"))
         whole = int(fraction)

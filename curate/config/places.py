@@ -1,7 +1,8 @@
-"""Paths of a recipe: found from where a run was begun, and kept as they were written.
+"""Finds the files that the paths of a recipe name, and keeps these paths as they were written.
 
-Paths in a recipe are relative to the working folder of the person who wrote them. A run folder may be moved, or its
-recipe replayed from another working folder: then they are looked for beside it and from where the run was begun.
+Relative paths in a recipe start at the working folder of the person who wrote it. A run folder may be moved, or its
+recipe replayed from another working folder. Its paths are then also looked for from the run folder, and from the folder
+where the run was begun.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from curate.config.recipe import Recipe
 
+# Settings that can be paths. Some can also be a hub id, which is no path and stays as it is.
 _PATHS = (
     ("data", "path"),
     ("model", "name"),
@@ -24,44 +26,56 @@ _PATHS = (
 )
 
 
-def found_from(recipe: Recipe, bases: Sequence[Path], *, said: Collection[str]) -> Recipe:
-    """Return the recipe with every relative path led from the first of the folders `bases` where something is.
+def find_paths(recipe: Recipe, bases: Sequence[Path], *, given: Collection[str]) -> Recipe:
+    """Return the recipe with every relative path joined to the first of the folders `bases` where the file exists.
 
-    What stands nowhere (an id on the hub) stays, and so do the settings in `said` (section.key), which a command gave.
+    A path that exists in none of them (or is a hub id) stays as it is.
+
+    Args:
+        recipe: the recipe of a run folder.
+        bases: the folders, in order of preference.
+        given: settings (section.key) that the present command gave. Their paths start at its working folder and stay.
     """
 
-    def found(key: str, value: str) -> str:
-        if Path(value).is_absolute() or any(word == key or word.startswith(f"{key}.") for word in said):
+    def find(key: str, value: str) -> str:
+        if Path(value).is_absolute() or any(word == key or word.startswith(f"{key}.") for word in given):
             return value
         return next((str(base / value) for base in bases if (base / value).exists()), value)
 
-    return _with_paths(recipe, found)
+    return _with_paths(recipe, find)
 
 
-def as_written(recipe: Recipe, earlier: Recipe, folder: Path) -> Recipe:
-    """Return the recipe with paths as `earlier`, the one that stands in the run folder, has them.
+def restore_paths(recipe: Recipe, earlier: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with its paths written as in `earlier`, the recipe that is in the run folder.
 
-    So it is wherever both lead to the same place; a replay from another working folder then rewrites no path.
+    A path is only replaced where both name the same file. So a replay from another working folder leaves the recipe in
+    the run folder as it was.
     """
-    begun = begun_from(folder, Path(earlier.run.dir))
-    before: dict[str, list[str]] = {}
+    begun = starting_folder(folder, Path(earlier.run.dir))
+    paths: dict[str, list[str]] = {}
 
-    def noted(key: str, value: str) -> str:
-        before.setdefault(key, []).append(value)
+    def note(key: str, value: str) -> str:
+        paths.setdefault(key, []).append(value)
         return value
 
-    def written(key: str, value: str) -> str:
-        return next((old for old in before.get(key, []) if _leads_to(old, value, (begun, folder))), value)
+    def restore(key: str, value: str) -> str:
+        return next((path for path in paths.get(key, []) if _leads_to(path, value, (begun, folder))), value)
 
-    _with_paths(earlier, noted)
-    recipe = _with_paths(recipe, written)
+    _with_paths(earlier, note)
+    recipe = _with_paths(recipe, restore)
     if _leads_to(earlier.run.dir, str(folder), (begun,)):
         return recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": earlier.run.dir})})
     return recipe
 
 
-def begun_from(folder: Path, recorded: Path) -> Path:
-    """Return the folder that a recorded relative run.dir leads from to `folder`, if it ends alike; else `folder`."""
+def starting_folder(folder: Path, recorded: Path) -> Path:
+    """Return the working folder that a run was begun in: the one from which its relative run.dir leads to `folder`.
+
+    If the run folder does not end like the recorded run.dir, that is unknown, and `folder` itself is returned.
+
+    >>> starting_folder(Path("/data/runs/first"), Path("runs/first")).as_posix()
+    '/data'
+    """
     parts, resolved = recorded.parts, folder.resolve()
     if recorded.is_absolute() or resolved.parts[-len(parts) :] != parts:
         return folder
@@ -69,7 +83,7 @@ def begun_from(folder: Path, recorded: Path) -> Path:
 
 
 def _leads_to(written: str, place: str, bases: Sequence[Path]) -> bool:
-    """Whether a relative path leads from one of the folders to a place that is there."""
+    """Say whether a relative path leads from one of the folders to a place, and the place exists."""
     here = Path(place)
     if Path(written).is_absolute() or not here.exists():
         return False
@@ -77,7 +91,7 @@ def _leads_to(written: str, place: str, bases: Sequence[Path]) -> bool:
 
 
 def _with_paths(recipe: Recipe, change: Callable[[str, str], str]) -> Recipe:
-    """The recipe with `change(section.key, path)` in place of every path that is set."""
+    """Return the recipe with every path that is set replaced by `change(section.key, path)`."""
     tree = recipe.model_dump(mode="json")
     for path in _PATHS:
         _change(tree, path, ".".join(path[:2]), change)
@@ -85,6 +99,7 @@ def _with_paths(recipe: Recipe, change: Callable[[str, str], str]) -> Recipe:
 
 
 def _change(tree: Any, path: Sequence[str], key: str, change: Callable[[str, str], str]) -> None:
+    """Change the setting at a path of keys in place; of a list on the way, every element is changed."""
     name, *rest = path
     if isinstance(tree, list):
         for item in tree:

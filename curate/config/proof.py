@@ -1,4 +1,4 @@
-"""How an adapter is evaluated, and what is compared with what."""
+"""Defines the sections evaluate and compare: how an adapter is evaluated, and which selectors are compared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from curate.config.base import LocalPath, Section, is_list, parse_keep
 from curate.types import Format
 
+# Only the names. What each selects is defined in curate/compare/selectors.py, which this room must not import.
 SELECTORS = (
     "clusters",
     "top",
@@ -28,65 +29,78 @@ SELECTORS = (
 
 
 class EvaluationSet(Section):
-    """A file of references that the response loss is measured on."""
+    """A file of records with reference answers, on which the response loss is measured."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="its name in tables")
-    path: LocalPath = Field(description="a file, a folder, or a hub id, as data.path")
+    path: LocalPath = Field(description="a file, a folder or a hub id, like data.path")
     split: str = Field("train", description="split of a hub data set")
-    format: Literal["auto"] | Format = Field("auto", description="how records are laid out")
-    columns: dict[str, str] = Field(default_factory=dict, description="our name: your name")
-    limit: int | None = Field(None, gt=0, description="read only the first so many records")
+    format: Literal["auto"] | Format = Field("auto", description="layout of the records, like data.format")
+    columns: dict[str, str] = Field(default_factory=dict, description="our name of a field: your name")
+    limit: int | None = Field(None, gt=0, description="read at most this many records, from the start")
 
 
 class Judge(Section):
-    """An OpenAI-compatible server that rates answers; nothing needs it."""
+    """An OpenAI-compatible server whose model rates answers; it is optional."""
 
-    base_url: str = Field(description="where it answers, e.g. http://localhost:8000/v1")
-    model: str = Field(description="the name of the model there")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key; no key is stored")
-    limit: int = Field(100, gt=0, description="prompts that are answered and rated")
-    max_new_tokens: int = Field(256, gt=0, description="longest answer")
+    base_url: str = Field(description="address of the server, e.g. http://localhost:8000/v1")
+    model: str = Field(description="name of the model on that server")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="environment variable that holds the key; the key itself is never stored"
+    )
+    limit: int = Field(100, gt=0, description="number of prompts that are answered and rated")
+    max_new_tokens: int = Field(256, gt=0, description="longest answer in tokens")
 
 
 class Evaluate(Section):
     """What is measured for the untuned model and the adapter."""
 
-    sets: tuple[EvaluationSet, ...] = Field((), description="files of references: a list of {name, path, ...}")
-    holdout: bool = Field(True, description="also on data.holdout, where there is one")
-    tasks: tuple[str, ...] = Field((), description="lm-eval tasks (extra eval)")
-    include_path: LocalPath | None = Field(None, description="folder of further lm-eval task files")
-    task_limit: int | None = Field(None, gt=0, description="only the first so many examples of each task")
-    tokens_per_batch: int = Field(2_048, gt=0, description="padded tokens in one batch at most")
-    judge: Judge | None = Field(None, description="an OpenAI-compatible judge {base_url, model}; off")
+    sets: tuple[EvaluationSet, ...] = Field(
+        (), description="files with reference answers, for the response loss: a list of {name, path, ...}"
+    )
+    holdout: bool = Field(True, description="also measure the response loss on the records of data.holdout, if any")
+    tasks: tuple[str, ...] = Field((), description="names of lm-eval tasks (needs the extra eval)")
+    include_path: LocalPath | None = Field(None, description="folder of your own lm-eval task files")
+    task_limit: int | None = Field(None, gt=0, description="use at most this many examples of each task")
+    tokens_per_batch: int = Field(2_048, gt=0, description="most tokens in a batch, padding included")
+    judge: Judge | None = Field(
+        None, description="let a model on an OpenAI-compatible server rate answers: {base_url, model}; default: off"
+    )
 
 
 class Selector(Section):
-    """A selector of a comparison: a name, and settings of select.* that make it."""
+    """A selector of a comparison: a name, and the settings of select.* that define it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="its name in the table")
-    select: dict[str, Any] = Field(default_factory=dict, description="settings of select.* by key")
+    select: dict[str, Any] = Field(default_factory=dict, description="settings of select.*, e.g. {by: ifd}")
     lengths_of: str | None = Field(
         None, description="another selector of the comparison: keep as many records of each length as that one does"
     )
 
 
 class Compare(Section):
-    """Cells of selector x keep x seed, each selected, trained and evaluated."""
+    """Which selectors are compared. Each combination of selector, kept size and seed is trained and evaluated."""
 
     selectors: tuple[str | Selector, ...] = Field(
         ("clusters", "random", "longest"),
         description="built-in names (" + ", ".join(SELECTORS) + ") or {name, select: {...}}",
     )
     keep: tuple[int | str, ...] = Field(
-        ("10%",), min_length=1, description="shares of the input rows or counts, one block of the table each"
+        ("10%",),
+        min_length=1,
+        description="kept sizes: shares of the input rows, or counts; each is a block of the table",
     )
-    seeds: int | tuple[int, ...] = Field(3, description="a count (0, 1, ...) or a list")
+    seeds: int | tuple[int, ...] = Field(3, description="a count (seeds 0, 1, ...), or a list of seeds")
     budget: Literal["steps", "epochs", "tokens"] = Field(
-        "steps", description="what every cell gets the same of: train.max_steps, train.epochs, or response tokens seen"
+        "steps",
+        description="what every cell is trained for equally: optimizer steps, epochs, or response tokens",
     )
-    baselines: tuple[Literal["untuned", "all"], ...] = Field(("untuned", "all"), description="rows to compare with")
-    labels: tuple[str, ...] = Field((), description="fields of the records that hold somebody's judgement")
-    keep_adapters: bool = Field(False, description="keep the adapter of every cell")
+    baselines: tuple[Literal["untuned", "all"], ...] = Field(
+        ("untuned", "all"), description="rows to compare with: the untuned model, and training on all records"
+    )
+    labels: tuple[str, ...] = Field(
+        (), description="fields of the records that hold somebody's judgement, to which the scores are compared"
+    )
+    keep_adapters: bool = Field(False, description="keep the adapter of every cell; by default they are deleted")
 
     @field_validator("selectors")
     @classmethod
@@ -94,6 +108,7 @@ class Compare(Section):
         names = [item if isinstance(item, str) else item.name for item in value]
         if unknown := [item for item in value if isinstance(item, str) and item not in SELECTORS]:
             raise ValueError(f"unknown selector {unknown[0]}; built in: {', '.join(SELECTORS)}; or {{name, select}}")
+        # A name is a row of the table and a folder of the run.
         if len(set(names)) != len(names) or not names:
             raise ValueError("selectors have distinct names, and there is at least one")
         return value

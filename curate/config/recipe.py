@@ -1,4 +1,4 @@
-"""A whole recipe: every section, each with its defaults."""
+"""Defines a whole recipe: all sections, each with its defaults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curate.config.stages import Cluster, Embed, Score, Select, Train
 
 
 class Recipe(Section):
-    """A whole run."""
+    """The settings of a whole run, by section."""
 
     run: Run = Field(default_factory=Run)
     data: Data = Field(default_factory=Data)

@@ -1,4 +1,4 @@
-"""Recipe files: strict YAML in, changed by `section.key=value` words; mistakes are named with the nearest valid key."""
+"""Reads recipes from strict YAML and `section.key=value` words, and writes them; names a mistake by its key."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from curate.config.recipe import Recipe
 from curate.config.words import annotation_of, parse_word
 from curate.types import CurateError
 
-_MOST_CHARACTERS = 1_000_000  # PyYAML takes a second for some hundred thousand
+_MAX_CHARACTERS = 1_000_000  # PyYAML takes a second for a few hundred thousand
 
 
 def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file (or the defaults), changed by `section.key=value` words.
 
-    A word's value is text where the setting is text; see `curate.config.words`. `run.dir=~/x`, `score.exits=[2,4]`,
-    `prompt.system=null`, `data.columns.instruction=question`.
+    Words are for example `run.dir=~/x`, `score.exits=[2,4]`, `prompt.system=null` or
+    `data.columns.instruction=question`; see `curate.config.words`.
 
     Raises:
-        CurateError: no such file, not YAML, an unknown or doubled key, a bad value.
+        CurateError: there is no such file, or it is not YAML; a key is unknown or stands twice; a value is bad.
+
+    >>> load_recipe(words=["select.keep=5%", "score.exits=[4, 2]"]).score.exits
+    (2, 4)
     """
     tree = {} if path is None else _read(Path(path))
     for word in words:
@@ -33,13 +36,13 @@ def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Re
 
 
 def recipe_with(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Return a recipe changed by settings by "section.key"; their values are Python values.
+    """Return a recipe with some settings changed, given by "section.key" as Python values.
 
     >>> recipe_with(Recipe(), {"select.keep": "5%", "score.exits": [2, 4]}).score.exits
     (2, 4)
 
     Raises:
-        CurateError: an unknown key or a bad value.
+        CurateError: a key is unknown, or a value is bad.
     """
     tree = recipe.model_dump()
     for key, value in settings.items():
@@ -58,7 +61,8 @@ def _validated(tree: dict[str, Any]) -> Recipe:
 
 
 def _change(tree: dict[str, Any], word: str) -> None:
-    """Change the tree of a recipe as a word says."""
+    """Change a recipe, given as nested dictionaries, in place by a `section.key=value` word."""
+    # Python decodes arguments that are not UTF-8 to lone surrogates, which no recipe file can hold.
     if not word.isprintable() and any("\ud800" <= c <= "\udfff" for c in word):
         raise CurateError(
             f"expected UTF-8 text, got {word!a}: rename such a file; where the terminal is not set to UTF-8, set "
@@ -67,7 +71,7 @@ def _change(tree: dict[str, Any], word: str) -> None:
     key, equals, text = word.partition("=")
     section, dot, name = key.partition(".")
     if not equals or not dot or word.startswith("-"):
-        raise CurateError(f"expected section.key=value, got {word!r}{_how_it_is_written(word)}")
+        raise CurateError(f"expected section.key=value, got {word!r}{_spelling_hint(word)}")
     settings = tree.setdefault(section, {})
     if not isinstance(settings, dict):
         raise CurateError(f"recipe: {section} is a section with keys of its own, got {settings!r}")
@@ -75,14 +79,14 @@ def _change(tree: dict[str, Any], word: str) -> None:
     if not rest:
         settings[head] = parse_word(text, annotation_of(Recipe, section, head), key)
         return
-    inner = settings.setdefault(head, {})  # data.columns.instruction=question, compare.labels, evaluate.judge.model=x
+    inner = settings.setdefault(head, {})  # as in data.columns.instruction=question
     if not isinstance(inner, dict):
         raise CurateError(f"recipe: {section}.{head} has no keys of its own")
     inner[rest] = parse_word(text, annotation_of(Recipe, section, head, rest), key)
 
 
-def _how_it_is_written(word: str) -> str:
-    """A hint for words in the habits of other programs: --data.path=x, data.path x, data.path: x."""
+def _spelling_hint(word: str) -> str:
+    """Return a hint for a setting in the spelling of other programs: --data.path=x, data.path x or data.path: x."""
     bare = word.lstrip("-")
     section, dot, name = bare.partition("=")[0].rstrip(":").partition(".")
     if not dot or section not in Recipe.model_fields:
@@ -92,20 +96,21 @@ def _how_it_is_written(word: str) -> str:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back to an equal one."""
+    """Return the recipe as YAML, which `load_recipe` reads back to an equal recipe."""
     return strict_yaml.dump(recipe.model_dump(mode="json"))
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return a recipe file as nested dictionaries, with {} for a section that is left empty."""
     try:
         with path.open(encoding="utf-8-sig") as file:
-            text = file.read(_MOST_CHARACTERS + 1)
+            text = file.read(_MAX_CHARACTERS + 1)
     except OSError as error:
         raise CurateError(f"cannot read the recipe {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise CurateError(f"the recipe {path} is not UTF-8 text") from None
-    if len(text) > _MOST_CHARACTERS:
-        raise CurateError(f"the recipe {path} has more than {_MOST_CHARACTERS:,} characters: is it a data file?")
+    if len(text) > _MAX_CHARACTERS:
+        raise CurateError(f"the recipe {path} has more than {_MAX_CHARACTERS:,} characters: is it a data file?")
     tree = strict_yaml.parse(text, f"the recipe {path}")
     if tree is None:
         return {}
@@ -115,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _explain(error: Any) -> str:
-    """One pydantic error as one line that names the key, what was wrong, and the nearest valid key."""
+    """Return one pydantic error as a line that names the key, what is wrong, and the nearest valid key."""
     path = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
         fields = Recipe.model_fields
@@ -126,5 +131,6 @@ def _explain(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "tuple_type":
         message = "expected a list, written [one, another]"
+    # value_error comes from our own validators, and their messages say what they got.
     got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
     return f"{'.'.join(path[:2])}: {message}{got}"

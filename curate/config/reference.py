@@ -1,4 +1,7 @@
-"""Every setting, its default and what it does, as text; the descriptions stand beside the settings themselves."""
+"""Describes every setting as text: its values, its default and what it does.
+
+The descriptions are written beside the settings themselves, in the modules that define the sections.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from curate.types import CurateError
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as a person reads it: its key, what it may be, its default, and what it does."""
+    """One setting in words: its key, the values it takes, its default, and what it does."""
 
     key: str
     values: str
@@ -25,7 +28,7 @@ class Setting:
 
 
 def sections() -> dict[str, type[BaseModel]]:
-    """Return the sections of a recipe by name, in the order of the street."""
+    """Return the sections of a recipe by name, in the order in which a run uses them."""
     found = {name: field.annotation for name, field in Recipe.model_fields.items()}
     return {name: section for name, section in found.items() if isinstance(section, type)}
 
@@ -40,7 +43,7 @@ def settings(section: str | None = None) -> list[Setting]:
     if section is not None and section not in known:
         raise CurateError(f"expected a section among {', '.join(known)}, got {section!r}")
     chosen = known if section is None else {section: known[section]}
-    return [setting for name, model in chosen.items() for setting in _of(name, model)]
+    return [setting for name, model in chosen.items() for setting in _settings_of(name, model)]
 
 
 def as_markdown() -> str:
@@ -56,7 +59,7 @@ def as_markdown() -> str:
     return "\n".join(lines)
 
 
-def _of(prefix: str, model: type[BaseModel]) -> Iterator[Setting]:
+def _settings_of(prefix: str, model: type[BaseModel]) -> Iterator[Setting]:
     for name, field in model.model_fields.items():
         default = "" if field.default is PydanticUndefined else field.default
         if field.default_factory is not None:
@@ -65,11 +68,16 @@ def _of(prefix: str, model: type[BaseModel]) -> Iterator[Setting]:
 
 
 def _values(annotation: Any) -> str:
-    """The values that a type allows, in words."""
+    """Return the values that a type allows, in words.
+
+    >>> _values(int | Literal["auto"]), _values(tuple[int, ...] | None)
+    ('whole number or auto', 'list of whole number')
+    """
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _values(inside[0])
     if origin in (Union, types.UnionType):
+        # null is not listed as a value: it is the default of every setting that takes it.
         return " or ".join(dict.fromkeys(_values(kind) for kind in inside if kind is not type(None)))
     if origin is Literal:
         return ", ".join(map(str, inside))
@@ -83,6 +91,7 @@ def _values(annotation: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    """Return a default as it is written in a recipe."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -93,4 +102,4 @@ def _shown(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|")  # a bare | would start a new cell of the Markdown table

@@ -1,4 +1,4 @@
-"""Where the shipped recipes are: below this package in a wheel, at the top of the repository in a checkout."""
+"""Finds the shipped recipes: inside the package in a wheel, at the top of the repository in a checkout."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def recipes_folder() -> Path:
-    """Return the folder of the shipped recipes; `accelerate/` inside it holds configurations for launches.
+    """Return the folder of the shipped recipes. Its subfolder `accelerate/` has configurations for launches.
 
-    A wheel maps the repository's `recipes/` to `curate/recipes/`. A checkout, installed as editable or run in place,
-    has it beside the package.
+    A wheel has the repository's `recipes/` as `curate/recipes/`. A checkout has it beside the package, also where it is
+    installed as editable.
 
     >>> (recipes_folder() / "small.yaml").is_file()
     True

@@ -1,6 +1,7 @@
-"""YAML as recipes are written in it: safe, no key twice, keys are words; what is written is read back equal.
+"""Reads and writes YAML strictly, as recipes need it: no key twice, keys are text, no objects and no references.
 
-Numbers are decimal and dates are text: PyYAML by itself reads 010 as 8, 1:30 as 90, and 2026-05-01 as a date.
+Numbers are decimal, and dates are text. PyYAML itself follows YAML 1.1, in which 010 is 8, 1:30 is 90, and 2026-05-01
+is a date.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from curate.types import CurateError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses keys that stand twice or are not words, and references.
+    """A SafeLoader that refuses references, and keys that stand twice or are not text.
 
-    A few lines of references to references stand for a billion values; no recipe needs one.
+    With references to references, a few lines can stand for a billion values. No recipe needs them.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuse `*name` before it is followed."""
+        """Compose a node as PyYAML does, but refuse a reference (`*name`) before it is followed."""
         if self.check_event(yaml.AliasEvent):
             event = self.get_event()  # type: ignore[no-untyped-call]  # of PyYAML
             line = event.start_mark.line + 1
@@ -29,6 +30,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    """Return a mapping; raise if a key stands twice (PyYAML takes the last one) or is not text."""
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -47,6 +49,8 @@ def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float:
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _REPLACED = {_INT, _FLOAT, "tag:yaml.org,2002:timestamp"}
+# PyYAML finds the type of a bare word by patterns, which it looks up by the first character of the word. Here those of
+# numbers and dates are taken out, and decimal ones are put in for numbers.
 _StrictLoader.yaml_implicit_resolvers = {
     first: kept
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -64,7 +68,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text with control characters and odd line ends quoted and escaped, else PyYAML loses some of them."""
+    """A SafeDumper that quotes and escapes control characters and odd line ends, some of which PyYAML would lose."""
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.Node:
@@ -75,20 +79,21 @@ _Dumper.add_representer(str, _text)
 
 
 def parse(text: str, what: str) -> Any:
-    """The value that a YAML text stands for; `what` names the text in messages.
+    """Return the value of a YAML text; `what` names the text in messages.
 
     Raises:
-        CurateError: not YAML, objects of a programming language, a key that stands twice or is not a word.
+        CurateError: it is not YAML, or has objects of a programming language or references; a key stands twice or is
+            not text.
     """
     try:
         return yaml.load(text, _StrictLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # PyYAML says all of these of what looks like a date or a number and is none.
+        # PyYAML raises any of these for text that looks like a date or a number and is none.
         raise CurateError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def scalar(text: str) -> Any:
-    """A word without quotes as YAML means it: a number, a boolean, null, or text.
+    """Return the value of a bare word (without quotes) in YAML: a number, a boolean, null, or text.
 
     >>> scalar("010"), scalar("yes"), scalar("2026-05-01")
     (10, True, '2026-05-01')
@@ -102,5 +107,5 @@ def scalar(text: str) -> Any:
 
 
 def dump(tree: Any) -> str:
-    """A value as YAML that `parse` reads back equal."""
+    """Return a value as YAML, which `parse` reads back to an equal value."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

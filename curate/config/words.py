@@ -1,7 +1,9 @@
-"""Words of the command line: `section.key=value`. A word has no comments, anchors or tags.
+"""Reads the values of `section.key=value` words on the command line.
 
-What stands after the first `=` is the value. Where the setting is text, it is that text as it stands. Elsewhere it is a
-number, a word, `true`, `false`, `null`, a list `[2, 4]` or a mapping `{name: x}`; text within these may be quoted.
+The value is what follows the first `=`. If the setting is text, the value is taken as it is. Otherwise it is a number,
+`true`, `false`, `null`, text, a list `[2, 4]` or a mapping `{name: x}`. In lists and mappings text may be quoted.
+
+Such a value is no YAML: it has no comments, anchors or tags, so that `#`, `&` and `!` may stand in it unquoted.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from pydantic import BaseModel
 from curate.config import strict_yaml
 from curate.types import CurateError
 
+# Double quotes as in JSON, with escapes; single quotes as in YAML, where '' stands for one quote.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'', re.DOTALL)
 
 
 def parse_word(text: str, annotation: Any, key: str) -> Any:
-    """Return the value that `text` stands for in a setting of the type `annotation`.
+    """Return the value of `text` for a setting of the type `annotation`.
 
     >>> parse_word("my model #2", str, "model.name"), parse_word("null", str | None, "prompt.system")
     ('my model #2', None)
@@ -30,9 +33,9 @@ def parse_word(text: str, annotation: Any, key: str) -> Any:
     ['C #', 'a, b', '007']
 
     Raises:
-        CurateError: a list, mapping or quotation that does not end; `key` names the setting in messages.
+        CurateError: a list or a mapping is broken; the message names the setting by `key`.
     """
-    if takes_text(annotation):
+    if takes_text(annotation):  # never parsed: a path or a prompt may begin with a bracket
         return _as_text(text, annotation)
     if text.startswith(("[", "{")):
         reader = _Reader(text, f"the value of {key}")
@@ -43,12 +46,12 @@ def parse_word(text: str, annotation: Any, key: str) -> Any:
 
 
 def takes_text(annotation: Any) -> bool:
-    """Say whether a setting is text: `str`, or `str | None`; choices and numbers are not."""
+    """Say whether a setting is free text: `str` or `str | None`. Choices (Literal) and numbers are not."""
     return set(_kinds(annotation)) - {type(None)} == {str}
 
 
 def annotation_of(recipe: type[BaseModel], *names: str) -> Any:
-    """Return the type of a setting; Any where there is no such section or key (that is refused later, by name).
+    """Return the type of a setting, or Any if there is no such section or key (checking the recipe then names it).
 
     >>> from curate.config.recipe import Recipe
     >>> annotation_of(Recipe, "data", "columns", "instruction")
@@ -61,7 +64,11 @@ def annotation_of(recipe: type[BaseModel], *names: str) -> Any:
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    """The types of which a setting takes one, without what validates them."""
+    """Return the members of a union type, without the validators of Annotated types.
+
+    >>> _kinds(Annotated[str, "a validator"] | None)
+    (<class 'str'>, <class 'NoneType'>)
+    """
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -70,7 +77,7 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 
 
 def _type_within(annotation: Any, name: str | None) -> Any:
-    """The type of what stands under a key of a mapping or section, or (None) in a list."""
+    """Return the type of the value under a key of a mapping or section, or of the elements of a list (name None)."""
     for kind in _kinds(annotation):
         if name is None and get_origin(kind) is tuple:
             return get_args(kind)[0]
@@ -86,31 +93,31 @@ def _as_text(text: str, annotation: Any) -> str | None:
 
 
 def _unquoted(text: str) -> str:
-    """Text that is one quotation from end to end, without its quotes; any other as it stands."""
+    """Return text without its quotes, if one pair of quotes encloses all of it; any other text as it is."""
     if not _QUOTED.fullmatch(text):
         return text
     if text[0] == "'":
         return text[1:-1].replace("''", "'")
     try:
-        return str(json.loads(text))
+        return str(json.loads(text))  # understands escapes such as \n
     except ValueError:
         return text[1:-1]
 
 
 def _scalar(text: str) -> Any:
-    """A plain word as a recipe has it (a number, a boolean, null, or text), without YAML's marks."""
+    """Return the value of a plain word as in a recipe: a number, a boolean, null, or text."""
     text = text.strip()
     return _unquoted(text) if _QUOTED.fullmatch(text) else strict_yaml.scalar(text)
 
 
 class _Reader:
-    """Reads lists and mappings in one line, from left to right."""
+    """Reads nested lists and mappings from left to right; `what` names the text in messages."""
 
     def __init__(self, text: str, what: str) -> None:
         self._text, self._what, self._at = text, what, 0
 
     def value(self, stops: str, annotation: Any) -> Any:
-        """Read one value of the type `annotation`; a plain word ends before any of `stops`."""
+        """Return the next value, of the type `annotation`; a plain word ends before any character of `stops`."""
         self._skip()
         if self._here() == "[":
             return self._list(annotation)
@@ -121,7 +128,7 @@ class _Reader:
         return self._word(stops, _scalar)
 
     def end(self) -> None:
-        """Refuse what stands after the value."""
+        """Refuse text after the value."""
         self._skip()
         if self._at < len(self._text):
             raise self._refusal(f"nothing after the value, got {self._text[self._at :]!r}")
@@ -147,10 +154,10 @@ class _Reader:
         return items
 
     def _more(self, close: str, begun: bool) -> bool:
-        """Go past a comma, or past the end of a list or mapping; says whether an item follows."""
+        """Pass a comma, or the closing bracket of a list or mapping; say whether an item follows."""
         self._skip()
         if begun and self._here() == ",":
-            self._at += 1
+            self._at += 1  # [2, 4,] is allowed, as in YAML
             self._skip()
         elif begun and self._here() != close:
             raise self._refusal(f"a comma or {close!r}")
@@ -162,6 +169,7 @@ class _Reader:
         return True
 
     def _word(self, stops: str, meaning: Callable[[str], Any]) -> Any:
+        """Return the next word: quoted text without its quotes, or what a plain word stands for by `meaning`."""
         self._skip()
         quoted = _QUOTED.match(self._text, self._at)
         if quoted:

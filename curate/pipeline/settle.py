@@ -124,7 +124,7 @@ def token_settings(recipe: Recipe) -> dict[str, Any]:
 def save_recipe(folder: Path, recipe: Recipe) -> None:
     """Write the settled recipe, which replays the run, unless it stands there; paths stay as they were written."""
     from curate.config import dump_recipe, load_recipe
-    from curate.config.places import as_written
+    from curate.config.places import restore_paths
     from curate.runs.atomic import write_text
 
     path = folder / "recipe.yaml"
@@ -132,7 +132,7 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
         raise CurateError(f"{path} is a folder: expected a file of the run, move it")
     if path.exists():
         with suppress(CurateError):  # somebody has damaged it
-            recipe = as_written(recipe, load_recipe(path), folder)
+            recipe = restore_paths(recipe, load_recipe(path), folder)
     text = dump_recipe(recipe)
     if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
