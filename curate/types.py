@@ -28,6 +28,7 @@ End = Literal["lowest", "highest"]
 Quota = Literal["proportional", "equal"]
 Duplicates = Literal["drop", "keep"]
 
+# Stored tokens and chunks of scores hold the index: a new status goes to the end.
 STATUSES: tuple[Status, ...] = get_args(Status)
 
 IntArray = npt.NDArray[np.int64]
@@ -135,7 +136,7 @@ ROW = np.dtype(
         ("control_hits", np.int32),
         ("status", np.uint8),
         ("truncated", np.bool_),
-        ("id", "V32"),
+        ("id", "V32"),  # not "S32", of which numpy drops zero bytes at the end
     ]
 )
 
@@ -160,7 +161,7 @@ class TokenStore:
     rows: npt.NDArray[np.void]
 
     def __len__(self) -> int:
-        """N, the number of input records."""
+        """Return N, the number of input records."""
         return len(self.rows)
 
     def span(self, row: int) -> slice:

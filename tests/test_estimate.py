@@ -36,7 +36,7 @@ from curate.probe.estimate import (
     StageEstimate,
     as_object,
     compare_with_truth,
-    shared,
+    seconds_by_processes,
 )
 from curate.probe.memory import peak_memory
 from curate.probe.spread import spread
@@ -213,7 +213,7 @@ def test_clustering_nothing_takes_no_time() -> None:
 
 
 def test_processes_divide_what_they_share() -> None:
-    seconds = shared(2, 12, {2: 1.5})
+    seconds = seconds_by_processes(2, 12, {2: 1.5})
     assert len(seconds) == len(PROCESSES) == 8
     assert (seconds[0], seconds[1], seconds[2]) == (14, 2 + 6 * 1.5, 6)
 
@@ -282,7 +282,9 @@ def test_what_cannot_be_run_cannot_be_estimated() -> None:
 
 def made_up(**changes: Any) -> Estimate:
     counts = Counts(10, True, 10, 9, 100, 50, 1, {"too_long": 1})
-    stages = tuple(StageEstimate(name, shared(1, 8)) for name in ("tokens", "complexity", "ifd", "embed", "train"))
+    stages = tuple(
+        StageEstimate(name, seconds_by_processes(1, 8)) for name in ("tokens", "complexity", "ifd", "embed", "train")
+    )
     memory = (MemoryEstimate("train", 5, None),)
     return replace(Estimate(counts, stages, memory, "cpu", {"select.name": "main"}, ("so",), 1.0), **changes)
 

@@ -125,11 +125,11 @@ class Run:
         return self.kept(recipe.select.name)
 
     def _table(self, path: Path, what: str, verb: str) -> pd.DataFrame:
-        from curate.tables.parquet import open_table, told_by_name
+        from curate.tables.parquet import errors_naming, open_table
 
         if not path.is_file():
             raise CurateError(f"{self.path} holds no {what} yet: {self._left_to_do() or f'curate {verb} makes them'}")
-        with told_by_name(path, verb):
+        with errors_naming(path, verb):
             return open_table(path, verb).read().to_pandas()
 
     def _require_selection(self, name: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from curate.pipeline.probe_stages import (
     training_batches,
 )
 from curate.pipeline.subnets import dropout_settings, ifd_model, masked_settings
-from curate.probe.estimate import PROCESSES, MemoryEstimate, StageEstimate, shared
+from curate.probe.estimate import PROCESSES, MemoryEstimate, StageEstimate, seconds_by_processes
 from curate.probe.spread import spread
 from curate.read.examples import read_examples
 from curate.read.files import open_source
@@ -164,7 +164,7 @@ def _seconds_of_pass(sample: Sample, probed: _Probed, name: str) -> float:
 
 
 def _stage(name: str, alone_seconds: float, seconds: float, full: FullPlan, base: float) -> StageEstimate:
-    divided = shared(alone_seconds, seconds, imbalances(full.plan, PROCESSES))
+    divided = seconds_by_processes(alone_seconds, seconds, imbalances(full.plan, PROCESSES))
     return StageEstimate(name, divided, seconds / base if base else None)
 
 
@@ -178,7 +178,7 @@ def price_selection(sample: Sample, folder: Path) -> Priced:
     records = round(len(rows) * sample.records_per_row)
     cost = measure_embedding(sample.texts.read(rows), recipe.embed)
     clustering = clustering_seconds(records, cost.dimension, recipe.cluster)
-    seconds = shared(cost.load_seconds + clustering, records * cost.seconds_per_text)
+    seconds = seconds_by_processes(cost.load_seconds + clustering, records * cost.seconds_per_text)
     memory = MemoryEstimate("embed", cost.weights, cost.activations)
     return Priced((StageEstimate("embed", seconds), select), (memory,))
 

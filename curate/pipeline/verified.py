@@ -16,7 +16,7 @@ from curate.runs.folder import RunFolder
 from curate.tables.clusters import read_clusters
 from curate.tables.digests import digest_of_blocks, digest_of_values
 from curate.tables.embeddings import open_embeddings
-from curate.tables.parquet import told_by_name
+from curate.tables.parquet import errors_naming
 from curate.tables.score_columns import Rows, read_rows
 from curate.tables.selection import read_kept
 from curate.types import CurateError
@@ -42,7 +42,7 @@ def verified_embeddings(job: Job) -> npt.NDArray[np.float32]:
     """
     path = job.folder.path / "embeddings.npy"
     vectors = open_embeddings(path)
-    with told_by_name(path, "embed"):
+    with errors_naming(path, "embed"):
         found = digest_of_blocks(path)
     _compare(job.folder, "embeddings", "digest", found, path, "embed")
     return vectors

@@ -96,12 +96,17 @@ class Compared:
     ratio: float | None
 
 
-def shared(alone: float, divided: float, imbalance: Mapping[int, float] | None = None) -> tuple[float, ...]:
-    """Return the seconds on 1 to 8 processes: `alone` is spent whatever their number, `divided` is divided among them.
+def seconds_by_processes(
+    alone: float, divided: float, imbalance: Mapping[int, float] | None = None
+) -> tuple[float, ...]:
+    """Return the seconds that a stage takes on 1 to 8 processes.
 
-    `imbalance` maps a number of processes to the time of the busiest one over the mean; 1 where it is missing.
+    Args:
+        alone: seconds that are spent whatever the number of processes.
+        divided: seconds on one process of the work that is divided among them.
+        imbalance: number of processes -> time of the busiest one over their mean; 1 where a number is missing.
 
-    >>> shared(1, 8)[:4]
+    >>> seconds_by_processes(1, 8)[:4]
     (9.0, 5.0, 3.6666666666666665, 3.0)
     """
     return tuple(alone + divided / count * (imbalance or {}).get(count, 1.0) for count in PROCESSES)
@@ -132,6 +137,7 @@ def compare_with_truth(estimate: Estimate, manifest: Mapping[str, Any]) -> list[
         names = _names_in_manifest(stage.name, selection)
         records = [stages[name] for name in names if name in stages]
         if len(records) == len(names):  # all parts of the stage ran: a part alone would look like a wrong estimate
+            # Seconds are estimated for up to 8 processes; a larger launch is compared with those.
             count = min(records[0].get("processes", launched), PROCESSES[-1])
             seconds = sum(record["seconds"] for record in records)
             rows.append(_compared(stage.name, "seconds", stage.seconds[count - 1], seconds))

@@ -33,5 +33,6 @@ def bar(value: float, low: float, high: float, *, width: int = 24) -> str:
     >>> bar(-3, -6, 0, width=8)
     '####    '
     """
+    # Where all values are equal there is nothing to compare: the bar stays empty.
     fraction = 0.0 if high <= low else min(max((value - low) / (high - low), 0.0), 1.0)
     return ("#" * round(fraction * width)).ljust(width)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 _STATUS = Path("/proc/self/status")
-_SECONDS_BETWEEN_LOOKS = 0.005
+_SECONDS_BETWEEN_LOOKS = 0.005  # short against a batch on a CPU, and little work
 
 
 @contextmanager
@@ -56,4 +56,4 @@ def _private_bytes() -> int:
     """Return the bytes of this process that do not belong to a mapped file."""
     lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     kilobytes = next((line.split()[1] for line in lines if line.startswith("RssAnon")), "0")
-    return int(kilobytes) * 1024
+    return int(kilobytes) * 1024  # /proc writes kB and means 1,024 bytes

@@ -13,12 +13,12 @@ from pydantic import TypeAdapter
 
 from curate.compare.cells import Cell, Cost, Measurement
 from curate.compare.table import Row
-from curate.tables.parquet import told_by_name
+from curate.tables.parquet import errors_naming
 
 SCHEMA = pa.schema(
     [
         ("selector", pa.string()),
-        ("keep", pa.string()),
+        ("keep", pa.string()),  # as in the recipe: a share ("10%") or a count
         ("seed", pa.int64()),
         ("set", pa.string()),
         ("metric", pa.string()),
@@ -86,5 +86,5 @@ def read_rows(path: Path) -> list[Row]:
         CurateError: the file is missing or damaged.
     """
     # Checked field by field against `Row`: a damaged file is named, never half read.
-    with told_by_name(path, "compare"):
+    with errors_naming(path, "compare"):
         return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text(encoding="utf-8"))["rows"])

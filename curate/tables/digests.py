@@ -24,6 +24,7 @@ def digest_of_ids(ids: npt.NDArray[Any]) -> str:
     False
     """
     size = ids.dtype.itemsize
+    # 16 of the 32 bytes of a SHA-256: `score_columns` holds no more of each id in memory.
     return _sha256(np.ascontiguousarray(np.ascontiguousarray(ids).view(np.uint8).reshape(-1, size)[:, :16]))
 
 

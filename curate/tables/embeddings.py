@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from curate.tables.parquet import told_by_name
+from curate.tables.parquet import errors_naming
 
 
 def open_embeddings(path: Path) -> npt.NDArray[np.float32]:
@@ -16,7 +16,7 @@ def open_embeddings(path: Path) -> npt.NDArray[np.float32]:
     Raises:
         CurateError: the file is missing or damaged.
     """
-    with told_by_name(path, "embed"):
+    with errors_naming(path, "embed"):
         # Mapped, not read: ten million vectors of 384 float32 are 15 GB.
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         if vectors.ndim != 2 or vectors.dtype != np.float32:

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 
 from curate.types import CurateError, IntArray
 
-ROW_GROUP = 65_536
+ROW_GROUP = 65_536  # rows; one group is in memory at a time
 
 
 @contextmanager
-def told_by_name(path: Path, verb: str) -> Iterator[None]:
-    """Turn errors of reading a file into one that names the file and the verb that makes it.
+def errors_naming(path: Path, verb: str) -> Iterator[None]:
+    """Replace errors of reading a file by one that names the file and the command that makes it again.
 
     Raises:
-        CurateError: in place of an error that a missing, unreadable or damaged file raises inside the context.
+        CurateError: code inside the context raised an error because the file is missing, unreadable or damaged.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def open_table(path: Path, verb: str) -> pq.ParquetFile:
     Raises:
         CurateError: it is missing or damaged.
     """
-    with told_by_name(path, verb):
+    with errors_naming(path, verb):
         return pq.ParquetFile(path, memory_map=True)
 
 
@@ -59,7 +59,7 @@ def by_row(path: Path, verb: str, columns: Sequence[str]) -> Iterator[tuple[IntA
     batches = file.iter_batches(ROW_GROUP, columns=["row", *columns])
     while True:
         # Only the read is inside: an error of the caller, raised at the `yield`, is no damage of the file.
-        with told_by_name(path, verb):
+        with errors_naming(path, verb):
             batch = next(batches, None)
             if batch is None:
                 break
@@ -70,6 +70,6 @@ def by_row(path: Path, verb: str, columns: Sequence[str]) -> Iterator[tuple[IntA
             for name in columns:
                 batch[name]  # raises KeyError where a column is missing
         yield rows, batch
-    with told_by_name(path, verb):
+    with errors_naming(path, verb):
         if not seen.all():
             raise ValueError(f"row {int(np.argmin(seen))} is missing")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from curate.scoring.confidence import complexity
 from curate.tables.digests import digest_of_ids
-from curate.tables.parquet import by_row, open_table, told_by_name
+from curate.tables.parquet import by_row, errors_naming, open_table
 from curate.types import STATUSES, CurateError, FloatArray
 
 METADATA = b"curate"
@@ -52,7 +52,7 @@ def read_rows(path: Path) -> Rows:
     status, tokens = np.empty(num_rows, np.uint8), np.empty(num_rows, np.int32)
     codes = {name: code for code, name in enumerate(STATUSES)}
     for part, batch in by_row(path, _VERB, ["status", "response_tokens"]):
-        with told_by_name(path, _VERB):
+        with errors_naming(path, _VERB):  # a status that is unknown raises KeyError: the file is damaged
             status[part] = [codes[s] for s in batch["status"].to_pylist()]
         tokens[part] = batch["response_tokens"].fill_null(0)
     return Rows(status, tokens, duplicate_ids, digest)
@@ -123,7 +123,7 @@ def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.
     # Sorted in place, 20 bytes a row: `np.unique` with its inverse would take three times that.
     ids = np.empty(num_rows, _ID)
     for part, batch in by_row(path, _VERB, ["id"]):
-        with told_by_name(path, _VERB):
+        with errors_naming(path, _VERB):
             ids["head"][part] = np.frombuffer(bytes.fromhex("".join(batch["id"].to_pylist())), "S32")
         ids["row"][part] = part
     digest = digest_of_ids(ids["head"])

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from curate.scoring.confidence import complexity, perplexity
 from curate.tables.digests import digest_of_ids
-from curate.tables.parquet import ROW_GROUP, open_table, told_by_name
+from curate.tables.parquet import ROW_GROUP, errors_naming, open_table
 from curate.tables.score_columns import METADATA, read_column, read_rows, score_columns
 from curate.types import STATUSES, BatchScores, CurateError, FloatArray, TokenStore
 
@@ -90,6 +90,7 @@ def write_scores(
     with _scratch_folder(path) as folder:
         scores = gather(store, chunks, len(layers), folder)
         counts: Counter[str] = Counter()
+        # With columns of other scores the file is written twice: complexity alone, then all of it.
         own = folder / "scores.parquet" if further else path
         with pq.ParquetWriter(own, schema, use_dictionary=["status"], compression="zstd") as writer:
             for start in range(0, len(store), ROW_GROUP):
@@ -101,7 +102,7 @@ def write_scores(
                 writer.write_table(pa.table(group, schema=schema))
         del scores  # unmaps the scratch files, so that their space is free before the file is written once more
         if further:
-            about = {name: told for name, (_, told) in further.items()}
+            about = {name: definition for name, (_, definition) in further.items()}
             add_columns(own, path, {name: values for name, (values, _) in further.items()}, about)
     return counts
 
@@ -125,15 +126,15 @@ def add_columns(
         about: name -> definition of the column, and which direction is easy; for the metadata.
         drop: columns of `old` that are left out.
     """
-    with told_by_name(old, "score"):
+    with errors_naming(old, "score"):
         file = pq.ParquetFile(old, memory_map=True)
         kept = [field for field in file.schema_arrow if field.name not in columns and field.name not in drop]
-        told = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")) | dict(about)
+        definitions = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")) | dict(about)
         fields = [*kept, *(pa.field(name, pa.float64()) for name in columns)]
-        schema = pa.schema(fields, metadata={METADATA: json.dumps(told)})
+        schema = pa.schema(fields, metadata={METADATA: json.dumps(definitions)})
         with pq.ParquetWriter(new, schema, use_dictionary=["status"], compression="zstd") as writer:
             for batch in file.iter_batches(ROW_GROUP):
-                rows = batch["row"].to_numpy()
+                rows = batch["row"].to_numpy()  # another program may have sorted the file
                 own = [batch[field.name] for field in kept]
                 more = [pa.array(values[rows], mask=~np.isfinite(values[rows])) for values in columns.values()]
                 writer.write_table(pa.table([*own, *more], schema=schema))
