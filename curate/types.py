@@ -165,7 +165,7 @@ class TokenStore:
         return len(self.rows)
 
     def span(self, row: int) -> slice:
-        """Return where the tokens of a row stand in `input_ids` and `marks`."""
+        """Return the slice of `input_ids` and `marks` that holds the tokens of a row."""
         return slice(int(self.rows["end"][row - 1]) if row else 0, int(self.rows["end"][row]))
 
 

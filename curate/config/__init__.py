@@ -1,7 +1,7 @@
 """Reads, checks and writes recipes.
 
 A recipe is a YAML mapping of sections (run, data, prompt, ...), and `section.key=value` words change it. Unknown keys,
-keys that stand twice and bad values are refused by name, with the nearest valid key.
+duplicate keys and bad values are refused by name, with the nearest valid key.
 
 In reading order:
 

@@ -24,7 +24,7 @@ def load_recipe(path: str | Path | None = None, words: Sequence[str] = ()) -> Re
     `data.columns.instruction=question`; see `curate.config.words`.
 
     Raises:
-        CurateError: there is no such file, or it is not YAML; a key is unknown or stands twice; a value is bad.
+        CurateError: there is no such file, or it is not YAML; a key is unknown or duplicate; a value is bad.
 
     >>> load_recipe(words=["select.keep=5%", "score.exits=[4, 2]"]).score.exits
     (2, 4)

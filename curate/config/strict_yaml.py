@@ -15,7 +15,7 @@ from curate.types import CurateError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses references, and keys that stand twice or are not text.
+    """A SafeLoader that refuses references, duplicate keys, and keys that are not text.
 
     With references to references, a few lines can stand for a billion values. No recipe needs them.
     """
@@ -30,7 +30,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    """Return a mapping; raise if a key stands twice (PyYAML takes the last one) or is not text."""
+    """Return a mapping; raise if a key is duplicate (PyYAML takes the last one) or is not text."""
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -82,7 +82,7 @@ def parse(text: str, what: str) -> Any:
     """Return the value of a YAML text; `what` names the text in messages.
 
     Raises:
-        CurateError: it is not YAML, or has objects of a programming language or references; a key stands twice or is
+        CurateError: it is not YAML, or has objects of a programming language or references; a key is duplicate or
             not text.
     """
     try:

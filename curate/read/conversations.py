@@ -110,7 +110,7 @@ def _messages(fields: Mapping[str, Any], data: Data, format: Format) -> tuple[Tu
 
 
 def _each_message(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every message of a list, and where it stands, for messages to the person: "messages[0]"."""
+    """Yield every message of a list, and its place for error messages, such as "messages[0]"."""
     value = _as_list(value)
     if not isinstance(value, list):
         raise ValueError(f"{name}: expected a list of messages, got {_kind(value)}")

@@ -33,7 +33,7 @@ def rows(file: BinaryIO, name: str, *, limit: int, delimiter: str = ",") -> Iter
     r"""Yield each row of a CSV file with a header (RFC 4180; double quotes, UTF-8). Blank lines are left out.
 
     Raises:
-        CurateError: there is no header, or it has another delimiter; a column name is empty or stands twice. Also if
+        CurateError: there is no header, or it has another delimiter; a column name is empty or duplicate. Also if
             it is unknown where the next row begins: a row is longer than `limit` bytes, or a quote is never closed or
             is closed in the middle of a cell.
 

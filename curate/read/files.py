@@ -135,7 +135,7 @@ def load_hub(source: Source) -> Any:
 
 
 def place(name: str, line: int, row: int) -> str:
-    """Return where a record stands, for messages: file:line, or the row (from 0) if its file has no lines.
+    """Return the place of a record for error messages: file:line, or the row (from 0) if its file has no lines.
 
     >>> place("a.jsonl", 3, 2), place("a.parquet", 0, 2)
     ('a.jsonl:3', 'a.parquet: row 2')

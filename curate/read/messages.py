@@ -155,7 +155,7 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_object(function: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return a function with the JSON text under `key` replaced by the object that it stands for, if it does.
+    """Return a function with the JSON text under `key` replaced by its object, if it is one.
 
     Some data sets encode arguments twice, so the JSON text of a JSON text is understood too.
     """
