@@ -132,13 +132,13 @@ def test_nobody_waits_for_what_is_there(tmp_path: Path) -> None:
 def test_what_the_main_process_prepares_reaches_the_others_as_it_is(tmp_path: Path) -> None:
     prepared = Plan([1, 2], "é")
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(launch_of(tmp_path, rank, 3).lead, "scores", pytest.fail, Plan) for rank in (1, 2)]
-        assert launch_of(tmp_path, 0, 3).lead("scores", lambda: prepared, Plan) == prepared
+        others = [pool.submit(launch_of(tmp_path, rank, 3).from_main, "scores", pytest.fail, Plan) for rank in (1, 2)]
+        assert launch_of(tmp_path, 0, 3).from_main("scores", lambda: prepared, Plan) == prepared
         assert [other.result(10) for other in others] == [prepared, prepared]
 
 
 def test_a_process_alone_hands_over_nothing(tmp_path: Path) -> None:
-    assert launch_of(tmp_path).lead("scores", lambda: 3, int) == 3
+    assert launch_of(tmp_path).from_main("scores", lambda: 3, int) == 3
     assert list(tmp_path.iterdir()) == []
 
 
@@ -345,7 +345,7 @@ def test_asking_accelerate_for_two_processes_on_cpus_in_the_way_that_starts_one_
 
 _LATE_RANK_1 = """
 import os, time, pathlib, curate.runs.launch as launch
-lead = launch.Launch.lead
+lead = launch.Launch.from_main
 def late(self, stage, prepare, kind):
     prepared = lead(self, stage, prepare, kind)
     if stage == {stage!r} and not self.processes.is_main:
@@ -353,7 +353,7 @@ def late(self, stage, prepare, kind):
         while work.exists() or not published.exists():
             time.sleep(0.01)
     return prepared
-launch.Launch.lead = late
+launch.Launch.from_main = late
 """
 _STOP_BEFORE_PUBLISHING = "import sys, curate.pipeline.{stage} as stage\nstage._publish = lambda *_: sys.exit(7)"
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curate.runs.atomic import exit_code, full_disk_told, replacing, write_json, write_text
+from curate.runs.atomic import disk_full_as_oserror, exit_code, replacing, write_json, write_text
 from curate.runs.folder import RunFolder
 from curate.runs.keys import changed_names, fingerprint
 from curate.types import CurateError
@@ -190,9 +190,9 @@ def status(run: RunFolder) -> dict[str, object]:
 
 def test_the_first_failure_of_a_launch_stays_and_the_next_launch_overwrites_it(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.status("score", "running", None, "", launch="a")
-    run.status("score", "failed", 2, "no memory", launch="a")
-    run.status("score", "interrupted", 130, "ended by the launcher", launch="a")
+    run.write_status("score", "running", None, "", launch="a")
+    run.write_status("score", "failed", 2, "no memory", launch="a")
+    run.write_status("score", "interrupted", 130, "ended by the launcher", launch="a")
     assert status(run) == {
         "verb": "score",
         "state": "failed",
@@ -200,7 +200,7 @@ def test_the_first_failure_of_a_launch_stays_and_the_next_launch_overwrites_it(t
         "message": "no memory",
         "launch": "a",
     }
-    run.status("score", "running", None, "", launch="b")
+    run.write_status("score", "running", None, "", launch="b")
     assert status(run)["state"] == "running"
 
 
@@ -208,7 +208,7 @@ def test_the_first_failure_of_a_launch_stays_and_the_next_launch_overwrites_it(t
 def test_a_broken_status_is_overwritten(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     write_text(tmp_path / "status.json", text)
-    run.status("score", "done", 0, "", launch="a")
+    run.write_status("score", "done", 0, "", launch="a")
     assert status(run)["state"] == "done"
 
 
@@ -231,11 +231,11 @@ def test_the_exit_code_tells_whose_fault_it_is(error: BaseException, code: int) 
 
 
 def test_what_a_native_library_says_of_a_full_disk_is_an_os_error_and_all_else_stays(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left") as full, full_disk_told(tmp_path):
+    with pytest.raises(OSError, match="No space left") as full, disk_full_as_oserror(tmp_path):
         raise Exception("No space left on device (os error 28)")
     assert exit_code(full.value) == 2
     for error in (RuntimeError("Permission denied (os error 13)"), ValueError("no"), FileNotFoundError("x")):
-        with pytest.raises(type(error)) as same, full_disk_told(tmp_path):
+        with pytest.raises(type(error)) as same, disk_full_as_oserror(tmp_path):
             raise error
         assert same.value is error
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from curate.api.bars import shown
 from curate.types import CurateError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from curate.config import Recipe
     from curate.runs.launch import Progress
+    from curate.runs.manifest import StageRecord
 
 
 class SelectSettings(TypedDict, total=False):
@@ -132,10 +133,10 @@ class Run:
         with errors_naming(path, verb):
             return open_table(path, verb).read().to_pandas()
 
-    def _require_selection(self, name: str) -> dict[str, Any]:
+    def _require_selection(self, name: str) -> StageRecord:
         """Return what the manifest says of a selection; refuse a name that it does not have."""
         if name in (names := self.selections()):
-            return cast("dict[str, Any]", self._stages()[f"selections/{name}"])
+            return self._stages()[f"selections/{name}"]
         there = f"there are {', '.join(names)}" if names else "there is none yet"
         raise CurateError(
             f"{self.path} holds no selection {name!r}, {there}: "
@@ -151,11 +152,10 @@ class Run:
             raise CurateError(f"{self.path} has not begun to score: {self._left_to_do() or 'curate.run(...) does'}")
         return recipe_of([f"run.dir={self.path}"])
 
-    def _stages(self) -> dict[str, Any]:
+    def _stages(self) -> dict[str, StageRecord]:
         from curate.runs.folder import RunFolder
 
-        stages: dict[str, Any] = RunFolder(self.path).manifest()["stages"]
-        return stages
+        return RunFolder(self.path).manifest()["stages"]
 
     def _left_to_do(self) -> str:
         """Return how the last call ended and how to go on; "" if it was finished."""
@@ -192,7 +192,7 @@ def open(path: str | Path, *, progress: Progress | None = None) -> Run:
 
     path = Path(path).expanduser()
     # A mistyped path would otherwise look like a run without scores.
-    if not RunFolder(path).is_ours():
+    if not RunFolder(path).holds_run():
         what = "a folder, but not of a run" if path.is_dir() else "no such folder"
         raise CurateError(f"expected the folder of a run (run.dir), got {path}: {what}")
     run = Run(path, progress)

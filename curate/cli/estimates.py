@@ -25,7 +25,7 @@ def show_estimate(recipe: Recipe, *, as_json: bool) -> None:
     folder = RunFolder(Path(recipe.run.dir))
     with terminal.progress() as show:
         result = estimate(recipe, progress=show)
-    manifest = folder.manifest() if folder.is_ours() else {}
+    manifest = folder.manifest() if folder.holds_run() else {}
     compared = compare_with_truth(result, manifest)
     if as_json:
         truth = [{"what": row.what, "estimated": row.estimated, "true": row.true} for row in compared]

@@ -60,7 +60,7 @@ def _is_setting(word: str) -> bool:
 def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     """A recipe in a run folder works on that folder; paths in it are looked for from where the run was begun."""
     folder = path.parent
-    if path.name != "recipe.yaml" or not RunFolder(folder).is_ours():
+    if path.name != "recipe.yaml" or not RunFolder(folder).holds_run():
         return recipe
     said = {word.partition("=")[0] for word in words}
     recorded = Path(load_recipe(path).run.dir)  # where the run was begun, whatever the words say

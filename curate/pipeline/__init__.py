@@ -176,7 +176,7 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
     from curate.pipeline.tokens import tokens
 
     names = passes_to_run(job.recipe, selects, complexity=complexity)
-    left = job.launch.lead("passes", lambda: _passes_left(job, names), list[str])
+    left = job.launch.from_main("passes", lambda: _passes_left(job, names), list[str])
     if left:
         store = tokens(job)
         if "complexity" in left:
@@ -187,7 +187,7 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
     if job.is_main:
         save_recipe(job.folder.path, job.recipe)
     if "columns" in names:
-        job.launch.lead("scores/columns", lambda: own_columns(job), type(None))
+        job.launch.from_main("scores/columns", lambda: own_columns(job), type(None))
     return job
 
 
@@ -213,7 +213,7 @@ def _settled_job(launch: Launch, recipe: Recipe, verb: str, given: Given) -> Job
                 put_records(launch.folder, given.records)
             return settle(recipe, launch.folder, loaded, ask_model=verb in ("run", "score", "compare"))
 
-    settled = launch.lead("settings", prepare, Settled)
+    settled = launch.from_main("settings", prepare, Settled)
     if verb in ("run", "score", "compare"):
         _keep_threads(launch.folder)
     return Job(launch, settled, loaded)

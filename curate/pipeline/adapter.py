@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,9 @@ from curate.pipeline.job import Job
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_kept
 from curate.publish.adapter import write_adapter_files
-from curate.runs.atomic import full_disk_told, remove, replacing, write_json
+from curate.runs.atomic import disk_full_as_oserror, remove, replacing, write_json
 from curate.runs.keys import Key, read_key
+from curate.runs.manifest import StageRecord
 from curate.runs.processes import lost_process
 from curate.runs.stage import Outcome, Stage
 from curate.tokens.prompts import resolve_template
@@ -81,7 +82,7 @@ def train(job: Job) -> None:
         CurateError: no selection yet; nothing to train on; the loss is not finite.
     """
     name, started = adapter_stage(job.recipe.select.name), time.monotonic()
-    prepared = job.launch.lead(name, lambda: _prepare(job), Prepared)
+    prepared = job.launch.from_main(name, lambda: _prepare(job), Prepared)
     if not prepared.done:
         result = _train(job)
         if job.is_main:
@@ -115,7 +116,7 @@ def _train(job: Job) -> TrainResult:
 def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) -> None:
     folder, work = job.folder.selection(job.recipe.select.name), _work(job)
     stage = _stage(job, prepared.key, started)
-    with stage.replacing(folder / "adapter") as temporary, full_disk_told(folder):
+    with stage.replacing(folder / "adapter") as temporary, disk_full_as_oserror(folder):
         shutil.copytree(work / "adapter", temporary)
         model, prompt = trained_model(job.recipe), job.recipe.prompt
         tokenizer = job.loaded.tokenizer(model.name, model.revision)
@@ -215,7 +216,7 @@ def _prepare(job: Job) -> Prepared:
     return Prepared(False, dict(key), selection["out"], read_dropped(work / "features.npz"))
 
 
-def _key(job: Job, selection: Mapping[str, Any]) -> Key:
+def _key(job: Job, selection: StageRecord) -> Key:
     model = trained_model(job.recipe)
     settings = job.recipe.train.model_dump(mode="json", exclude={"report_to", "model", "revision", "merge", "seed"})
     return {

@@ -97,7 +97,7 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
         assert kept is not None
         return _prepare(job, planned, cell_key(job, planned, kept, steps, sets), kept)
 
-    prepared = job.launch.lead(f"cell {planned.name}", prepare, PreparedCell)
+    prepared = job.launch.from_main(f"cell {planned.name}", prepare, PreparedCell)
     if prepared.done:
         return
     features, _ = features_of(job, np.array(prepared.rows, np.int64))

@@ -66,7 +66,7 @@ def compare(job: Job) -> Comparison | None:
             lengths = read_rows(job.folder.path / "scores.parquet").response_tokens.astype(np.int64)
             return Prepared(references(job), _steps(job, cells, kept, lengths))
 
-    prepared = job.launch.lead("comparison", prepare, Prepared)
+    prepared = job.launch.from_main("comparison", prepare, Prepared)
     for number, planned in enumerate(cells, start=1):
         if job.is_main:
             logger.info("cell %d of %d: %s", number, len(cells), planned.name)

@@ -55,7 +55,7 @@ def embed(job: Job) -> None:
         CurateError: embeddings of other data or another embedder are in the way; the embedder cannot be had.
     """
     started = time.monotonic()
-    prepared = job.launch.lead("embeddings", lambda: _prepare(job), Prepared)
+    prepared = job.launch.from_main("embeddings", lambda: _prepare(job), Prepared)
     if not prepared.done:
         chunks = _embed_chunks(job, prepared.num_rows, set(prepared.finished))
         if job.is_main:

@@ -30,7 +30,7 @@ def evaluate(job: Job) -> None:
     Raises:
         CurateError: there is no adapter yet, or nothing to evaluate on; lm-eval or the judge cannot be had.
     """
-    job.launch.lead("evaluation", lambda: _evaluate(job), type(None))
+    job.launch.from_main("evaluation", lambda: _evaluate(job), type(None))
 
 
 def _evaluate(job: Job) -> None:

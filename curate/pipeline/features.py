@@ -17,7 +17,7 @@ from curate.config import Model, Recipe
 from curate.pipeline.job import Job
 from curate.pipeline.tokens import TOKENIZER, make_tokens, tokenize_as_settled
 from curate.read.examples import read_examples
-from curate.runs.atomic import full_disk_told, replacing
+from curate.runs.atomic import disk_full_as_oserror, replacing
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import length_limit
 from curate.tokens.prompts import resolve_template
@@ -122,7 +122,7 @@ def saved_tokenizer(job: Job, model: Trained) -> SavedTokenizer:
     tokenizer, config = job.loaded.tokenizer(model.name, model.revision), job.loaded.config(model.name, model.revision)
     resolve_template(job.recipe.prompt.template, tokenizer)
     folder = job.folder.work / "trained-tokenizer"
-    with replacing(folder) as part, full_disk_told(folder):
+    with replacing(folder) as part, disk_full_as_oserror(folder):
         save_tokenizer(tokenizer, part, length_limit=length_limit(tokenizer, config))
     saved = open_tokenizer(folder)
     assert saved is not None, "just written"

@@ -31,7 +31,7 @@ def keep_estimate(result: Estimate, recipe: Recipe, folder: RunFolder) -> Path |
     """
     found = {**as_object(result), "recipe": _digest(recipe)}
     try:
-        if folder.is_ours():
+        if folder.holds_run():
             with folder.lock():
                 folder.describe(estimate=_beside_truth(found, folder))
             return folder.path / "manifest.json"

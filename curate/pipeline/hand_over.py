@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from curate.pipeline.verified import verified_kept
 from curate.publish.records import describe_kept
 from curate.runs.atomic import remove
 from curate.runs.keys import Key, fingerprint
+from curate.runs.manifest import StageRecord
 from curate.runs.stage import Stage
 from curate.types import CurateError
 
@@ -78,7 +77,7 @@ def _write(job: Job, folder: Path, kept: Path) -> str | None:
     return None
 
 
-def _key(job: Job, selection: Mapping[str, Any]) -> Key:
+def _key(job: Job, selection: StageRecord) -> Key:
     recipe = job.recipe
     settings = recipe.train.model_dump(mode="json", exclude={"merge", "seed", "model"})
     return {

@@ -63,7 +63,7 @@ def run_pass(job: Job, name: str, store: TokenStore) -> None:
             scores are not finite.
     """
     started = time.monotonic()
-    prepared = job.launch.lead(f"scores/{name}", lambda: _prepare(job, name, store), Prepared)
+    prepared = job.launch.from_main(f"scores/{name}", lambda: _prepare(job, name, store), Prepared)
     score = further_score(job, name, store, prepared.setup)
     paths = [
         compute_part(job, part, set(finished)) for part, finished in zip(score.parts, prepared.finished, strict=True)

@@ -34,7 +34,7 @@ def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Pr
     """
     source, folder = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder.work)
-    known = known_key(folder) if folder.is_ours() else {}
+    known = known_key(folder) if folder.holds_run() else {}
     recipe = settle_prompt(adopt(recipe, known), source, loaded, known)
     examples = read_examples(recipe.data, source)
     chosen = _rows(examples, rows) if rows else list(islice(examples, count))

@@ -120,7 +120,7 @@ def count(store: TokenStore, records: int) -> Counts:
 
 def _settled(recipe: Recipe, source: Source, loaded: Loaded, run: RunFolder) -> tuple[Recipe, bool]:
     """The recipe without `auto`, as a run would settle it, and whether a GPU may still have its batches halved."""
-    known = known_key(run) if run.is_ours() else {}
+    known = known_key(run) if run.holds_run() else {}
     recipe = settle_prompt(adopt(recipe, known), source, loaded, known)
     device, score = resolve_device(), recipe.score
     fit_batches = score.tokens_per_batch == "auto"

@@ -62,7 +62,7 @@ def score(job: Job, store: TokenStore) -> Job:
             1 % of the scores are not finite.
     """
     started = time.monotonic()
-    prepared = job.launch.lead("scores", lambda: _prepare(job, store), Prepared)
+    prepared = job.launch.from_main("scores", lambda: _prepare(job, store), Prepared)
     job = _with_tokens_per_batch(job, prepared.tokens_per_batch)
     plan = plan_batches_of(store, prepared.tokens_per_batch, reuse_prefixes=prepared.reuse_prefixes)
     chunks = compute_part(job, _part(job, store, plan), set(prepared.finished))

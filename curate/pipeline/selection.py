@@ -15,7 +15,7 @@ from curate.pipeline.rows import ensure_rows
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
 from curate.publish.records import describe_kept
-from curate.runs.atomic import carry_over
+from curate.runs.atomic import link_or_copy
 from curate.runs.keys import Key, fingerprint
 from curate.runs.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
@@ -34,7 +34,7 @@ def select(job: Job) -> None:
     Raises:
         CurateError: no scores or embeddings yet; data or settings other than those scored; too few eligible records.
     """
-    job.launch.lead(selection_stage(job.recipe.select.name), lambda: _select(job), bool)
+    job.launch.from_main(selection_stage(job.recipe.select.name), lambda: _select(job), bool)
 
 
 def selection_stage(name: str) -> str:
@@ -63,7 +63,7 @@ def _select(job: Job) -> bool:
             written = sorted(path.name for path in temporary.iterdir())
             for path in kept_along:
                 if path.name not in written:
-                    carry_over(path, temporary)
+                    link_or_copy(path, temporary)
     dropped = count_reasons(selection.reason)
     rows_out = dropped.pop("kept", 0)
     note = str(target / kept.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,16 +71,16 @@ def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool
     return Settled(recipe, source, data_sha256, tokens_key, scores_key, num_layers, vocabulary, fit_batches)
 
 
-def known_key(folder: RunFolder) -> Mapping[str, Any]:
+def known_key(folder: RunFolder) -> Key:
     """What this run settled before, by name; empty in a new folder."""
     for stage in ("scores", "tokens"):
         record = folder.stage(stage)
         if record is not None:
-            return record["key"]  # type: ignore[no-any-return]  # JSON
+            return record["key"]
     return read_key(folder.work / "scores") or read_key(folder.work / "tokens") or {}
 
 
-def adopt(recipe: Recipe, known: Mapping[str, Any]) -> Recipe:
+def adopt(recipe: Recipe, known: Key) -> Recipe:
     """Put what a run settled before in place of every `auto`; of a new run all stays as it is."""
     data, prompt, model, score = recipe.data, recipe.prompt, recipe.model, recipe.score
     if data.format == "auto" and "data.format" in known:

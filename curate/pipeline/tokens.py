@@ -16,7 +16,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import read_examples
 from curate.read.files import Source
-from curate.runs.atomic import full_disk_told, replacing, write_json
+from curate.runs.atomic import disk_full_as_oserror, replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_ids
@@ -35,7 +35,7 @@ TOKENIZER = "tokenizer"  # in the folder of the tokens: what made them
 
 def tokens(job: Job) -> TokenStore:
     """Return the tokens of every record; the main process makes them if they are not there, the others wait."""
-    job.launch.lead("tokens", lambda: len(make_tokens(job)), int)
+    job.launch.from_main("tokens", lambda: len(make_tokens(job)), int)
     return open_tokens(job.folder.work / "tokens")
 
 
@@ -65,7 +65,7 @@ def make_tokens(job: Job) -> TokenStore:
         for count in write_tokens(count_remarks(tokenized, remarks), part):
             job.launch.advance("tokens", count, None, "records")
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
-        with full_disk_told(part):
+        with disk_full_as_oserror(part):
             save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
         write_json(part / "key.json", key)
         write_json(texts_part / "key.json", _texts_key(job))

@@ -7,6 +7,7 @@ without a word. What a stage writes down when it finishes is compared here, in o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +86,7 @@ def verified_kept(folder: RunFolder, name: str) -> npt.NDArray[np.bool_]:
     return kept
 
 
-def _compare(folder: RunFolder, stage: str, fact: str, found: str, path: Path, verb: str) -> None:
+def _compare(folder: RunFolder, stage: str, fact: Literal["ids", "digest"], found: str, path: Path, verb: str) -> None:
     """Refuse a table with another digest than was written down; where none was, there is nothing to compare."""
     record = folder.stage(stage)
     if record is not None and record.get(fact, found) != found:

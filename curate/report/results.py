@@ -11,6 +11,7 @@ from typing import Any
 from curate.compare.table import Row
 from curate.compare.text_table import difference_tables, summary_tables
 from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
+from curate.runs.manifest import StageRecord
 from curate.tables.comparison import read_rows
 
 _VERDICTS = ("better", "no difference seen", "worse")
@@ -29,7 +30,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def evaluation_tables(folder: Path, selection: str, stages: Mapping[str, Any]) -> list[Table]:
+def evaluation_tables(folder: Path, selection: str, stages: Mapping[str, StageRecord]) -> list[Table]:
     """Return the results of a selection's adapter as tables; none if its present adapter was not evaluated.
 
     Args:

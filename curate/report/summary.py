@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.report.run_table import RunTable
+from curate.runs.manifest import Manifest
 from curate.types import IntArray
 
 # The sections of a recipe that decide what is kept, or how it is trained on.
@@ -93,7 +94,7 @@ def dropped(table: RunTable) -> list[tuple[str, int]]:
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
 
-def costs(manifest: Mapping[str, Any], selection: str) -> list[tuple[str, int, int, float]]:
+def costs(manifest: Manifest, selection: str) -> list[tuple[str, int, int, float]]:
     """Return name, records in, records out and seconds of every finished stage, in the order of the manifest.
 
     Stages of other selections are left out.

@@ -2,11 +2,12 @@
 
 In reading order:
 
-    atomic.py     writes a file so that it is whole or absent
+    atomic.py     writes files so that a reader finds all or nothing
     keys.py       what a result depends on, by name, and its fingerprint
-    folder.py     the run folder: manifest with fingerprints, status.json
-    lock.py       one run at a time works in a folder
-    processes.py  processes of one launch: who am I, wait for a file, notice one that hangs
-    stage.py      what all stages have in common: key, products, record, closing line
-    launch.py     one call of a verb: folder held, processes found, outcome written down
+    manifest.py   the types of manifest.json: what it says of the run and of every finished stage
+    lock.py       lets only one run at a time work in a folder
+    folder.py     the run folder: its paths, its manifest, status.json
+    processes.py  the processes of one launch: which one this is, waiting, noticing one that hangs
+    stage.py      what all stages have in common: key, products, entry in the manifest, closing line
+    launch.py     one call of a verb: the folder is locked, the processes meet, the outcome is written
 """

@@ -1,4 +1,4 @@
-"""Atomic files: written under a temporary name, flushed to the disk and renamed, so they are whole or absent."""
+"""Writes files atomically: under a temporary name, flushed to the disk, then renamed. A reader finds all or nothing."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def exit_code(error: BaseException) -> int:
-    """What a process that ends with `error` exits with.
+    """Return the exit code of a process that ends with `error`.
 
-    130 interrupted; 2 a person's mistake or a limit of the machine (a full disk, no permission, a process that hangs);
-    else 1.
+    130  interrupted
+    2    a person's mistake, or a limit of the machine: a full disk, no permission, a process that hangs
+    1    anything else: a fault of this package
     """
     if isinstance(error, KeyboardInterrupt):
         return 130
@@ -44,10 +45,14 @@ def exit_code(error: BaseException) -> int:
 
 
 @contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
-    """Turn what a native library says of a full disk into the OSError that Python's own files raise.
+def disk_full_as_oserror(path: Path) -> Iterator[None]:
+    """Raise the OSError of a full disk where a native library raises an exception of its own.
 
-    tokenizers raises a bare Exception that ends with "(os error 28)".
+    tokenizers raises a bare Exception whose text ends with "(os error 28)". The command line recognises a full disk by
+    the number of an OSError. Other exceptions pass unchanged.
+
+    Args:
+        path: what is written, for the message.
     """
     try:
         yield
@@ -62,12 +67,12 @@ def full_disk_told(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, flushed to disk, when the block ends well.
+    """Give a temporary path beside `path`; it takes the place of `path` when the block ends without an error.
 
-    The block may make a file or a folder of it. On an error nothing of it stays.
+    The block writes a file or a folder there. After an error it is removed, and what was at `path` is unchanged.
 
     Raises:
-        CurateError: a file stands where a folder belongs, or a folder where a file does; it may be somebody's.
+        CurateError: a file stands where a folder belongs, or a folder where a file belongs.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,11 +82,13 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{token}.curate-tmp")
     try:
         yield temporary
-        _flush(temporary)
+        _flush(temporary)  # before the rename: else a power cut could leave the new name on a file without its bytes
         if os.path.lexists(path) and temporary.is_dir() != path.is_dir():
             expected = "folder" if temporary.is_dir() else "file"
             raise CurateError(f"{path} is no {expected}: expected one of the run, move what stands there")
-        if path.is_dir():  # a folder cannot be renamed onto a full one
+        if path.is_dir():
+            # A folder cannot be renamed onto one that holds files, so two renames are needed. After a kill between
+            # them `RunFolder.clean` puts the old folder back.
             old = path.with_name(f".{path.name}.{token}.curate-old")
             os.rename(path, old)
             os.rename(temporary, path)
@@ -94,7 +101,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 (hex) of a person's file.
+    """Return the SHA-256 (hex) of a file.
 
     Raises:
         CurateError: it cannot be read.
@@ -118,18 +125,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link (never what it points to) or a whole folder; nothing there is no error."""
+    """Remove a file, a link (not its target) or a whole folder, if there is one."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    except PermissionError as error:  # rmtree names what it could not remove without the folders above it
+    except PermissionError as error:  # rmtree gives a bare file name; the message needs the path
         raise PermissionError(error.errno, error.strerror, str(path)) from None
 
 
-def carry_over(source: Path, folder: Path) -> None:
-    """Put a file or folder into another folder as well, without copying bytes where the file system has links."""
+def link_or_copy(source: Path, folder: Path) -> None:
+    """Put a file or folder into `folder` as well: as hard links, or as copies where the file system has no links."""
     target = folder / source.name
     if source.is_dir() and not source.is_symlink():
         shutil.copytree(source, target, symlinks=True, copy_function=_link)
@@ -145,7 +152,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Bring a file to the disk, or every file of a folder and the folder."""
+    """Flush a file to the disk, or a folder with every file in it."""
     for item in [path, *path.rglob("*")] if path.is_dir() else [path]:
         descriptor = os.open(item, os.O_RDONLY)
         try:

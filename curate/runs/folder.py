@@ -1,118 +1,96 @@
-"""The run folder: atomic writes, the manifest with its fingerprints, the lock, and status.json.
+"""The run folder: where its files lie, its manifest, its lock, and status.json.
 
-Everything that other programs read is written to a temporary name, flushed to the disk and renamed: it is there
-whole or not at all. The manifest records a stage after its file is in place, so a kill between the two only
-publishes the same bytes again.
+A stage is entered in the manifest after its files are in place. A process that is killed between the two does the
+stage again and writes the same bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from curate.runs.atomic import DISK_FULL, remove, write_json
 from curate.runs.keys import Key, changed_names, fingerprint
 from curate.runs.lock import hold
+from curate.runs.manifest import Manifest, StageRecord, read_manifest, stage_record
 from curate.types import CurateError
 
-logger = logging.getLogger(__name__)
-
 MARKER = ".curate"
-"""The name of the file that marks a folder as that of a run."""
+"""The name of the file that marks a folder as a run folder."""
 
 RECORDS = "records.jsonl"
-"""The name of the file that holds records which were handed in from memory."""
+"""The name of the file for records that are handed in from memory."""
 
 # What a folder may hold before its first run: a recipe that a person put there, and what a refused start has left.
 _MAY_BE_THERE = {"recipe.yaml", ".lock", "status.json"}
 _PARTS = ("work", "selections", "comparison")  # the folders of a run
+# Names that `atomic.replacing` gives while it writes: .NAME.TOKEN.curate-tmp, and -old for what it moves aside.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.curate-(?P<kind>tmp|old)")
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths and records of one run."""
+    """The folder of one run: paths, manifest, status."""
 
     path: Path
 
     @property
     def work(self) -> Path:
-        """Scratch: tokens, unfinished chunks, training checkpoints. Safe to delete once a run is done."""
+        """Scratch folder: tokens, unfinished chunks, training checkpoints. It may be deleted once a run is done."""
         return self.path / "work"
 
     def selection(self, name: str) -> Path:
-        """The folder of a named selection."""
+        """Return the folder of a named selection."""
         return self.path / "selections" / name
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest as it stands; empty before the first stage."""
-        try:
-            text = (self.path / "manifest.json").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return {"stages": {}}
-        except (OSError, UnicodeDecodeError) as error:
-            raise CurateError(f"cannot read {self.path / 'manifest.json'}: {error}") from None
-        try:
-            manifest: dict[str, Any] = json.loads(text)
-            if not isinstance(manifest["stages"], dict):
-                raise TypeError
-        except (ValueError, LookupError, TypeError, RecursionError):
-            raise CurateError(
-                f"{self.path / 'manifest.json'} is not the manifest of a run; use another run.dir"
-            ) from None
-        return manifest
+    def manifest(self) -> Manifest:
+        """Return the manifest as it stands; one without stages before the first is finished."""
+        return read_manifest(self.path / "manifest.json")
 
-    def stage(self, name: str) -> dict[str, Any] | None:
-        """What the manifest says of a finished stage, or None."""
-        stage = self.manifest()["stages"].get(name)
-        if stage is None:
-            return None
-        if not isinstance(stage, dict) or not isinstance(stage.get("key", {}), dict):
-            raise CurateError(
-                f"{self.path / 'manifest.json'}: what it says of {name} is damaged; remove that part, and the stage is "
-                "done again"
-            )
-        return stage
+    def stage(self, name: str) -> StageRecord | None:
+        """Return what the manifest says of a stage; None if the stage is not finished."""
+        return stage_record(self.manifest(), name, self.path / "manifest.json")
 
     def record(self, name: str, key: Key, **facts: Any) -> None:
-        """Enter a finished stage: its key, the key's fingerprint, and facts (counts, seconds)."""
+        """Enter a finished stage in the manifest: its key, the key's fingerprint, and facts (counts, seconds)."""
         manifest = self.manifest()
-        manifest["stages"][name] = {"fingerprint": fingerprint(key), "key": dict(key), **facts}
+        entry = {"fingerprint": fingerprint(key), "key": dict(key), **facts}
+        manifest["stages"][name] = cast("StageRecord", entry)  # a stage may store facts that no program reads
         write_json(self.path / "manifest.json", manifest)
 
     def forget(self, name: str) -> None:
-        """Strike a stage from the manifest: the last thing before a result is replaced by that of another key.
+        """Remove a stage from the manifest, just before its result is replaced by that of another key.
 
-        Were the process killed between the replacement and its record, the new result would pass for the old one.
+        If the process is killed between the replacement and the new entry, an entry that still stood there would
+        describe the old result beside the new file.
         """
         manifest = self.manifest()
         if manifest["stages"].pop(name, None) is not None:
             write_json(self.path / "manifest.json", manifest)
 
     def describe(self, **facts: Any) -> None:
-        """Enter facts about the whole run (versions, device, seed), beside those that are there (an estimate)."""
-        manifest = self.manifest()
+        """Enter facts about the whole run in the manifest (versions, device, seed); other facts stay."""
+        manifest = {**self.manifest(), **facts}
         stages = manifest.pop("stages")
-        write_json(self.path / "manifest.json", {**manifest, **facts, "stages": stages})
+        write_json(self.path / "manifest.json", {**manifest, "stages": stages})  # the long part comes last
 
     def is_done(self, name: str, key: Key) -> bool:
-        """Whether a stage was finished with this very key."""
+        """Say whether a stage was finished with exactly this key."""
         stage = self.stage(name)
         return stage is not None and stage.get("fingerprint") == fingerprint(key)
 
     def require_same(self, name: str, old: Key, new: Key) -> None:
-        """Refuse to continue immutable work whose settings or inputs changed.
+        """Refuse to continue work that was begun with another key.
 
         Raises:
-            CurateError: naming what changed and both values.
+            CurateError: the keys differ; it names what changed, with both values.
         """
         if changed := changed_names(old, new):
             what = ", ".join(f"{n} ({_short(old.get(n))} -> {_short(new.get(n))})" for n in changed)
@@ -121,8 +99,8 @@ class RunFolder:
                 "Set them back, or start afresh with another run.dir."
             )
 
-    def is_ours(self) -> bool:
-        """Say whether this is the folder of a run: it has our marker, or the manifest of a run."""
+    def holds_run(self) -> bool:
+        """Say whether the folder is that of a run: it has the marker file, or the manifest of a run."""
         if (self.path / MARKER).is_file():
             return True
         try:
@@ -131,31 +109,32 @@ class RunFolder:
             return False
 
     def claim(self, *, begin: bool) -> None:
-        """Make the folder ours, or refuse it. A run folder is new, empty, or that of a run.
+        """Mark the folder as that of a run, or refuse it. It must be new, empty, or the folder of a run already.
 
         Args:
-            begin: the verb may begin a run; only then is a folder made.
+            begin: whether the verb may begin a run; only then is a folder made.
 
         Raises:
-            CurateError: the folder holds other people's files, a part of it is a link, or there is no run to go on
-                with.
+            CurateError: the folder holds files of something else; a part of it is a link; there is no run yet, and
+                the verb cannot begin one.
         """
-        if not begin and not self.is_ours():
+        if not begin and not self.holds_run():
             raise CurateError(f"{self.path} holds no run yet: run curate run or curate score with this run.dir first")
         try:
-            if not self.is_ours():
+            if not self.holds_run():
                 if self.path.is_dir() and (others := sorted({p.name for p in self.path.iterdir()} - _MAY_BE_THERE)):
                     raise CurateError(
                         f"run.dir {self.path} holds files that are not of a run ({others[0]}): expected a new or empty "
                         "folder, give another run.dir"
                     )
                 self.path.mkdir(parents=True, exist_ok=True)
-                # Not under a temporary name: a second start at the same moment would take that for a stranger's file.
+                # Without a temporary name: a second start at the same moment would refuse the folder because of it.
                 (self.path / MARKER).write_text("The folder of a curate run. What a run writes is inside.\n")
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise
             raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
+        # A link could lead a run's own clean-up (`remove`, `clean`) into a folder that belongs to something else.
         parts = [self.path / ".lock", *(p for name in _PARTS for p in _with_inside(self.path / name))]
         for part in parts:
             if part.is_symlink():
@@ -163,10 +142,12 @@ class RunFolder:
         if self.work.exists() and not self.work.is_dir():
             raise CurateError(f"{self.work} is a file: expected a folder of the run, remove it")
 
-    def abandon(self, before: Collection[str], made: Sequence[Path]) -> None:
-        """Remove what a start has left where nothing was begun. Only under the lock.
+    def undo_start(self, before: Collection[str], made: Sequence[Path]) -> None:
+        """Remove what a failed start has left, if no stage had begun. Call it only while the lock is held.
 
-        `before` names what the folder held; `made` is the folder and those above it that were not there, it first.
+        Args:
+            before: names of what the folder held before the start.
+            made: the folders that the start made, the innermost first.
         """
         left = {".lock", "status.json", MARKER, RECORDS}
         remove(self.work / "launches")
@@ -182,7 +163,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process; the system lets go of it when the process ends, however it ends.
+        """Lock the folder for this process. The system frees the lock when the process ends, also after a kill.
 
         Raises:
             CurateError: another run holds it, or the folder cannot be written.
@@ -191,24 +172,35 @@ class RunFolder:
             yield
 
     def clean(self) -> None:
-        """Remove what a killed run left half-written, and put back what it moved aside. Only under the lock."""
+        """Remove what a killed run left half-written, and put back what it had moved aside.
+
+        Call it only while the lock is held: files that another process is writing look the same.
+        """
         for folder in ("", "work/**/", "selections/", "selections/*/", "comparison/"):
             for leftover in self.path.glob(f"{folder}.*.curate-*"):
                 match = _LEFTOVER.fullmatch(leftover.name)
                 if match is None or leftover.parent.is_symlink():
-                    continue  # somebody else's
+                    continue  # not made by `replacing`
                 place = leftover.with_name(match["name"])
                 if match["kind"] == "tmp" or place.exists():
                     remove(leftover)
                 else:
                     os.rename(leftover, place)
+        # Files by which the processes of one launch talk to each other; those of earlier launches are of no use.
         remove(self.work / "launches")
         remove(self.work / "heartbeats")
 
-    def status(self, verb: str, state: str, exit_code: int | None, message: str, *, launch: str = "") -> None:
-        """Write status.json: launchers flatten every exit code to 1, this keeps the real one.
+    def write_status(self, verb: str, state: str, exit_code: int | None, message: str, *, launch: str = "") -> None:
+        """Write status.json, which holds the real exit code: accelerate launch and torchrun return 1 for every failure.
 
-        The first failure of a launch stays: that the others were then ended is not the news.
+        The first failure of a launch is kept. The failures that follow only say that the launcher ended the others.
+
+        Args:
+            verb: what was called.
+            state: running, done, failed or interrupted.
+            exit_code: None while it runs.
+            message: for a person.
+            launch: see `Processes`.
         """
         path = self.path / "status.json"
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -219,7 +211,7 @@ class RunFolder:
 
 
 def _with_inside(folder: Path) -> list[Path]:
-    """A folder and what is directly in it; not what is behind a link."""
+    """Return a folder and what is directly in it; of a link only the link."""
     return [folder, *(sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else [])]
 
 

@@ -1,4 +1,4 @@
-"""Keys: what a stage's result depends on, by name, and how two of them are compared."""
+"""Keys: what the result of a stage depends on, as JSON values by name. A stage with an equal key is not repeated."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-Key = Mapping[str, Any]  # what a stage's result depends on, by name; plain JSON values
+Key = Mapping[str, Any]
+"""What the result of a stage depends on, by name: {"data": its SHA-256, "prompt.template": "chat", ...}."""
 
 
 def fingerprint(key: Key) -> str:
-    """SHA-256 (hex) of a key's canonical JSON."""
+    """Return the SHA-256 (hex) of a key. The order of its names does not matter.
+
+    >>> fingerprint({"data": 1, "seed": 0}) == fingerprint({"seed": 0, "data": 1})
+    True
+    """
     return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def changed_names(old: Key, new: Key) -> list[str]:
-    """Names whose values differ between two keys, sorted.
+    """Return the names whose values differ between two keys, sorted.
 
     >>> changed_names({"prompt.template": "alpaca", "data": 1}, {"prompt.template": "chat", "data": 1})
     ['prompt.template']
@@ -26,7 +31,11 @@ def changed_names(old: Key, new: Key) -> list[str]:
 
 
 def read_key(folder: Path) -> Key | None:
-    """Read the key stored beside unfinished work; None if none can be read, and so nothing can be gone on with."""
+    """Return the key stored as key.json in a folder of unfinished work; None if it is missing or damaged.
+
+    Unfinished work (chunks of scores, checkpoints) may be continued only with the key that it was begun with. Work
+    without a readable key is therefore started again.
+    """
     try:
         key = json.loads((folder / "key.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""One run at a time works in a folder."""
+"""Locks a run folder, so that only one run at a time works in it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
 
-# POSIX locks belong to a process: they do not keep two threads of one process apart, so those are remembered here.
+# POSIX locks belong to a process and do not keep two threads of one process apart. So what is held is remembered here.
 _held: set[str] = set()
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it when the process ends, however it ends.
+    """Lock a folder for this process. The system frees the lock when the process ends, also after a kill.
 
     Raises:
         CurateError: another run holds it, or the folder cannot be written.
@@ -41,8 +41,9 @@ def hold(folder: Path) -> Iterator[None]:
             raise CurateError(
                 f"another run works in {folder} ({file.read().strip()}); wait or use another run.dir"
             ) from None
-        except OSError as error:  # some shared file systems have no locks
+        except OSError as error:  # some shared file systems have no locks; refusing would shut their users out
             logger.warning("%s cannot be locked (%s): do not start two runs in it", folder, error.strerror)
+        # A start that fails removes .lock as it ends. A lock on the removed file would keep nobody out.
         if not _is_there(folder / ".lock", descriptor):
             raise CurateError(f"another start has just ended in {folder}: start again")
         file.truncate(0)
@@ -56,7 +57,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Whether a file has not been removed, or replaced, since it was opened."""
+    """Say whether a path is still the file that was opened: not removed, and not replaced."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Many processes on one run: who am I, wait for a file, notice a process that hangs.
+"""Several processes on one run: which one this is, waiting for a file, noticing a process that hangs.
 
-Processes meet only through files in the run folder (which all machines must share); torch.distributed is used once,
-at the start, to agree on a name for the launch, and by the Trainer. So nothing times out while one process reads
-and the others wait, and a process that has nothing to do just ends.
+Processes communicate through files in the run folder, which all machines must share. torch.distributed is used only by
+the Trainer, and once at the start, to agree on a name for the launch. So nothing times out while the main process reads
+the input and the others wait, and a process that has no more work may end.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _ON_CPUS = (
 class Processes:
     """This process among those of the launch.
 
-    rank    from 0; rank 0 is the main process, the only one that reads the input, publishes and locks
+    rank    from 0; process 0 is the main one: it alone reads the input, publishes results and locks the folder
     count   number of processes
-    launch  a name all processes of this launch share and no earlier launch had
+    launch  a name that all processes of this launch share and no earlier launch had
     """
 
     rank: int = 0
@@ -42,12 +42,12 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0."""
+        """Whether this is process 0."""
         return self.rank == 0
 
 
 def launcher_rank() -> int:
-    """The rank that a launcher gave this process, known before the processes meet; 0 without a launcher."""
+    """Return the rank that a launcher gave this process; 0 without a launcher. Known before the processes meet."""
     return _number_from_launcher("RANK", 0)
 
 
@@ -59,14 +59,15 @@ def _number_from_launcher(name: str, default: int) -> int:
 
 
 def join_launch(hang_timeout: float) -> Processes:
-    """Find the other processes of this launch; alone unless a launcher set WORLD_SIZE.
+    """Return this process among those of the launch. It is alone unless a launcher set WORLD_SIZE.
 
     Raises:
-        CurateError: `accelerate launch --cpu --num_processes N`, which starts one process and says nothing; FSDP or
-            DeepSpeed without a GPU.
+        CurateError: N processes were asked for with `accelerate launch --cpu --num_processes N`, which starts one;
+            FSDP or DeepSpeed without a GPU; an environment variable of a launcher was set by hand.
         TimeoutError: the others did not come within `hang_timeout` seconds.
     """
     if _number_from_launcher("WORLD_SIZE", 1) == 1:
+        # Scoring by one process where four were meant would only be noticed by its time.
         asked = _asked_of_launcher()
         if asked > 1:
             raise CurateError(
@@ -100,16 +101,17 @@ def join_launch(hang_timeout: float) -> Processes:
 
 
 def lost_process(error: BaseException) -> bool:
-    """Whether an error of torch.distributed says that another process ended or hangs; gloo says so in words only."""
+    """Say whether an error of torch.distributed means that another process ended or hangs."""
     import torch.distributed
 
+    # The gloo backend raises a plain RuntimeError, which only its text tells from others.
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 class Heartbeat:
-    """Tells the other processes that this one makes progress, by touching a file every few seconds.
+    """Shows the other processes that this one makes progress: it touches a file every few seconds.
 
-    `beat` is called from the work itself, not from a thread, so that a process that is stuck falls silent.
+    `beat` is called from the work itself and not from a thread, so that a process that is stuck stops beating.
     """
 
     def __init__(self, folder: Path, processes: Processes) -> None:
@@ -118,7 +120,7 @@ class Heartbeat:
         self._alone = processes.count == 1
 
     def beat(self) -> None:
-        """Say that work was done; cheap enough to call for every record."""
+        """Show that work was done. It is cheap enough to call for every record."""
         now = time.monotonic()
         if self._alone or now - self._last < _BEAT_SECONDS:
             return
@@ -128,7 +130,7 @@ class Heartbeat:
 
     @contextmanager
     def kept_up(self) -> Iterator[None]:
-        """Beat from a thread while a library call works that cannot (loading a model, k-means)."""
+        """Beat from a thread as long as the block runs: for calls into libraries, which cannot beat (k-means)."""
         if self._alone:
             yield
             return
@@ -148,7 +150,7 @@ class Heartbeat:
 
 
 def heartbeat_path(folder: Path, processes: Processes, rank: int) -> Path:
-    """The file that a rank touches."""
+    """Return the file that process `rank` touches."""
     return folder / "heartbeats" / f"{processes.launch}-{rank}"
 
 
@@ -162,14 +164,23 @@ def wait_for(
     hang_timeout: float,
     heartbeat: Heartbeat,
 ) -> None:
-    """Wait until `ready`, as long as `rank`, whose work is awaited, makes progress.
+    """Wait until `ready` returns true, as long as process `rank`, which has to do the work, makes progress.
 
-    Clocks of several machines are not compared: only whether a heartbeat changed since this process last looked.
+    Args:
+        ready: asked ten times a second.
+        folder: the scratch folder of the run.
+        processes: this process among those of the launch.
+        rank: the process that has to do the work.
+        what: what is waited for, for the message.
+        hang_timeout: seconds.
+        heartbeat: of this process, which shows that it is alive while it waits.
 
     Raises:
         TimeoutError: the heartbeat of `rank` did not change for `hang_timeout` seconds.
     """
     path = heartbeat_path(folder, processes, rank)
+    # Clocks of several machines may differ. So the time of a heartbeat is only compared with its earlier value, and
+    # how long it did not change is measured by the clock of this process.
     seen, since = _modified(path), time.monotonic()
     while not ready():
         heartbeat.beat()
@@ -194,7 +205,10 @@ def _modified(path: Path) -> int | None:
 
 
 def _asked_of_launcher() -> int:
-    """How many processes `accelerate launch` was asked for, by flag or configuration file, if that started us."""
+    """Return how many processes `accelerate launch` was asked for, by flag or configuration file.
+
+    It does not tell its children, so the parent's command line is read. 1 if the parent is another program.
+    """
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:  # not Linux
@@ -214,8 +228,13 @@ def _asked_of_launcher() -> int:
 
 
 def chunks_of_rank(num_chunks: int, rank: int, num_processes: int) -> range:
-    """The chunks a process computes: every num_processes-th of the whole plan, never of what is still to be done.
+    """Return the chunks that a process computes: every num_processes-th one.
 
     Neighbouring chunks cost almost the same (they are sorted by length), so the processes finish together.
+
+    >>> list(chunks_of_rank(7, 1, 3))
+    [1, 4]
     """
+    # Of the whole plan, and never of the chunks that are still missing: processes that start at different moments see
+    # different ones missing, and some chunks would then be nobody's.
     return range(rank, num_chunks, num_processes)

@@ -1,4 +1,4 @@
-"""What all stages have in common: a key, products, whether they were finished, a record, and a closing line."""
+"""What all stages have in common: a key, the files they write, an entry in the manifest, and a closing line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished stage says of itself; rows_in = rows_out + the sum of dropped.
+    """What a finished stage reports; rows_in = rows_out + the sum of dropped.
 
-    rows_in   records it was given
-    rows_out  records it gives on
-    dropped   how many it did not give on, by reason
+    rows_in   records that it was given
+    rows_out  records that it passed on
+    dropped   how many it did not pass on, by reason
     details   further facts for the manifest, plain JSON values
     note      end of the closing line
     """
@@ -39,10 +39,11 @@ class Outcome:
 class Stage:
     """One stage of a run.
 
+    folder    the run folder
     name      its name in the manifest
     key       what its result depends on, by name
-    products  the files it leaves; one that is gone is made again
-    started   when it began, by the monotonic clock
+    products  the files that it writes; if one is missing, the stage is not finished
+    started   when it began, by the monotonic clock, seconds
     """
 
     folder: RunFolder
@@ -52,21 +53,21 @@ class Stage:
     started: float = field(default_factory=time.monotonic)
 
     def holds(self) -> bool:
-        """Say whether an earlier call finished the stage with this very key and its products are there."""
+        """Say whether an earlier call finished the stage with exactly this key, and all its products are there."""
         return self.folder.is_done(self.name, self.key) and all(map(_is_there, self.products))
 
     def is_finished(self) -> bool:
-        """Say whether the stage holds, and log it if so."""
+        """Say whether the stage holds, and log that it was finished before."""
         if self.holds():
             logger.info("%s: finished before", self.name)
             return True
         return False
 
     def refuse_change(self) -> None:
-        """Refuse another key than the stage was finished with: its result is immutable.
+        """Refuse a key other than the one that the stage was finished with. For results that are never replaced.
 
         Raises:
-            CurateError: naming what changed.
+            CurateError: the keys differ; it names what changed.
         """
         record = self.folder.stage(self.name)
         if record is not None:
@@ -74,12 +75,14 @@ class Stage:
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Give a temporary path that takes the place of `path`; the stage counts as unfinished from then on.
+        """Give a temporary path that takes the place of `path` when the block ends without an error.
 
-        Were the process killed between the replacement and the record, the new product would pass for the old one.
+        From then on the stage is unfinished until `finish` enters it in the manifest.
         """
         with replacing(path) as temporary:
             yield temporary
+            # Just before the replacement: after a kill between it and `finish`, the old entry would otherwise vouch
+            # for the new file.
             self.folder.forget(self.name)
 
     def finish(self, outcome: Outcome) -> None:
@@ -100,5 +103,5 @@ class Stage:
 
 
 def _is_there(product: Path) -> bool:
-    """Whether a product is there; a folder in the place of a table is none."""
+    """Say whether a product is there. A folder where a table belongs does not count."""
     return product.is_file() if product.suffix in (".parquet", ".npy", ".safetensors") else product.exists()

@@ -1,0 +1,97 @@
+"""The manifest of a run: what manifest.json says of the run and of every stage that is finished."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypedDict
+
+from curate.types import CurateError
+
+# Written as a call, not as a class, because "in" is a keyword of Python.
+StageRecord = TypedDict(
+    "StageRecord",
+    {
+        "fingerprint": str,
+        "key": dict[str, Any],
+        "in": int,
+        "out": int,
+        "dropped": dict[str, int],
+        "seconds": float,
+        "processes": int,
+        "columns": list[str],
+        "file": str,
+        "files": list[str],
+        "tokens": int,
+        "ids": str,
+        "digest": str,
+        "remarks": dict[str, dict[str, Any]],
+    },
+    total=False,
+)
+"""What the manifest says of one finished stage. The first six are there for every stage:
+
+fingerprint  SHA-256 (hex) of the key
+key          what the result depends on, by name
+in, out      records that the stage was given, and that it passed on: in = out + the sum of dropped
+dropped      records that it did not pass on, by reason
+seconds      how long it took
+
+Further names that other stages read; some stages store more, which only people read:
+
+processes    how many processes computed it (passes)
+columns      the columns that it added to scores.parquet (further passes)
+file, files  the file of kept records, and all files that a selection holds
+tokens       tokens of all records (tokens)
+ids          digest of the record ids, by which scores.parquet is known to be of these records (tokens)
+digest       digest of the table that was written (embeddings, clusters, selections)
+remarks      why records are not scored, or what a person should know of them, with counts (tokens)
+"""
+
+
+class Manifest(TypedDict, total=False):
+    """manifest.json: the finished stages by name, and facts about the whole run (`curate.pipeline.surroundings`)."""
+
+    stages: dict[str, StageRecord]
+    versions: dict[str, str | None]
+    git_commit: str | None
+    model: dict[str, str | None]
+    seed: int
+    device: str
+    threads: int
+    estimate: dict[str, Any]
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return what manifest.json holds; a manifest without stages if there is no such file yet.
+
+    Raises:
+        CurateError: the file cannot be read, or is not the manifest of a run.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {"stages": {}}
+    except (OSError, UnicodeDecodeError) as error:
+        raise CurateError(f"cannot read {path}: {error}") from None
+    try:
+        manifest: Manifest = json.loads(text)
+        if not isinstance(manifest["stages"], dict):
+            raise TypeError
+    except (ValueError, LookupError, TypeError, RecursionError):  # RecursionError: arrays nested thousands deep
+        raise CurateError(f"{path} is not the manifest of a run; use another run.dir") from None
+    return manifest
+
+
+def stage_record(manifest: Manifest, name: str, path: Path) -> StageRecord | None:
+    """Return what a manifest says of a stage; None if the stage is not finished.
+
+    Raises:
+        CurateError: that part of the manifest is damaged; `path` is the file to name.
+    """
+    record = manifest["stages"].get(name)
+    if record is None:
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("key", {}), dict):
+        raise CurateError(f"{path}: what it says of {name} is damaged; remove that part, and the stage is done again")
+    return record
