@@ -23,10 +23,10 @@ from curate.config import Train, load_recipe
 from curate.pipeline import perform
 from curate.pipeline import probe_sample as sampling
 from curate.pipeline.estimate import estimate
-from curate.pipeline.foretold import keep_estimate
 from curate.pipeline.probe_sample import count, count_records, take_sample
 from curate.pipeline.probe_scores import full_plan, loads
 from curate.pipeline.probe_stages import clustering_seconds, training_batches
+from curate.pipeline.stored_estimate import keep_estimate
 from curate.probe.cost import BatchCost, fit_cost
 from curate.probe.estimate import (
     PROCESSES,

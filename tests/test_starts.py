@@ -104,10 +104,10 @@ def test_ctrl_c_while_a_library_runs_text_as_code_is_130_too() -> None:
     """Python remembers such an interruption and would end by the signal, after the exit code was said."""
     Path("interrupting.py").write_text(
         "import os, signal, sys\nimport curate.pipeline.settle as settle\nfrom curate import __main__ as entry\n"
-        "import curate.pipeline as pipeline\n"
+        "import curate.pipeline.opening as opening\n"
         "def stop(*words, **more):\n"
         "    exec('import os, signal; os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]')\n"
-        "pipeline.settle = stop\nsys.argv = ['curate', *sys.argv[1:]]\nentry.main()\n"
+        "opening.settle = stop\nsys.argv = ['curate', *sys.argv[1:]]\nentry.main()\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[1:])}
     command = [sys.executable, "interrupting.py", "score", *WORDS, "run.dir=new"]

@@ -20,7 +20,7 @@ _SHOWN = (1, 2, 4, 8)  # processes
 def show_estimate(recipe: Recipe, *, as_json: bool) -> None:
     """Probe, print, and store the estimate: in the manifest of the run, or beside the folder until the run begins."""
     from curate.pipeline.estimate import estimate
-    from curate.pipeline.foretold import keep_estimate
+    from curate.pipeline.stored_estimate import keep_estimate
 
     folder = RunFolder(Path(recipe.run.dir))
     with terminal.progress() as show:

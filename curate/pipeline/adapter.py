@@ -1,54 +1,40 @@
-"""From a selection to its LoRA adapter, on exactly the examples and the mask that scoring used."""
+"""The training stage: a selection to its LoRA adapter, on exactly the examples and the mask that scoring used."""
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from curate.config import Recipe
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.models.load import load_model
 from curate.pipeline.features import read_dropped, read_features, trained_model, write_features
 from curate.pipeline.job import Job
+from curate.pipeline.library_errors import training
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_kept
 from curate.publish.adapter import write_adapter_files
 from curate.runs.atomic import disk_full_as_oserror, remove, replacing, write_json
 from curate.runs.keys import Key, read_key
 from curate.runs.manifest import StageRecord
-from curate.runs.processes import lost_process
 from curate.runs.stage import Outcome, Stage
 from curate.tokens.prompts import resolve_template
 from curate.training.lora import TrainResult, merge_adapter, train_adapter
 from curate.types import CurateError
 
-# What safetensors and torch.save say when a file cannot be written (the latter not why).
-_FULL = {
-    "os error 28)": errno.ENOSPC,
-    "os error 122)": errno.EDQUOT,
-    "os error 27)": errno.EFBIG,
-    "inline_container": errno.ENOSPC,
-    "file write failed": errno.ENOSPC,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the main process has found out before anything is trained.
+    """What the main process finds out before training.
 
-    done      the adapter was finished before
+    done      whether the adapter was finished before
     key       what it depends on, by name
-    records   kept records
+    records   how many records the selection keeps
     dropped   how many of them cannot be trained on, by status
     """
 
@@ -59,15 +45,15 @@ class Prepared:
 
 
 def adapter_stage(name: str) -> str:
-    """The manifest's name for the adapter of a selection."""
+    """Return the name of the stage that trains the adapter of a selection, in the manifest."""
     return f"{selection_stage(name)}/adapter"
 
 
 def check_trainable(job: Job) -> None:
-    """See that train.model, where it is another than the scoring model, is there and knows the scoring template.
+    """Check that train.model can be read and has the chat template that is scored with, if it is another model.
 
     Raises:
-        CurateError: it is not, or does not.
+        CurateError: it cannot be read, or lacks the template.
     """
     model = trained_model(job.recipe)
     if not model.is_scoring_model and job.recipe.model.name:
@@ -76,10 +62,10 @@ def check_trainable(job: Job) -> None:
 
 
 def train(job: Job) -> None:
-    """Bring the run to where selections/NAME/adapter is finished, from the last checkpoint if there is one.
+    """Train selections/NAME/adapter, if it is not finished. Training continues from the last checkpoint.
 
     Raises:
-        CurateError: no selection yet; nothing to train on; the loss is not finite.
+        CurateError: there is no selection yet; there is nothing to train on; the loss is not finite.
     """
     name, started = adapter_stage(job.recipe.select.name), time.monotonic()
     prepared = job.launch.from_main(name, lambda: _prepare(job), Prepared)
@@ -114,6 +100,7 @@ def _train(job: Job) -> TrainResult:
 
 
 def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) -> None:
+    """Copy the adapter into the selection, with tokenizer and model card, and remove the checkpoints."""
     folder, work = job.folder.selection(job.recipe.select.name), _work(job)
     stage = _stage(job, prepared.key, started)
     with stage.replacing(folder / "adapter") as temporary, disk_full_as_oserror(folder):
@@ -143,7 +130,10 @@ def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) 
 
 
 def _merge(job: Job) -> None:
-    """Write merged/ if it is asked for; remove one that was made of another adapter."""
+    """Write merged/, the model with the adapter in its weights, if train.merge asks for it.
+
+    Without train.merge, a merged model of an earlier adapter is removed: beside a new adapter it would mislead.
+    """
     name, folder = job.recipe.select.name, job.folder.selection(job.recipe.select.name)
     adapter = job.folder.stage(adapter_stage(name))
     assert adapter is not None
@@ -175,39 +165,22 @@ def _stage(job: Job, key: Key, started: float) -> Stage:
     return Stage(job.folder, adapter_stage(job.recipe.select.name), key, products, started)
 
 
-@contextmanager
-def training(job: Job, folder: Path) -> Iterator[None]:
-    """While training: show life, and tell a full disk or a lost process by its kind; libraries do so in words only."""
-    try:
-        with job.launch.heartbeat.kept_up():
-            yield
-    except (RuntimeError, SafetensorError) as error:
-        number = next((number for words, number in _FULL.items() if words in str(error)), None)
-        if number is not None:
-            raise OSError(number, os.strerror(number), str(folder)) from error
-        if job.launch.processes.count > 1 and lost_process(error):
-            raise TimeoutError(
-                "another process ended while training, or gave no sign of life for "
-                f"{job.recipe.run.hang_timeout:.0f} s; every process ends. "
-                "The same command continues with the last checkpoint; run.hang_timeout sets the wait."
-            ) from error
-        raise
-
-
 def _prepare(job: Job) -> Prepared:
+    """Make the training examples, or find those of an earlier call with the same key and its checkpoints."""
     name = job.recipe.select.name
     selection = job.folder.stage(selection_stage(name))
     if selection is None:
         raise CurateError(f"{job.folder.path} holds no selection {name!r} yet: run curate select (or curate run)")
     with job.launch.heartbeat.kept_up():
         key = _key(job, selection)
-    if _stage(job, key, 0).is_finished():
+    if _stage(job, key, 0).is_finished():  # 0: only `finish` asks when it began
         return Prepared(True)
     work = _work(job)
     if work.exists() and read_key(work) != key:
-        shutil.rmtree(work)  # of another selection or other settings
+        shutil.rmtree(work)  # checkpoints of another selection or of other settings
     shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
     if not work.exists():
+        # One folder with key and examples, replaced as a whole: examples without their key cannot be left over.
         with replacing(work) as temporary:
             temporary.mkdir()
             kept = verified_kept(job.folder, name)
@@ -217,7 +190,9 @@ def _prepare(job: Job) -> Prepared:
 
 
 def _key(job: Job, selection: StageRecord) -> Key:
+    """Return what an adapter depends on: the selection, the model, and the settings that change its weights."""
     model = trained_model(job.recipe)
+    # Of the model its fingerprint and not its name, which may be a path: the same weights elsewhere are the same.
     settings = job.recipe.train.model_dump(mode="json", exclude={"report_to", "model", "revision", "merge", "seed"})
     return {
         "selection": selection["fingerprint"],
@@ -230,7 +205,7 @@ def _key(job: Job, selection: StageRecord) -> Key:
 
 
 def training_seed(recipe: Recipe) -> int:
-    """Return the seed of the adapter's first weights, of the order of records and of dropout."""
+    """Return the seed of the adapter's initial weights, of the order of records and of dropout."""
     return recipe.run.seed if recipe.train.seed is None else recipe.train.seed
 
 

@@ -1,4 +1,4 @@
-"""What a selection chooses from, read from the run folder; `select` and `compare` choose from the same."""
+"""Reads what a selection chooses from. `select` and `compare` both use it, and so choose from the same records."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from curate.types import STATUSES, BoolArray, CurateError, FloatArray, IntArray
 
 
 def candidates(job: Job, chosen: Select) -> Candidates:
-    """Read what a selection needs to know of every record.
+    """Return what a selection needs to know of every record: status, lengths, the columns that it reads, clusters.
 
-    At random, by length and by distance no score is read.
+    Args:
+        job: the job.
+        chosen: the section `select` of the selection.
 
     Raises:
-        CurateError: a column that is not there, with the command that makes it.
+        CurateError: a column is missing (it names the command that makes it); a table of the run is damaged.
     """
+    # Methods with an order of their own read no score, and so need none.
     by = chosen.by if chosen.method in BY_SCORE else "response_tokens"
     within, embedded = chosen.within, needs_embeddings(chosen)
     rows = verified_rows(job)
     names = {*within, by} - {"random"}
     columns = {name: _column(job, name, exits=None, setting=f"select.within.{name}") for name in sorted(names - {by})}
-    if by in names:
+    if by in names:  # select.exits recomputes the score that is ordered by; ranges hold for the stored one
         columns[by] = _column(job, by, exits=chosen.exits, setting="select.by")
     codes, group_names = (None, ()) if chosen.groups is None else _groups(job, chosen.groups, len(rows.status))
     return Candidates(
@@ -50,7 +53,10 @@ def candidates(job: Job, chosen: Select) -> Candidates:
 
 
 def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
-    """Return which rows data.holdout keeps out of every selection, bool [N]; None without a holdout."""
+    """Return which rows data.holdout keeps out of every selection, bool [N]; None without a holdout.
+
+    Drawn with run.seed and never with select.seed, so that all selections of a run are evaluated on the same records.
+    """
     holdout = job.recipe.data.holdout
     if holdout == 0:
         return None
@@ -66,12 +72,17 @@ def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
 
 
 def count_statuses(job: Job) -> dict[str, int]:
-    """Return how many records have each status: a pool is another one once scoring has refused some."""
+    """Return how many records have each status. A selection depends on it: scoring changes some of them."""
     counts = np.bincount(verified_rows(job).status, minlength=len(STATUSES)).tolist()
     return {name: count for name, count in zip(STATUSES, counts, strict=True) if count}
 
 
 def _column(job: Job, name: str, *, exits: tuple[int, ...] | None, setting: str) -> FloatArray:
+    """Return a score column, float64 [N]; recomputed from these exits if there are any.
+
+    Raises:
+        CurateError: there is no such column; `setting` is what asks for it.
+    """
     path = job.folder.path / "scores.parquet"
     there = score_columns(path)
     if name not in there:
@@ -93,9 +104,10 @@ def _groups(job: Job, groups: Groups, num_rows: int) -> tuple[IntArray, tuple[st
 
 
 def _values(job: Job, field: str, num_rows: int) -> tuple[IntArray, tuple[str, ...]]:
-    """Return the value of a field as a code for every record, -1 where there is none; names by first appearance."""
+    """Return a code for the value that every record has in a field, -1 without one, and the values by their codes."""
     codes, names = np.full(num_rows, -1, np.int64), dict[str, int]()
     for row, value in _field(job, field, num_rows):
+        # Lists and numbers are groups too, by their JSON; sorted, since the order of keys means nothing.
         name = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
         codes[row] = names.setdefault(name, len(names))
     if not names:
@@ -104,10 +116,14 @@ def _values(job: Job, field: str, num_rows: int) -> tuple[IntArray, tuple[str, .
 
 
 def _numbers(job: Job, field: str, num_rows: int) -> FloatArray:
-    """Return the numbers in a field, float64 [N], NaN where there is none; text counts where it spells a number."""
+    """Return the numbers in a field, float64 [N]; NaN without one. The text "3" counts as a number (CSV has only text).
+
+    Raises:
+        CurateError: no record has a number there.
+    """
     numbers = np.full(num_rows, np.nan)
     for row, value in _field(job, field, num_rows):
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):  # True is an int in Python
             with contextlib.suppress(ValueError, OverflowError):
                 numbers[row] = float(value)
     if not np.isfinite(numbers).any():
@@ -116,7 +132,7 @@ def _numbers(job: Job, field: str, num_rows: int) -> FloatArray:
 
 
 def _field(job: Job, field: str, num_rows: int) -> Iterator[tuple[int, Any]]:
-    """Yield row and value of every record that has the field."""
+    """Yield row and value of every record that has the field; the input is read for it."""
     for record in read_records(job.settled.source, job.recipe.data):
         value = None if record.fields is None else record.fields.get(field)
         if value is not None:

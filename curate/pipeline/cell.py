@@ -1,4 +1,4 @@
-"""One cell of a comparison: selected, trained, evaluated; done once, and kept in comparison/NAME."""
+"""One cell of a comparison: trains on what it keeps, evaluates, and stores the result in comparison/NAME."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from curate.compare.cells import Cost
 from curate.evaluation.summary import Losses
 from curate.evaluation.tasks import TaskResult
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
-from curate.pipeline.adapter import training
 from curate.pipeline.features import features_of, trained_model
 from curate.pipeline.job import Job
+from curate.pipeline.library_errors import training
 from curate.pipeline.losses import load_trained_model, losses_on, task_results
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
@@ -33,11 +33,11 @@ from curate.types import BoolArray, CurateError
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What a cell came to.
+    """The result of a cell.
 
-    losses  by set
+    losses  by the name of the set
     tasks   results of lm-eval tasks
-    cost    but for the seconds of scoring and embedding, which cells share
+    cost    without the seconds of scoring and embedding, which cells share
     """
 
     losses: dict[str, Losses]
@@ -47,7 +47,12 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True)
 class PreparedCell:
-    """What the main process has found out about a cell before it is trained: its key, and the records it keeps."""
+    """What the main process finds out about a cell before it is trained.
+
+    done  whether it was finished before
+    key   what its result depends on, by name
+    rows  the records that it keeps, ascending
+    """
 
     done: bool
     key: dict[str, Any]
@@ -57,9 +62,15 @@ class PreparedCell:
 def cell_key(job: Job, planned: PlannedCell, kept: BoolArray, steps: int | None, sets: Sequence[References]) -> Key:
     """Return what a cell depends on: the records that it keeps, how it trains, and what it is evaluated on.
 
-    steps is None where it trains for train.epochs.
+    Args:
+        job: the job.
+        planned: the cell; its seed counts, its selector does not.
+        kept: the records that it keeps, bool [N].
+        steps: optimizer steps; None where it trains for train.epochs.
+        sets: what it is evaluated on.
     """
     model, recipe = trained_model(job.recipe), job.recipe
+    # Left out: what does not change the trained weights, and what the cell or the comparison sets itself.
     ignored = {"report_to", "model", "revision", "merge", "seed", "max_steps", "save_steps"}
     settings = recipe.train.model_dump(mode="json", exclude=ignored)
     if steps is not None:
@@ -80,17 +91,17 @@ def cell_key(job: Job, planned: PlannedCell, kept: BoolArray, steps: int | None,
 
 
 def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int | None, sets: list[References]) -> None:
-    """Do a cell, unless it was done with the same key: train on what it keeps, evaluate, write it down.
+    """Train a cell on what it keeps, evaluate it and store the result, unless that is finished with the same key.
 
     Args:
         job: the job.
         planned: the cell.
-        kept: the records that it keeps, bool [N]; known to the main process only.
-        steps: optimizer steps; None: so many as train.epochs come to.
-        sets: the references.
+        kept: the records that it keeps, bool [N]; None in other processes than the main one.
+        steps: optimizer steps; None: as many as train.epochs make.
+        sets: what it is evaluated on.
 
     Raises:
-        CurateError: nothing to train on, or what training and evaluation refuse.
+        CurateError: there is nothing to train on, or training or evaluation is refused.
     """
 
     def prepare() -> PreparedCell:
@@ -105,7 +116,7 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
         raise CurateError(f"{planned.name}: none of the kept records can be trained on")
     started = time.monotonic()
     result = _train(job, planned, features, steps)
-    if not job.is_main:
+    if not job.is_main:  # all processes train; one evaluates
         return
     trained = time.monotonic() - started
     tokens = np.array([int((np.asarray(labels) >= 0).sum()) for _, labels in features])
@@ -121,10 +132,11 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
 
 
 def _prepare(job: Job, planned: PlannedCell, key: Key, kept: BoolArray) -> PreparedCell:
+    """Look for the result of an earlier call, else make the folder in which the cell is trained."""
     done, work = stored_result(job, planned, key) is not None, _work(job, planned)
     if not done:
         if work.exists() and read_key(work) != key:
-            shutil.rmtree(work)  # checkpoints of another key would be gone on with
+            shutil.rmtree(work)  # training would continue from the checkpoints of another key
         shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
         write_json(work / "key.json", dict(key))
     return PreparedCell(done, dict(key), np.flatnonzero(kept).tolist())
@@ -147,6 +159,7 @@ def _train(job: Job, planned: PlannedCell, features: Sequence[Feature], steps: i
 
 
 def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[References]) -> None:
+    """Evaluate the trained cell, and write comparison/NAME as one folder: a cell is finished when it is there."""
     started, folder, work = time.monotonic(), cell_folder(job, planned), _work(job, planned)
     model = load_trained_model(job, work / "adapter")
     losses = losses_on(job, model, sets, of=planned.name)
@@ -163,20 +176,20 @@ def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[R
 
 
 def stored_result(job: Job, planned: PlannedCell, key: Key | None = None) -> CellResult | None:
-    """Return what a cell came to, if it was done (with this very key); None otherwise."""
+    """Return the result of a finished cell; None if there is none, or if it has another key than `key`."""
     folder = cell_folder(job, planned)
     try:
         about = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-        if key is not None and about["key"] != json.loads(json.dumps(dict(key))):
+        if key is not None and about["key"] != json.loads(json.dumps(dict(key))):  # as stored: tuples become lists
             return None
         losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
         return CellResult(losses, [TaskResult(**task) for task in about["tasks"]], Cost(**about["cost"]))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: it is done again
         return None
 
 
 def cell_folder(job: Job, planned: PlannedCell) -> Path:
-    """Where a finished cell lies."""
+    """Return the folder of a finished cell."""
     return job.folder.path / "comparison" / planned.name
 
 

@@ -1,4 +1,4 @@
-"""What every cell of a comparison keeps."""
+"""Selects the records of every cell of a comparison."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from curate.selection.bins import equal_bins
 from curate.types import STATUSES, BoolArray
 
 Kept = dict[str, BoolArray]
+"""Which records a cell keeps, bool [N], by the name of the cell."""
 
 _LENGTH_BINS = 50  # fine enough that the mean lengths agree, coarse enough that there is something to draw from
 
 
 def kept_of_cells(job: Job, cells: Sequence[PlannedCell]) -> Kept:
-    """Return the records of every cell, bool [N], by the cell's name; of the baseline `all`, those that can be kept.
+    """Return which records every cell keeps; the baseline `all` keeps every eligible record.
 
     Raises:
-        CurateError: a column that is not there, or too few eligible records.
+        CurateError: a column is missing, or there are too few eligible records.
     """
     kept: Kept = {}
-    for planned in sorted(cells, key=lambda planned: planned.lengths_of is not None):  # after those that they follow
+    # Cells that copy the lengths of another one come last: they need what that one keeps.
+    for planned in sorted(cells, key=lambda planned: planned.lengths_of is not None):
+        # For `all`, a selection of one record: its ranks show which records were eligible.
         chosen = planned.chosen or Select(method="random", keep=1, duplicates=job.recipe.select.duplicates)
         table, rule = candidates(job, chosen), selection_rule(chosen, seed=planned.cell.seed)
         if planned.lengths_of is not None:
@@ -39,12 +42,14 @@ def kept_of_cells(job: Job, cells: Sequence[PlannedCell]) -> Kept:
 
 
 def with_lengths_of(kept: BoolArray, table: Candidates, rule: Rule) -> tuple[Candidates, Rule]:
-    """Return the table in groups of about equal response length, and the rule with a quota for each: as many as kept.
+    """Return candidates and rule such that the selection has the distribution of response lengths of `kept`.
+
+    The candidates are grouped by length; the quota of a group is the number of kept records in it.
 
     Args:
-        kept: bool [N], the records whose lengths are matched.
+        kept: bool [N], the records whose lengths are copied.
         table: what is chosen from.
-        rule: how; it has no groups of its own.
+        rule: how it is chosen; without groups of its own.
     """
     scored = table.status == STATUSES.index("scored")
     bins, names = equal_bins(np.where(scored, table.response_tokens, np.nan), _LENGTH_BINS)

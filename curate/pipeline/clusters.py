@@ -1,4 +1,4 @@
-"""From embeddings.npy to clusters.parquet; light, so that a selection may cluster again without loading a model."""
+"""The cluster stage: embeddings.npy to clusters.parquet. It loads no model, so that `select` may cluster again."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from curate.types import CurateError
 
 
 def cluster(job: Job) -> None:
-    """Cluster the stored embeddings, unless that was done with the same settings; called by the main process.
+    """Write clusters.parquet from the stored embeddings. Finished work is skipped. Called by the main process.
 
     Raises:
-        CurateError: no embeddings yet, or those of other data.
+        CurateError: there are no embeddings yet, or they are of other data.
     """
     settings, path = job.recipe.cluster, job.folder.path / "clusters.parquet"
     seed = job.recipe.run.seed if settings.seed is None else settings.seed
@@ -27,6 +27,7 @@ def cluster(job: Job) -> None:
         raise CurateError(
             f"{job.folder.path} holds no embeddings yet: run curate embed (or curate run) with this recipe"
         )
+    # The embeddings' key also names the embedder; what they share with the tokens must be equal.
     names = job.settled.tokens_key.keys() & embedded["key"].keys()
     job.folder.require_same(
         "embeddings",
@@ -39,10 +40,10 @@ def cluster(job: Job) -> None:
         "seed": seed,
     }
     stage = Stage(job.folder, "clusters", key, (path,))
-    if stage.holds():
+    if stage.holds():  # not is_finished: every selection asks, and a line each time would say nothing
         return
     embeddings = verified_embeddings(job)
-    count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count
+    count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count  # rows with a vector
     with job.launch.heartbeat.kept_up():
         clusters = k_means(
             embeddings, count=count, spherical=settings.spherical, iterations=settings.iterations, seed=seed

@@ -1,4 +1,4 @@
-"""Selectors x kept fractions x seeds: cells done one by one, and what they come to in comparison.json and .parquet."""
+"""The comparison: runs all cells (selector x number kept x seed), and writes comparison.json and comparison.parquet."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from curate.types import IntArray
 
 logger = logging.getLogger(__name__)
 
-_RECORDS_PER_STEP = 16  # what train.gradient_accumulation makes of it when nobody says
+_RECORDS_PER_STEP = 16  # of an optimizer step, by the defaults of train.*
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the main process has found out before the first cell.
+    """What the main process finds out before the first cell.
 
-    sets   the references
-    steps  optimizer steps of every cell by name; None where it trains for train.epochs
+    sets   what every cell is evaluated on
+    steps  optimizer steps of every cell by its name; None where it trains for train.epochs
     """
 
     sets: list[References]
@@ -47,12 +47,12 @@ class Prepared:
 
 
 def compare(job: Job) -> Comparison | None:
-    """Bring the run to where every cell is done and the table is written; returns it in the main process.
+    """Run all cells and write the table; return the comparison in the main process, None in the others.
 
-    Cells that are done are skipped; those of selectors that are no longer asked for stay where they are.
+    Finished cells are skipped. Cells of selectors that are no longer asked for stay on disk.
 
     Raises:
-        CurateError: a selector reads a score that is not there, or what selecting, training and evaluation refuse.
+        CurateError: a selector reads a score that is missing; selecting, training or evaluation is refused.
     """
     layers = num_layers(job)
     cells = planned_cells(job.recipe, num_layers=layers)
@@ -62,7 +62,7 @@ def compare(job: Job) -> Comparison | None:
         with job.launch.heartbeat.kept_up():
             if any(needs_embeddings(chosen) for chosen in selects_of(job.recipe, num_layers=layers)):
                 cluster(job)
-            kept.update(kept_of_cells(job, cells))
+            kept.update(kept_of_cells(job, cells))  # all cells first: a wrong one is refused before any is trained
             lengths = read_rows(job.folder.path / "scores.parquet").response_tokens.astype(np.int64)
             return Prepared(references(job), _steps(job, cells, kept, lengths))
 
@@ -81,11 +81,12 @@ def num_layers(job: Job) -> int:
 
 
 def _steps(job: Job, cells: Sequence[PlannedCell], kept: Kept, lengths: IntArray) -> dict[str, int | None]:
-    """Optimizer steps of every cell, by its name.
+    """Return the optimizer steps of every cell by its name, as compare.budget says.
 
-    steps   train.max_steps, or what train.epochs of the cell's keep come to (of the first keep, for the baseline)
-    epochs  None: so many as train.epochs come to
-    tokens  so many that every cell sees as many response tokens as the steps of its keep would of the average record
+    steps   train.max_steps, or as many as train.epochs make with the number of records kept. Cells that keep equally
+            many get equally many steps; the baseline of all records gets those of the first number in compare.keep
+    epochs  None: every cell trains for train.epochs
+    tokens  as `steps`, then scaled so that cells with longer records see no more response tokens than others
     """
     train, budget = job.recipe.train, job.recipe.compare.budget
     if budget == "epochs":
@@ -96,17 +97,18 @@ def _steps(job: Job, cells: Sequence[PlannedCell], kept: Kept, lengths: IntArray
         size = int(kept[planned.name].sum())
         own = train.max_steps or math.ceil(size / _RECORDS_PER_STEP * train.epochs)
         of_keep.setdefault(planned.cell.keep, own)
-    everything = lengths[lengths > 0].mean()
+    mean_length = lengths[lengths > 0].mean()  # of all records that have a response
     for planned in cells:
         mask = kept[planned.name]
         number = of_keep[planned.cell.keep] if planned.chosen else next(iter(of_keep.values()))
         if budget == "tokens":
-            number = max(1, round(number * float(everything) / float(lengths[mask].mean())))
+            number = max(1, round(number * float(mean_length) / float(lengths[mask].mean())))
         steps[planned.name] = number
     return steps
 
 
 def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[References]) -> Comparison:
+    """Collect the results of all cells and of the untuned model, and write both files of the comparison."""
     measurements: list[Measurement] = []
     losses: dict[tuple[Cell, str], Losses] = {}
     for planned in cells:
@@ -136,9 +138,11 @@ def _measure(
     measurements: list[Measurement],
     losses: dict[tuple[Cell, str], Losses],
 ) -> None:
+    """Add the measurements of a cell to `measurements`, and its losses by record to `losses`."""
     for name, own in found.items():
         losses[cell, name] = own
         sums = summarize(own)
+        # Both means, always: they differ, and long responses weigh more in the second.
         over_records, over_tokens = sums.mean_over_records, sums.mean_over_tokens
         measurements.append(Measurement(cell, name, LOSS_OVER_RECORDS, over_records, sums.records, cost=cost))
         measurements.append(Measurement(cell, name, LOSS_OVER_TOKENS, over_tokens, sums.records, cost=cost))
@@ -150,7 +154,10 @@ def _measure(
 
 
 def _shared_cost(job: Job, planned: PlannedCell, cost: Cost) -> Cost:
-    """A cell's cost with the seconds of the scores and embeddings that its selection reads, shared or not."""
+    """Return a cell's cost with the seconds of the scores and embeddings that its selection reads.
+
+    They are counted in full for every cell, though they were computed once: a person with one selection pays them all.
+    """
     if planned.chosen is None:
         return cost
     scoring = _seconds(job, score_stages(planned.chosen))

@@ -1,4 +1,4 @@
-"""Proves that a model is scored correctly on this machine; `curate doctor`. A pass, fail or note a line."""
+"""`curate doctor`: proves that a model is scored correctly on this machine. It yields findings: pass, fail or note."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from curate.models.locate import locate
 from curate.models.size import count_parameters
 from curate.pipeline.doctor_model import SENTENCES, examine_model, examine_signal
 from curate.pipeline.doctor_tokenizer import examine_tokenizer
-from curate.pipeline.surroundings import surroundings
+from curate.pipeline.environment import environment
 from curate.probe.findings import Finding, Level
 from curate.scoring.exits import exit_layers
 from curate.scoring.parts import find_parts
 from curate.types import CurateError
 
-_ROOM = 1.2  # a model takes a little more than its weights
+_ROOM = 1.2  # a loaded model takes a little more memory than its weights
 _SHOWN = ("torch", "transformers", "accelerate", "peft", "faiss-cpu", "sentence-transformers", "bitsandbytes")
 
 
 def examine(recipe: Recipe) -> Iterator[Finding]:
-    """Yield what is found: the machine, the tokenizer and its template, the model in each precision, what layers know.
+    """Yield findings about the machine, the tokenizer and its template, the model in each precision, and its layers.
 
-    Nothing that fails stops the examination of what does not need it.
+    After a failure everything is still examined that does not depend on what failed.
 
     Raises:
-        CurateError: no model is named, or neither its tokenizer nor its configuration can be read.
+        CurateError: no model is named, or its tokenizer or configuration cannot be read.
     """
     model = recipe.model
     if not model.name:
@@ -53,8 +53,8 @@ def examine(recipe: Recipe) -> Iterator[Finding]:
 
 
 def examine_machine(recipe: Recipe) -> Iterator[Finding]:
-    """Yield versions, the device that will be used, and whether models can be quantised."""
-    about = surroundings(recipe)
+    """Yield findings about versions, the device that will be used, and whether models can be quantised."""
+    about = environment(recipe)
     versions = {"python": about["versions"]["python"], **{name: about["versions"].get(name) for name in _SHOWN}}
     yield Finding("note", "versions", ", ".join(f"{name} {version or 'none'}" for name, version in versions.items()))
     free = f"{_free_bytes(resolve_device()) / 1e9:.1f} GB free"
@@ -69,6 +69,7 @@ def examine_machine(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _examine_precision(recipe: Recipe, tokenizer: Any, dtype: torch.dtype, *, signal: bool) -> Iterator[Finding]:
+    """Yield findings about the model in one precision; with `signal`, also what its layers know of sentences."""
     name = str(dtype).removeprefix("torch.")
     settings = recipe.model.model_copy(update={"dtype": name})
     try:
@@ -80,28 +81,33 @@ def _examine_precision(recipe: Recipe, tokenizer: Any, dtype: torch.dtype, *, si
     for finding in examine_model(model, recipe.score.exits, name=name):
         failed |= finding.level == "fail"
         yield finding
-    if signal and not failed:
+    if signal and not failed:  # layers of a model that is computed wrongly would tell nothing
         parts = find_parts(model)
         texts = [ids for text in SENTENCES if len(ids := tokenizer(text)["input_ids"]) > 1]
         rows = model.get_input_embeddings().weight.shape[0]
-        if all(max(ids) < rows for ids in texts):
+        if all(max(ids) < rows for ids in texts):  # else the embedding would be read outside; examine_tokenizer said so
             yield from examine_signal(parts, exit_layers(recipe.score.exits, parts.num_layers), texts)
 
 
 def _dtypes(recipe: Recipe) -> list[torch.dtype]:
-    """Precisions that this device computes in; of a quantised model only the one that was chosen."""
+    """Return the precisions that this device computes in; of a quantised model only the one that was chosen."""
     device = resolve_device()
     chosen = resolve_dtype(recipe.model.dtype, device)
     if recipe.model.quantization != "none":
         return [chosen]
     known = [torch.float32, torch.bfloat16] if device.type == "cpu" else [torch.float32, torch.float16]
+    # With emulation every GPU would seem to know bfloat16; older ones only imitate it, slowly.
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         known.insert(1, torch.bfloat16)
     return list(dict.fromkeys([chosen, *known]))
 
 
 def _no_room(recipe: Recipe, parameters: int, dtype: torch.dtype) -> Finding | None:
-    """A note if the model does not fit into what is free; a device map may spread it further than we can tell."""
+    """Return a finding if the model in this precision does not fit into the free memory; else None.
+
+    It is a failure if that precision was chosen, and a note for the others. With a device map the weights may go to
+    other devices and to disk, and with quantisation they are smaller: then nothing is said.
+    """
     if recipe.model.device_map is not None or recipe.model.quantization != "none":
         return None
     needed, free = _ROOM * parameters * dtype.itemsize, _free_bytes(resolve_device())
@@ -114,21 +120,23 @@ def _no_room(recipe: Recipe, parameters: int, dtype: torch.dtype) -> Finding | N
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Memory that is free on a device; infinite where the system does not say."""
+    """Return the bytes that are free on a device; infinity where the system does not say."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     path = Path("/proc/meminfo")
     if not path.exists():
         return float("inf")
     lines = dict(line.split(":", 1) for line in path.read_text(encoding="ascii").splitlines())
+    # Available and not free: Linux gives the memory of its file cache back when a program asks. The unit is kB.
     return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 def _end_ids(recipe: Recipe, config: Any) -> frozenset[int]:
-    """Tokens at which generation stops: those of generation_config.json, and of config.json."""
+    """Return the token ids at which generation stops, from generation_config.json and config.json."""
     found = [config.get_text_config().eos_token_id]
     place = locate(recipe.model.name)
     with contextlib.suppress(OSError):  # a model need not have that file
         found.append(GenerationConfig.from_pretrained(place.source, revision=recipe.model.revision).eos_token_id)
+    # Each of them may be one id, a list of ids, or null.
     flat = [one for ids in found if ids is not None for one in (ids if isinstance(ids, list) else [ids])]
     return frozenset(flat)

@@ -1,4 +1,4 @@
-"""The doctor looks at a model, as it is loaded in one precision: the laws of scoring, and what each layer knows."""
+"""The doctor's checks of a model in one precision: whether it is scored correctly, and what each layer predicts."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ SENTENCES = (
     "One, two, three, four, five, six, seven, eight, nine, ten.",
     PREAMBLE,
 )
-"""Sentences of which a language model that has read English, or instructions, knows something."""
+"""Sentences that a language model trained on English, or on instructions, predicts better than a guess would."""
 
-_MARGIN = 0.25  # nats per token by which a model that was trained at all beats guessing
+_MARGIN = 0.25  # nats per token by which a trained model must beat a guess
 
 
 def examine_model(model: Any, exits: int | Literal["all"] | Sequence[int], *, name: str) -> Iterator[Finding]:
-    """Yield the laws of scoring, each passed or failed, for a loaded model.
+    """Yield, for a loaded model, which conditions of correct scoring hold and which fail.
 
     Args:
         model: a causal LM in eval mode.
         exits: as score.exits.
-        name: what the findings are about, e.g. float32.
+        name: what the findings are about, such as float32.
     """
     try:
         refuse_bidirectional(name, model)
@@ -54,7 +54,13 @@ def examine_model(model: Any, exits: int | Literal["all"] | Sequence[int], *, na
 
 
 def examine_parts(parts: DecoderParts, layers: Sequence[int], *, name: str) -> Iterator[Finding]:
-    """Yield what a model consists of, and whether exits, padding and prefixes are computed as they should be."""
+    """Yield what a model consists of, and whether exits, padding and prefixes are computed correctly.
+
+    Args:
+        parts: the model, taken apart.
+        layers: the exits.
+        name: what the findings are about, such as float32.
+    """
     model, tail = parts.model, ", ".join(type(module).__name__ for module in parts.tail) or "nothing"
     what = f"{type(model).__name__}, {model.num_parameters():,} parameters, {model.dtype}, {parts.device}"
     yield Finding("note", f"{name}: model", what)
@@ -65,20 +71,20 @@ def examine_parts(parts: DecoderParts, layers: Sequence[int], *, name: str) -> I
         yield verdict(check.passed, f"{name}: {check.name}", seen)
     prefixes = prefix_check(parts)
     seen = f"{prefixes.error:.2g} nats, allowed {prefixes.tolerance:g}"
-    if prefixes.passed:
+    if prefixes.passed:  # a failure is only a note: scoring then does without cached prefixes, and is still correct
         yield Finding("pass", f"{name}: {prefixes.name}", seen)
     else:
         yield Finding("note", f"{name}: {prefixes.name}", f"no ({seen}); so every record is computed whole")
 
 
 def examine_signal(parts: DecoderParts, layers: Sequence[int], texts_ids: Sequence[Sequence[int]]) -> Iterator[Finding]:
-    """Yield what every layer knows of a few sentences, and whether the model knows anything at all.
+    """Yield the mean log-probability that every layer gives to a few sentences, and whether the model knows anything.
 
-    A layer whose mean log-probability is no higher than that of a guess among all tokens carries no signal yet; bars
-    begin there and are full at 0, certainty.
+    A layer that does no better than a uniform guess among all tokens (-ln V nats, V tokens) carries no signal yet. The
+    bars begin at the guess and are full at 0, certainty.
 
     Args:
-        parts: the model.
+        parts: the model, taken apart.
         layers: the exits.
         texts_ids: token ids of the sentences.
     """
@@ -104,15 +110,15 @@ def examine_signal(parts: DecoderParts, layers: Sequence[int], texts_ids: Sequen
 
 @torch.inference_mode()
 def log_prob_by_layer(parts: DecoderParts, texts_ids: Sequence[Sequence[int]]) -> FloatArray:
-    """Return the mean over texts of the mean log-probability of their tokens, after every layer: float64 [L], nats.
+    """Return the mean log-probability of the tokens of some texts after every layer, float64 [L], nats per token.
 
-    The first token of a text has no prediction and does not count.
+    It is the mean over texts of the mean over tokens. The first token of a text has no prediction and does not count.
     """
     layers, mean = range(1, parts.num_layers + 1), np.zeros(parts.num_layers)
     for ids in texts_ids:
         ids_1T = torch.tensor([list(ids)])
         keep = torch.ones_like(ids_1T, dtype=torch.bool)
-        keep[:, -1] = False
+        keep[:, -1] = False  # what the last token predicts is not in the text
         hidden = exit_hidden(parts, ids_1T, keep, layers)
         with replayed_head(parts) as head:
             for i, states in enumerate(hidden):

@@ -1,4 +1,4 @@
-"""The doctor looks at a tokenizer and its chat template; no weights are needed."""
+"""The doctor's checks of a tokenizer and its chat template. No weights are needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from curate.tokens.vocabulary import tokens_beyond
 from curate.types import END, Example, Tokens, Turn
 
 _WORD = "answer"
-_CONTROL = re.compile(r"<\|[^<>|]+\|>|</?[A-Za-z_]+>|\[/?[A-Z]+\]")  # what end tokens look like
+# What end tokens look like: <|im_end|>, </s>, [/INST].
+_CONTROL = re.compile(r"<\|[^<>|]+\|>|</?[A-Za-z_]+>|\[/?[A-Z]+\]")
 _USER = {"role": "user", "content": "a"}
 _ASSISTANT = {"role": "assistant", "content": "b"}
 _CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
@@ -34,7 +35,7 @@ _CONVERSATIONS: dict[str, Sequence[Message]] = {
 
 
 def examine_tokenizer(tokenizer: Any, *, rows: int, end_ids: frozenset[int]) -> Iterator[Finding]:
-    """Yield what there is to say about a tokenizer.
+    """Yield findings about a tokenizer: its vocabulary, and what its chat template writes.
 
     Args:
         tokenizer: as loaded.
@@ -45,9 +46,10 @@ def examine_tokenizer(tokenizer: Any, *, rows: int, end_ids: frozenset[int]) -> 
     if not tokenizer.chat_template:
         yield Finding("note", "chat template", "there is none; prompt.template=auto writes the words of Alpaca")
         return
-    render = renderer(tokenizer, datetime(2026, 1, 2, 3, 4, 5))
+    render = renderer(tokenizer, datetime(2026, 1, 2, 3, 4, 5))  # any date: findings must not change from day to day
     example = Example(0, "0" * 64, (Turn("user", "a"), Turn("assistant", "b")))
     record = next(tokenize([example], tokenizer, template="chat", max_length=1 << 20))
+    # Without this conversation the checks that follow have nothing to look at.
     if record.status != "scored":
         yield Finding("fail", "chat template", f"one question and one answer cannot be scored: {record.reason}")
         return
@@ -65,6 +67,7 @@ def examine_tokenizer(tokenizer: Any, *, rows: int, end_ids: frozenset[int]) -> 
 
 
 def _vocabulary(tokenizer: Any, rows: int) -> Finding:
+    """Say whether every token has a row in the embedding. Spare rows are usual: sizes are rounded up for speed."""
     beyond, name = tokens_beyond(tokenizer, rows), "tokenizer and embedding"
     if beyond:
         token, token_id = next(iter(beyond.items()))
@@ -104,17 +107,19 @@ def _end_token(tokenizer: Any, record: Tokens, end_ids: frozenset[int], *, writt
 
 
 def _after_answer(render: RenderRecord) -> str:
-    """What the template writes after an answer."""
+    """Return what the template writes after an answer, without spaces; "" if it refuses."""
     return (_text(render, [_USER, {"role": "assistant", "content": _WORD}]) or "").rpartition(_WORD)[2].strip()
 
 
 def _generation_prompt(render: RenderRecord) -> Finding:
+    """Say what the template writes to begin an answer, and whether conversations in the data begin answers so."""
     name, asked = "generation prompt", _text(render, [_USER], generation_prompt=True)
     plain, whole = _text(render, [_USER]), _text(render, [_USER, _ASSISTANT])
     if asked is None or asked == plain:
         return Finding(
             "note", name, "the template knows none; where a response starts is found by comparing renderings"
         )
+    # Some templates open a block of thoughts for the answer, which data without thoughts does not have.
     if whole is not None and not whole.startswith(asked):
         return Finding("note", name, "a conversation does not go on with it; what a model generates differs from data")
     added = asked.removeprefix(plain or "")
@@ -138,6 +143,7 @@ def _opening(tokenizer: Any, record: Tokens) -> Finding:
 
 
 def _roles(render: RenderRecord) -> Finding:
+    """Say which kinds of conversation the template refuses to write."""
     refused = [name for name, messages in _CONVERSATIONS.items() if _text(render, messages) is None]
     if refused:
         return Finding("note", "roles", f"the template refuses {', '.join(refused)}: such records are unscorable")
@@ -145,7 +151,7 @@ def _roles(render: RenderRecord) -> Finding:
 
 
 def _text(render: RenderRecord, messages: Sequence[Message], *, generation_prompt: bool = False) -> str | None:
-    """The rendering; None where the template refuses."""
+    """Return a conversation as the template writes it; None if the template refuses it."""
     try:
         return render(messages, {}, generation_prompt)
     except REFUSALS:

@@ -1,4 +1,4 @@
-"""From texts to embeddings.npy, and on to clusters."""
+"""The embedding stage: texts to embeddings.npy, computed in chunks by every process; then the clusters."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from curate.tables.digests import digest_of_blocks
 from curate.tables.score_columns import read_scored
 from curate.types import STATUSES
 
-_CHUNK_ROWS = 1024
+_CHUNK_ROWS = 1024  # records of a chunk: what is computed again after a kill
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the main process has found out before anything is embedded.
+    """What the main process finds out before anything is embedded.
 
-    done      the embeddings were finished before
+    done      whether the embeddings were finished before
     key       what they depend on, by name
     num_rows  N, the number of input records
-    finished  numbers of the chunks that are there
+    finished  numbers of the chunks that an earlier call finished
     """
 
     done: bool
@@ -49,10 +49,10 @@ class Prepared:
 
 
 def embed(job: Job) -> None:
-    """Bring the run to where embeddings.npy and clusters.parquet are finished.
+    """Write embeddings.npy and clusters.parquet, as far as they are not finished.
 
     Raises:
-        CurateError: embeddings of other data or another embedder are in the way; the embedder cannot be had.
+        CurateError: the run has embeddings of other data or of another embedder; the embedder cannot be loaded.
     """
     started = time.monotonic()
     prepared = job.launch.from_main("embeddings", lambda: _prepare(job), Prepared)
@@ -69,6 +69,7 @@ def _path(job: Job) -> Path:
 
 
 def _prepare(job: Job) -> Prepared:
+    """Find the chunks that an earlier call finished; in a new stage, decide which rows get a vector."""
     embed, work = job.recipe.embed, job.folder.work / "embeddings"
     with job.launch.heartbeat.kept_up():
         key = {
@@ -81,13 +82,14 @@ def _prepare(job: Job) -> Prepared:
     stage = Stage(job.folder, "embeddings", key, (_path(job),))
     stage.refuse_change()
     if stage.is_finished():
-        shutil.rmtree(work, ignore_errors=True)  # were it killed before it could do so
+        shutil.rmtree(work, ignore_errors=True)  # the call that finished may have been killed before this
         return Prepared(True, key)
     finished: list[int] = []
     if (unfinished := read_key(work)) is not None:
         job.folder.require_same("embeddings", unfinished, key)
         finished = job.launch.finished_chunks(work, _read_chunk)
     else:
+        # The rows are fixed with the key: scores that are computed meanwhile may give some records another status.
         with replacing(work) as temporary:
             temporary.mkdir()
             np.save(temporary / "rows.npy", _rows_to_embed(job))
@@ -96,7 +98,7 @@ def _prepare(job: Job) -> Prepared:
 
 
 def _rows_to_embed(job: Job) -> npt.NDArray[np.bool_]:
-    """Which rows get a vector, bool [N]: those that were scored, or if scoring is still to come, that can be."""
+    """Return which rows get a vector, bool [N]: those that were scored, or that can be scored if none was yet."""
     scores = job.folder.path / "scores.parquet"
     if scores.exists():
         return read_scored(scores)
@@ -104,15 +106,17 @@ def _rows_to_embed(job: Job) -> npt.NDArray[np.bool_]:
 
 
 def _embedded(job: Job) -> npt.NDArray[np.bool_]:
-    """Which rows get a vector, as that was written down before the first chunk."""
+    """Return which rows get a vector, bool [N], as it was stored before the first chunk."""
     rows: npt.NDArray[np.bool_] = np.load(job.folder.work / "embeddings" / "rows.npy", allow_pickle=False)
     return rows
 
 
 def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Path]:
+    """Embed the chunks of this process that are not finished, and return the files of all chunks."""
     recipe, alone = job.recipe, job.launch.processes.count == 1
+    # Opened at the first chunk. A process without one may come after the main process has removed these files.
     embedder, rows_to_embed = functools.cache(lambda: _load(job)), functools.cache(lambda: _embedded(job))
-    texts = functools.cache(lambda: open_texts(job.folder.work / "texts"))  # gone where nothing is left to do
+    texts = functools.cache(lambda: open_texts(job.folder.work / "texts"))
     done = sum(min(_CHUNK_ROWS, num_rows - chunk * _CHUNK_ROWS) for chunk in finished) if alone else 0
 
     def compute(chunk: int) -> dict[str, Any]:
@@ -121,6 +125,8 @@ def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Pa
         embedded = rows_to_embed()[rows]
         chosen = texts().read(rows[embedded])
         vectors = np.full((len(rows), embedder().get_embedding_dimension()), np.nan, np.float32)
+        # Batches are made within a chunk, since the last bits of a vector depend on its batch: so the result is the
+        # same for any number of processes.
         vectors[embedded] = embed_texts(chosen, embedder(), batch_size=recipe.embed.batch_size)
         done += len(rows)
         job.launch.advance("embeddings", done, num_rows if alone else None, "records")
@@ -142,18 +148,20 @@ def _write_chunk(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def _read_chunk(path: Path) -> tuple[npt.NDArray[np.float32], int]:
-    """The vectors of a chunk, and how many of its texts the embedder cut."""
+    """Return the vectors of a chunk, and how many of its texts the embedder cut."""
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["vectors"], int(arrays["truncated"])
 
 
 def _publish(job: Job, chunks: list[Path], stage: Stage) -> None:
+    """Join the chunks to embeddings.npy, and remove chunks and texts."""
     embedded, truncated = _embedded(job), 0
     with stage.replacing(_path(job)) as temporary, open(temporary, "wb") as file:
         for number, path in enumerate(chunks):
             vectors, cut = _read_chunk(path)
             truncated += cut
             if number == 0:
+                # The header of an .npy file, then chunk after chunk: all vectors need not fit into memory.
                 header = {"descr": "<f4", "fortran_order": False, "shape": (len(embedded), vectors.shape[1])}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(vectors.tobytes())

@@ -1,4 +1,4 @@
-"""`curate estimate`: what a run will take, found out on a sample in a temporary folder; the run folder is only read."""
+"""`curate estimate`: what a run will take, measured on a sample in a temporary folder. The run folder is only read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from curate.config import Recipe
-from curate.pipeline.probe_costs import Priced, price_scores, price_selection, price_training
+from curate.pipeline.cost_of_scores import StageCosts, estimate_scores
+from curate.pipeline.cost_of_stages import estimate_selection, estimate_training
+from curate.pipeline.environment import environment
 from curate.pipeline.probe_sample import count, take_sample
-from curate.pipeline.surroundings import surroundings
 from curate.probe.estimate import PROCESSES, Estimate, StageEstimate
 from curate.types import CurateError
 
@@ -26,9 +27,9 @@ _ASSUMPTIONS = (
 
 
 def estimate(recipe: Recipe, *, progress: Callable[[str, int, int | None, str], None] | None = None) -> Estimate:
-    """Find out what `curate run` with this recipe would take.
+    """Return what `curate run` with this recipe would take: records, tokens, seconds of every stage, memory.
 
-    What a run folder has settled holds here too. Nothing is written into it, and there need be none.
+    The run folder need not exist. If it does, settings that it has settled are used, and nothing is written into it.
 
     Args:
         recipe: see `curate.config.load_recipe`.
@@ -48,22 +49,27 @@ def estimate(recipe: Recipe, *, progress: Callable[[str, int, int | None, str], 
         recipe = sample.recipe
         per_record = sample.read_seconds + sample.token_seconds
         tokens = sample.fixed_seconds + sample.records * per_record
-        priced = [Priced((StageEstimate("tokens", (tokens,) * len(PROCESSES)),))]
-        for what, price in (("scores", price_scores), ("selection", price_selection), ("training", price_training)):
+        # The same for any number of processes: the main one tokenises alone.
+        found = [StageCosts((StageEstimate("tokens", (tokens,) * len(PROCESSES)),))]
+        for what, measure in (
+            ("scores", estimate_scores),
+            ("selection", estimate_selection),
+            ("training", estimate_training),
+        ):
             show(f"estimate: {what}", 0, None, "")
-            priced.append(price(sample, folder))
+            found.append(measure(sample, folder))
     settings = {
         "data.format": recipe.data.format,
         "prompt.template": recipe.prompt.template,
         "prompt.max_length": recipe.prompt.max_length,
         "model.dtype": recipe.model.dtype,
-        "score.tokens_per_batch": priced[1].tokens_per_batch or recipe.score.tokens_per_batch,
+        "score.tokens_per_batch": found[1].tokens_per_batch or recipe.score.tokens_per_batch,
         "select.name": recipe.select.name,
     }
     seconds = time.monotonic() - started
-    device = str(surroundings(recipe)["device"])
-    stages = tuple(stage for part in priced for stage in part.stages)
-    memory = tuple(peak for part in priced for peak in part.memory)
+    device = str(environment(recipe)["device"])
+    stages = tuple(stage for part in found for stage in part.stages)
+    memory = tuple(peak for part in found for peak in part.memory)
     return Estimate(counts, stages, memory, device, settings, _ASSUMPTIONS, seconds)
 
 

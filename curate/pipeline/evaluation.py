@@ -1,4 +1,4 @@
-"""From an adapter to evaluation.json and evaluation.parquet: losses on references, tasks, a judge."""
+"""The evaluation stage: an adapter to evaluation.json and evaluation.parquet. Losses on references, tasks, a judge."""
 
 from __future__ import annotations
 
@@ -25,21 +25,25 @@ from curate.types import CurateError
 
 
 def evaluate(job: Job) -> None:
-    """Bring the run to where the adapter of a selection is evaluated, beside the untuned model.
+    """Evaluate the adapter of a selection beside the untuned model, if that is not finished.
 
     Raises:
-        CurateError: there is no adapter yet, or nothing to evaluate on; lm-eval or the judge cannot be had.
+        CurateError: there is no adapter yet, or nothing to evaluate on; lm-eval is not installed; the judge does not
+            answer.
     """
+    # By the main process alone: losses, lm-eval tasks and the judge are not divided among processes.
     job.launch.from_main("evaluation", lambda: _evaluate(job), type(None))
 
 
 def _evaluate(job: Job) -> None:
+    """Measure the adapter and the untuned model, and write evaluation.parquet, then evaluation.json."""
     started, name = time.monotonic(), job.recipe.select.name
     folder = job.folder.selection(name)
     adapter = job.folder.stage(adapter_stage(name))
     if adapter is None or not (folder / "adapter").is_dir():
         raise CurateError(f"{job.folder.path} holds no adapter of {name!r} yet: run curate train (or curate run)")
     sets = references(job)
+    # The sets come in by their content. The batch size moves a loss only in its last bits.
     settings = job.recipe.evaluate.model_dump(mode="json", exclude={"sets", "tokens_per_batch"})
     key = {
         "adapter": adapter["fingerprint"],
@@ -69,7 +73,13 @@ def _evaluate(job: Job) -> None:
 
 
 def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:
-    """The adapter's answers against the untuned model's, to the first requests of the first set."""
+    """Return how a judge compares the adapter's answers with the untuned model's; None without a judge.
+
+    Args:
+        job: the job.
+        model: with the adapter.
+        wanted: the set whose first evaluate.judge.limit requests are answered.
+    """
     judge, prompt, trained = job.recipe.evaluate.judge, job.recipe.prompt, trained_model(job.recipe)
     if judge is None:
         return None
@@ -78,6 +88,7 @@ def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:
     examples = list(islice(examples_of(job, wanted), judge.limit))
     now = settled_now(prompt)
     prompts = prompts_of(examples, tokenizer, template=prompt.template, system=prompt.system, now=now)
+    # What the judge reads as the request: of a conversation of several turns, what the user said last.
     requests = [next(t.content for t in reversed(e.turns) if t.role == "user") for e in examples]
     with job.launch.heartbeat.kept_up():
         ours = generate(model, tokenizer, prompts, max_new_tokens=judge.max_new_tokens)

@@ -1,4 +1,4 @@
-"""What a model is trained on: input ids and labels of chosen records, in the tokens of the model to train."""
+"""Input ids and labels of chosen records, in the vocabulary of the model to train."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The model that is trained: train.model, or else the scoring model."""
+    """The model to train: train.model, or else the scoring model.
+
+    name              hub id or folder
+    revision          of the hub
+    is_scoring_model  whether the tokens that were scored can be trained on as they are
+    """
 
     name: str
     revision: str | None
@@ -39,19 +44,19 @@ class Trained:
 
 
 def trained_model(recipe: Recipe) -> Trained:
-    """Return which model is trained."""
+    """Return the model to train."""
     if recipe.train.model:
         return Trained(recipe.train.model, recipe.train.revision, False)
     return Trained(recipe.model.name, recipe.model.revision, True)
 
 
 def features_of(job: Job, rows: IntArray) -> tuple[list[Feature], dict[str, int]]:
-    """Return input ids and labels of `rows`, in their order, in the tokens of the model to train.
+    """Return input ids and labels of `rows`, in their order, and how many rows have none, by status.
 
-    The second value is how many of them that model cannot be trained on, by status.
+    A row has none if the model to train cannot take it, for example because it is too long for that model.
 
     Raises:
-        CurateError: that model can be trained on none of them.
+        CurateError: none of the rows has any.
     """
     features: list[Feature] = []
     dropped: Counter[str] = Counter()
@@ -68,19 +73,19 @@ def features_of(job: Job, rows: IntArray) -> tuple[list[Feature], dict[str, int]
 
 
 def write_features(job: Job, rows: IntArray, path: Path) -> None:
-    """Store what `features_of` gives."""
+    """Store what `features_of` returns as an .npz file, the sequences one after the other."""
     features, dropped = features_of(job, rows)
     np.savez(
         path,
         lengths=np.array([len(ids) for ids, _ in features]),
         ids=np.concatenate([ids for ids, _ in features]),
         labels=np.concatenate([labels for _, labels in features]),
-        dropped=np.frombuffer(json.dumps(dropped).encode(), np.uint8),
+        dropped=np.frombuffer(json.dumps(dropped).encode(), np.uint8),  # JSON as bytes: objects would need pickle
     )
 
 
 def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Feature | None]]:
-    """Give the status of each of `rows`, in their order, with its input ids and labels if it can be trained on."""
+    """Yield the status of each of `rows`, in their order, with its input ids and labels if it can be trained on."""
     model = trained_model(job.recipe)
     records = tokens_to_train_on(job, rows, model)
     tokenizer = saved_tokenizer(job, model)
@@ -88,18 +93,20 @@ def training_features(job: Job, rows: IntArray) -> Iterator[tuple[Status, Featur
     for record in records:
         feature: Feature | None = None
         if record.status == "scored":
-            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))  # the end token is extra
+            # Cut again, because the end token that training adds may be one too many.
+            ids, labels = (np.array(part)[:limit] for part in training_labels(record, end))
             feature = (ids, labels)
         yield record.status, feature
 
 
 def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tokens]:
-    """Yield the tokens of `rows`: as they were scored where the model is the same, else made anew from the records."""
+    """Yield the tokens of `rows`: those that were scored, or for another model new ones, from the records."""
     if model.is_scoring_model:
         yield from stored_tokens(make_tokens(job) if job.is_main else open_tokens(job.folder.work / "tokens"), rows)
         return
     chosen = np.zeros(int(rows.max(initial=-1)) + 1, bool)
     chosen[rows] = True
+    # `chosen` ends with the last chosen row, and `compress` ends with it: the rest of the input is not read.
     examples = compress(read_examples(job.recipe.data, job.settled.source), chosen)
     yield from tokenize_as_settled(
         job.recipe,
@@ -110,12 +117,12 @@ def tokens_to_train_on(job: Job, rows: IntArray, model: Trained) -> Iterator[Tok
 
 
 def saved_tokenizer(job: Job, model: Trained) -> SavedTokenizer:
-    """Return the tokenizer of the model to train: the one that made the tokens, or else a copy of the model's own.
+    """Return the tokenizer of the model to train, as a saved copy that is read without transformers and torch.
 
-    Selecting asks for it, and loads neither transformers nor torch for the one that made the tokens.
+    For the scoring model it is the copy beside the tokens. For another model one is made, and transformers is loaded.
 
     Raises:
-        CurateError: the model cannot be read, or does not know the template that was scored.
+        CurateError: the model cannot be read, or its tokenizer lacks the chat template that was scored with.
     """
     if model.is_scoring_model and (made := open_tokenizer(job.folder.work / "tokens" / TOKENIZER)):
         return made

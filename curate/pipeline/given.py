@@ -1,4 +1,4 @@
-"""What a caller hands in from memory in place of files: records, and a model with its tokenizer."""
+"""Records and a model that a caller hands in from memory, in place of files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is handed in with a recipe.
+    """What a caller hands in with a recipe.
 
-    records  are written to records.jsonl of the run folder, which the recipe names as data.path; None: its own data
-    model    stands for the model that the recipe names; None: it is loaded
+    records  written to records.jsonl of the run folder, which the recipe must name as data.path; None: data of a file
+    model    used in place of the model that the recipe names; None: that model is loaded
     """
 
     records: Iterable[Mapping[str, Any]] | None = None
@@ -30,7 +30,7 @@ class Given:
 
 
 def put_records(folder: RunFolder, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write records to records.jsonl of a run folder, an object a line; the same ones are left as they stand.
+    """Write records to records.jsonl of a run folder, one JSON object a line.
 
     Raises:
         CurateError: the run was begun with other records, or JSON cannot hold one of them as it is.
@@ -40,6 +40,7 @@ def put_records(folder: RunFolder, records: Iterable[Mapping[str, Any]]) -> None
     with replacing(path) as temporary:
         with temporary.open("wb") as stream:
             stream.writelines(_lines(records))
+        # Compared by their bytes: an iterator can be read only once, so the records cannot be compared themselves.
         if begun_with not in (None, sha256_of(temporary)):
             raise CurateError(f"{folder.path} was begun with other records: give those again, or another dir")
 
@@ -50,6 +51,7 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
         if not isinstance(record, Mapping) or not all(isinstance(name, str) for name in record):
             raise CurateError(f"record {row}: expected a dict with texts as keys, got {_excerpt(record)}")
         try:
+            # allow_nan=False: Python would write NaN, which is no JSON and is refused when the file is read.
             text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_plain)
             yield f"{text}\n".encode()
         except (TypeError, ValueError, RecursionError) as error:
@@ -62,7 +64,7 @@ def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays, in which pandas keeps lists, and numbers of numpy as JSON has them."""
+    """Return a numpy array or number as plain Python values; pandas keeps lists as arrays."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     raise TypeError(f"got {type(value).__name__}")

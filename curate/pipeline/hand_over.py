@@ -1,4 +1,4 @@
-"""From a selection to the files with which other training programs go on from it."""
+"""Writes the files with which other training programs train on a selection: TRL, axolotl, LLaMA-Factory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def hand_over(job: Job, selection_stage: str) -> None:
-    """Write the files for other training programs into a finished selection, unless they are there already.
+    """Write the files for other training programs into the folder of a selection, if they are not there.
 
-    They follow the settings of `train` too, so a change of these writes them anew and leaves the records alone. Where
-    the model to train cannot be read, they are left out with a warning: the records are worth having without them.
+    They depend on the settings of `train` too: after a change of these they are written again, and the records are not.
+    If the model to train cannot be read, they are left out with a warning; the records are useful without them.
 
     Args:
         job: its select.name names the selection.
@@ -41,13 +41,15 @@ def hand_over(job: Job, selection_stage: str) -> None:
     stage = Stage(job.folder, name_of_stage, _key(job, selection), products)
     if stage.holds():
         return
+    # These files lie between those of the selection, so they cannot be replaced as one folder. They are written aside
+    # and moved one by one; after a kill in between, the stage is not in the manifest and all are written again.
     job.folder.forget(stage.name)
     scratch = job.folder.work / f"trainers-{name}"
     remove(scratch)
     scratch.mkdir(parents=True)
     problem = _write(job, scratch, folder / selection["file"])
     files = [] if problem else sorted(path.name for path in scratch.iterdir())
-    for file in {*files, *old}:  # an old one would tell of other settings
+    for file in {*files, *old}:  # also those that are not written any more: they describe earlier settings
         remove(folder / file)
     for file in files:
         os.replace(scratch / file, folder / file)
@@ -61,7 +63,8 @@ def hand_over(job: Job, selection_stage: str) -> None:
 
 
 def _write(job: Job, folder: Path, kept: Path) -> str | None:
-    """Write the files into `folder`, or say why the model to train cannot be read."""
+    """Write the files into `folder`; return why the model to train cannot be read, or None."""
+    # Here and not at the top: `select` imports this module, and mostly finds the files there.
     from curate.pipeline.features import saved_tokenizer, trained_model, training_features
     from curate.publish.trainers import write_trainers
 
@@ -78,12 +81,13 @@ def _write(job: Job, folder: Path, kept: Path) -> str | None:
 
 
 def _key(job: Job, selection: StageRecord) -> Key:
+    """Return what the files depend on: the selection, and the settings that they repeat."""
     recipe = job.recipe
     settings = recipe.train.model_dump(mode="json", exclude={"merge", "seed", "model"})
     return {
         "selection": selection["fingerprint"],
         "model.dtype": recipe.model.dtype,
-        "train.model": fingerprint({"name": recipe.train.model}),  # the manifest names no place on this machine
+        "train.model": fingerprint({"name": recipe.train.model}),  # hashed: it may be a path, and keys hold no paths
         "seed": recipe.run.seed if recipe.train.seed is None else recipe.train.seed,
         "prompt.max_length": recipe.prompt.max_length,
         "prompt.template": recipe.prompt.template,

@@ -13,11 +13,11 @@ from curate.runs.launch import Launch
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every stage is handed.
+    """What every stage gets.
 
-    launch   where it runs, on which processes, and whom to tell of progress
-    settled  data and settings
-    loaded   tokenizers and models, each loaded once
+    launch   where it runs, on which processes, and who is told of progress
+    settled  the data, and the settings without `auto`; the same in every process
+    loaded   tokenizers and models, each loaded once; every process has its own
     """
 
     launch: Launch

@@ -1,4 +1,4 @@
-"""Tokenizers, configurations and the scoring model of a job: each is loaded when first asked for, and once."""
+"""Tokenizers, configurations and the scoring model of a job. Each is loaded once, when it is first asked for."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Loaded:
-    """What a job has loaded so far; nothing is loaded before it is asked for.
+    """Loads tokenizers, configurations and models on demand, and keeps them for the rest of the job.
 
     Args:
-        trust_remote_code: run code that comes with a model.
-        offload_folder: where weights go that a device map sends to disk.
-        in_memory: a model and tokenizer that the caller has loaded; they stand for the model of that name.
+        trust_remote_code: whether code that comes with a model may run.
+        offload_folder: where weights are put that a device map sends to disk.
+        in_memory: a model and its tokenizer that the caller has loaded; used for the model of that name.
     """
 
     def __init__(self, *, trust_remote_code: bool, offload_folder: Path, in_memory: InMemory | None = None) -> None:
@@ -33,23 +33,23 @@ class Loaded:
         self._tokenizers: dict[tuple[str, str | None], Any] = {}
         self._configs: dict[tuple[str, str | None], Any] = {}
         self._scoring_models: dict[tuple[str, str | None], ScoringModel] = {}
-        if in_memory is not None:
+        if in_memory is not None:  # without a revision: what is in memory may be no commit of the hub any more
             self._tokenizers[in_memory.name, None] = in_memory.tokenizer
             self._configs[in_memory.name, None] = in_memory.model.config
 
     def _handed_in(self, name: str, revision: str | None) -> InMemory | None:
-        """The model in memory, where it is the one that is asked for."""
+        """Return the model in memory if it is the one that is asked for, else None."""
         is_it = self._in_memory is not None and (name, revision) == (self._in_memory.name, None)
         return self._in_memory if is_it else None
 
     def device(self) -> torch.device:
-        """Return where the scoring model is, or will be."""
+        """Return the device of the scoring model, or the one that it would be loaded to."""
         from curate.models.device import resolve_device
 
         return self._in_memory.model.device if self._in_memory is not None else resolve_device()
 
     def fingerprints(self, name: str, revision: str | None) -> tuple[str, str]:
-        """Return what tells a model and its tokenizer from others."""
+        """Return fingerprints of the weights of a model and of its tokenizer; others have different ones."""
         from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 
         if (given := self._handed_in(name, revision)) is not None:
@@ -77,7 +77,7 @@ class Loaded:
         return self._configs[name, revision]
 
     def weight_facts(self, name: str, revision: str | None) -> WeightFacts:
-        """Look at the weights of a model without loading them, and return what their headers say."""
+        """Return what the headers of a model's weight files say; the weights are not loaded."""
         from curate.models.weights import check_weights
 
         if (given := self._handed_in(name, revision)) is not None:
@@ -87,11 +87,14 @@ class Loaded:
         return check_weights(name, revision=revision, trust_remote_code=self._trust)
 
     def scoring_model(self, model: Model, exits: Exits) -> ScoringModel:
-        """Return a scoring model, taken apart and confirmed; the same at every call.
+        """Return a model ready to score: taken apart into blocks and head, and checked by the self-test.
+
+        The second call for the same model returns the first one's, with the exits that were asked for then.
 
         Raises:
             CurateError: it cannot be loaded, or would be scored wrongly.
         """
+        # By name and revision only: the other settings are those of one recipe, and do not change within a job.
         if (model.name, model.revision) not in self._scoring_models:
             self._scoring_models[model.name, model.revision] = self._load_scoring_model(model, exits)
         return self._scoring_models[model.name, model.revision]
@@ -107,6 +110,7 @@ class Loaded:
         parts = find_parts(model)
         layers = exit_layers(exits, parts.num_layers)
         confirm(parts, layers)
+        # How many positions the LM head takes at a time, so that float32 logits of a large vocabulary fit into memory.
         vocabulary = model.get_input_embeddings().weight.shape[0]
         rows = head_rows(vocabulary, on_gpu=parts.device.type == "cuda")
         return ScoringModel(parts, layers, rows)
@@ -122,7 +126,7 @@ class Loaded:
                 "model.device_map=auto on one process if the model is large), then launch curate train with them"
             )
         if (given := self._handed_in(settings.name, settings.revision)) is not None:
-            given.model.eval()
+            given.model.eval()  # a model that was just trained has its dropout on
             refuse_bidirectional(given.name, given.model)
             return given.model
         return load_model(

@@ -1,4 +1,4 @@
-"""What a loaded model comes to: losses on every set of references, and tasks; the untuned model's losses once."""
+"""Measures a model: losses on every set of references, and results of lm-eval tasks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from curate.training.lora import load_adapter
 
 
 def load_trained_model(job: Job, adapter: Path | None) -> Any:
-    """Return the model that is trained, untuned or with an adapter, ready to be evaluated."""
+    """Return the model to train, ready to be evaluated: untuned if `adapter` is None, else with that adapter."""
     model, settings = trained_model(job.recipe), job.recipe.model
     with job.launch.heartbeat.kept_up():
         loaded = load_model(
             model.name,
             revision=model.revision,
             dtype=settings.dtype,
-            quantization=job.recipe.train.quantization,
+            quantization=job.recipe.train.quantization,  # as it was trained: an adapter fits the weights it was made on
             attention=settings.attention,
             trust_remote_code=settings.trust_remote_code,
         )
@@ -37,12 +37,12 @@ def load_trained_model(job: Job, adapter: Path | None) -> Any:
 
 
 def losses_on(job: Job, model: Any, sets: list[References], *, of: str) -> dict[str, Losses]:
-    """Return the losses of a loaded model on every set, by its name."""
+    """Return the losses of a loaded model on every set, by the set's name; `of` is what the progress bar calls it."""
     found = {}
     for wanted in sets:
         stage = f"loss of {of} on {wanted.name}"
 
-        def show(done: int, total: int, stage: str = stage) -> None:
+        def show(done: int, total: int, stage: str = stage) -> None:  # a default, since `stage` changes in the loop
             job.launch.advance(stage, done, total, "records")
 
         budget = job.recipe.evaluate.tokens_per_batch
@@ -51,7 +51,10 @@ def losses_on(job: Job, model: Any, sets: list[References], *, of: str) -> dict[
 
 
 def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
-    """Return the losses of the untuned model on every set, computed where they are not there."""
+    """Return the losses of the untuned model on every set, by the set's name. Stored ones are not computed again.
+
+    Every adapter and every cell of a comparison is compared with them.
+    """
     model = trained_model(job.recipe)
     weights = weight_fingerprint(model.name, revision=model.revision)
     found: dict[str, Losses] = {}
@@ -60,7 +63,7 @@ def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
         name = fingerprint({"set": wanted.key, "model": weights, "model.dtype": job.recipe.model.dtype})
         path = job.folder.work / "untuned" / f"{name[:32]}.npz"
         if not path.exists():
-            loaded = load_trained_model(job, None) if loaded is None else loaded
+            loaded = load_trained_model(job, None) if loaded is None else loaded  # not where all are stored
             losses = losses_on(job, loaded, [wanted], of="the untuned model")[wanted.name]
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, tokens=losses.tokens, loss=losses.loss)
@@ -70,7 +73,7 @@ def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
 
 
 def task_results(job: Job, model: Any) -> list[TaskResult]:
-    """Return the results of evaluate.tasks for a loaded model."""
+    """Return the results of the lm-eval tasks of evaluate.tasks for a loaded model."""
     settings, trained = job.recipe.evaluate, trained_model(job.recipe)
     with job.launch.heartbeat.kept_up():
         return evaluate_tasks(

@@ -1,4 +1,4 @@
-"""Which scores a verb computes: those that are asked for, and those that the selection orders by or bounds."""
+"""Which scores a verb computes: those that score.* asks for, and those that a selection reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from curate.config import Groups, Recipe, Select
 
 FURTHER = ("ifd", "masked", "dropout")
+"""The passes beside complexity, in the order in which they run."""
+
+# Which pass makes a column of scores.parquet. A new score has its columns here (see CONTRIBUTING).
 _PASS_OF = {
     "complexity": "complexity",
     "perplexity": "complexity",
@@ -15,12 +18,13 @@ _PASS_OF = {
     "masked_loss": "masked",
     "dropout_confidence": "dropout",
 }
-_OF_TOKENS = ("response_tokens", "prompt_tokens", "random")
-BY_SCORE = ("clusters", "top", "flexrand")  # methods that order by select.by; the others have an order of their own
+_OF_TOKENS = ("response_tokens", "prompt_tokens", "random")  # values of select.by that need no pass
+BY_SCORE = ("clusters", "top", "flexrand")
+"""The methods that order records by select.by; the others (random, longest, k_center) have an order of their own."""
 
 
 def columns_of(select: Select) -> set[str]:
-    """Return the columns of scores.parquet that a selection reads.
+    """Return the score columns that a selection reads, to order by, to bound (within) or to group by.
 
     >>> from curate.config import Select
     >>> columns_of(Select(method="random", within={"ifd": (0, 1)}))
@@ -32,12 +36,12 @@ def columns_of(select: Select) -> set[str]:
 
 
 def is_binned_column(groups: Groups) -> bool:
-    """Say whether groups are ranges of a column of scores.parquet, and not of a field of the records."""
+    """Say whether groups are ranges of a score or a length, and not values of a field of the records."""
     return groups.bins is not None and groups.field in {*_PASS_OF, "response_tokens", "prompt_tokens"}
 
 
 def passes_of(columns: set[str]) -> set[str]:
-    """Return the passes that make these columns; a person's own column needs none."""
+    """Return the passes that make these columns. A column of score.columns, a person's own file, needs none."""
     return {_PASS_OF[name] for name in columns if name in _PASS_OF}
 
 
@@ -47,14 +51,18 @@ def needs_embeddings(select: Select) -> bool:
 
 
 def passes_to_run(recipe: Recipe, selects: Sequence[Select], *, complexity: bool) -> list[str]:
-    """Return the passes to run, in order: complexity, ifd, masked, dropout, columns.
+    """Return the passes that are needed, in the order in which they run: complexity, ifd, masked, dropout, columns.
 
-    Selecting by length, at random or by a person's own column needs no language-model score.
+    Selecting by length, at random or by a person's own column needs no pass of the language model.
 
     Args:
-        recipe: what score.* asks for is computed in any case.
+        recipe: the passes that its section `score` asks for are always among them.
         selects: the selections whose columns are needed.
-        complexity: computed in any case.
+        complexity: whether complexity is needed in any case.
+
+    >>> from curate.config import Recipe, Select
+    >>> passes_to_run(Recipe(), [Select(method="top", by="ifd")], complexity=False)
+    ['ifd']
     """
     wanted = {"complexity"} if complexity else set()
     for select in selects:
@@ -66,7 +74,11 @@ def passes_to_run(recipe: Recipe, selects: Sequence[Select], *, complexity: bool
 
 
 def score_stages(select: Select) -> list[str]:
-    """Return the stages of the scores that a selection reads, as the manifest names them."""
+    """Return the stages of the manifest whose scores a selection reads.
+
+    >>> score_stages(Select(method="top", by="ifd", within={"complexity": (None, 0.9)}))
+    ['scores', 'scores/ifd']
+    """
     columns = columns_of(select)
     own = bool(columns - set(_PASS_OF))
     names = {"scores" if name == "complexity" else f"scores/{name}" for name in passes_of(columns)}
@@ -74,5 +86,5 @@ def score_stages(select: Select) -> list[str]:
 
 
 def needs_evaluation(recipe: Recipe) -> bool:
-    """Return whether `curate run` ends with an evaluation: there is something to evaluate on."""
+    """Say whether `curate run` ends with an evaluation: only where there is something to evaluate on."""
     return bool(recipe.evaluate.sets) or (recipe.evaluate.holdout and recipe.data.holdout != 0)

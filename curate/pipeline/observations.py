@@ -1,4 +1,4 @@
-"""What stands beside the table of a comparison: overlaps, lengths, rank correlations, agreement with labels."""
+"""What a comparison reports beside its table: overlaps, lengths, rank correlations, agreement with labels."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from curate.compare.comparison import Comparison
 from curate.compare.labels import Agreement, Label, agreement, kept_shares, read_labels
 from curate.compare.statistics import length_statistics, overlaps, rank_correlations
 from curate.pipeline.cell_selections import Kept
+from curate.pipeline.environment import environment
 from curate.pipeline.job import Job
 from curate.pipeline.plan_cells import PlannedCell
-from curate.pipeline.surroundings import surroundings
 from curate.read.files import read_records
 from curate.tables.score_columns import read_column, read_rows, score_columns
 from curate.types import FloatArray, IntArray
 
-# Which end of a score comes first in a selection of the easy; of a person's own score, the highest.
+# The scores of which a low value means easy. Of every other score, a person's own among them, a high value comes first.
 _LOWEST_FIRST = {"complexity", "perplexity", "masked_loss", "prompt_tokens", "response_tokens"}
 
 
 def observe(job: Job, cells: Sequence[PlannedCell], kept: Kept) -> Comparison:
-    """Return all of a comparison but its table, from the selections of the first seed."""
+    """Return a comparison without its table: what the scores and the selections of the first seed tell by themselves.
+
+    Args:
+        job: the job.
+        cells: the cells of the comparison.
+        kept: bool [N] by the name of the cell.
+    """
     path = job.folder.path / "scores.parquet"
     lengths = read_rows(path).response_tokens.astype(np.int64)
     scores = {name: read_column(path, name) for name in score_columns(path)}
+    # `select` by length or at random leaves the columns of complexity empty; nothing correlates with them.
     scores = {name: score for name, score in scores.items() if np.isfinite(score).any()}
     first = {planned.cell.seed for planned in cells[:1]}
     chosen = [planned for planned in cells if planned.chosen is not None and planned.cell.seed in first]
@@ -54,7 +61,7 @@ def observe(job: Job, cells: Sequence[PlannedCell], kept: Kept) -> Comparison:
 
 
 def _labels(job: Job, field: str, num_rows: int) -> list[Label]:
-    """The labels in a field of the records; a record that could not be read has none."""
+    """Return the labels in a field of the records. A record that could not be read has none."""
     values: list[Any] = [None] * num_rows
     for record in read_records(job.settled.source, job.recipe.data):
         values[record.row] = None if record.fields is None else record.fields.get(field)
@@ -73,7 +80,7 @@ def _agreements(
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What a reader needs to repeat it; no path of this machine."""
+    """Return what a reader needs to repeat the comparison, without any path of this machine."""
     recipe = job.recipe
     return {
         "compare": recipe.compare.model_dump(mode="json"),
@@ -81,7 +88,7 @@ def _about(job: Job) -> dict[str, Any]:
         "prompt": recipe.prompt.model_dump(mode="json"),
         "score.exits": job.settled.scores_key.get("score.exits"),
         "records": _records(job),
-        **{name: value for name, value in surroundings(recipe).items() if name in ("versions", "seed", "device")},
+        **{name: value for name, value in environment(recipe).items() if name in ("versions", "seed", "device")},
     }
 
 

@@ -1,4 +1,4 @@
-"""Pages about a run: the report, and the difference of two selections."""
+"""Writes the report of a run, and finds the difference of two selections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from curate.types import CurateError
 
 
 def write_report(job: Job) -> Path:
-    """Write report.html for select.name; returns its path.
+    """Write report.html about the selection select.name, and return its path.
 
     Raises:
-        CurateError: no such selection, or an adapter of another selection stands beside it; the plotting library is
+        CurateError: there is no such selection; its adapter was trained on an earlier one; the plotting library is
             not installed.
     """
     name = job.recipe.select.name
@@ -26,6 +26,7 @@ def write_report(job: Job) -> Path:
     if selection is None:
         raise CurateError(f"{job.folder.path} holds no selection {name!r} yet: run curate select (or curate run)")
     adapter = job.folder.stage(adapter_stage(name))
+    # A report would show losses of an adapter beside records that it was not trained on.
     if adapter is not None and adapter["key"]["selection"] != selection["fingerprint"]:
         raise CurateError(
             f"{job.folder.selection(name)} holds an adapter of an earlier selection: run curate train, then the report"
@@ -39,10 +40,10 @@ def write_report(job: Job) -> Path:
 
 
 def selection_diff(job: Job, name_a: str, name_b: str) -> SelectionDiff:
-    """Return how two selections of a run differ.
+    """Return how two selections of a run differ, with texts of the records.
 
     Raises:
-        CurateError: no such selection; twice the same one.
+        CurateError: there is no such selection, or the names are the same.
     """
     examples = read_examples(job.recipe.data, job.settled.source)
     return diff(job.folder.path, name_a, name_b, examples)

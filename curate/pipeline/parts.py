@@ -1,4 +1,4 @@
-"""A part of a score: sequences, computed in one or several subnets, chunk by chunk, by every process of the launch."""
+"""Computes one part of a score: sequences through one or several subnets, in chunks that the processes share."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ from curate.types import STATUSES, BatchScores, CurateError, TokenStore
 logger = logging.getLogger(__name__)
 
 MAX_NON_FINITE = 0.01
+"""The fraction of records whose scores may be NaN or infinite before a pass is refused."""
 _NON_FINITE = STATUSES.index("non_finite")
 
-BatchFunction = Callable[[int], BatchScores]  # number of a batch -> its scores
+BatchFunction = Callable[[int], BatchScores]
+"""From the number of a batch to its scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is computed: every batch of a plan, once for every subnet.
+    """What is computed: every batch of a plan, once in every subnet.
 
-    name         of its progress bar
-    folder       where its chunks lie until they are published
+    A subnet is the scoring model itself, or a part of it: with masked weights, or with dropout.
+
+    name         name of its progress bar
+    folder       where its chunks are until they are published
     store        the sequences
-    plan         their batches
-    num_subnets  S; chunk s * plan.num_chunks + c holds the records of chunk c in subnet s
-    subnet       opens subnet s and gives a function from the number of a batch to its scores
-    columns      numbers that a record has in each subnet
+    plan         their batches; C chunks
+    num_subnets  S; chunk s * C + c of this part holds the records of chunk c of the plan, computed in subnet s
+    subnet       opens subnet s, and gives a function from the number of a batch to its scores
+    columns      how many numbers each subnet gives a record: more than 1 where one subnet call computes several
     """
 
     name: str
@@ -48,21 +52,19 @@ class Part:
 
     @property
     def forwards(self) -> int:
-        """Forward passes over every record."""
+        """How many forward passes every record takes."""
         return self.num_subnets * self.columns
 
     @property
     def num_chunks(self) -> int:
-        """Chunks of all subnets."""
+        """How many chunks there are in all subnets together."""
         return self.num_subnets * self.plan.num_chunks
 
 
 def finished_chunks(job: Job, part: Part) -> list[int]:
-    """Return the chunks that hold what the plan says.
+    """Return the numbers of the chunks that an earlier call finished and that hold the records of this plan."""
 
-    The plan is made anew by every call, and that of another version may differ.
-    """
-
+    # The plan is not stored but made again by every call. Another version of this package may plan other chunks.
     def read(path: Path) -> None:
         number = int(path.stem)
         if number >= part.num_chunks:
@@ -74,13 +76,19 @@ def finished_chunks(job: Job, part: Part) -> list[int]:
 
 
 def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
-    """Compute the chunks of this process that are not `finished`; returns the files of all chunks.
+    """Compute the chunks of this process that are not finished, and return the files of all chunks.
+
+    Args:
+        job: the job.
+        part: what is computed.
+        finished: the numbers of the chunks that an earlier call finished.
 
     Raises:
         CurateError: more than 1 % of the scores are not finite.
     """
     plan, processes = part.plan, job.launch.processes
-    # Progress counts padded tokens, as long batches come first, and those of this process: the others do as many.
+    # Progress counts padded tokens, not records: long batches come first, and records would seem to get faster. It
+    # counts those of this process; the others compute about as many.
     own = chunks_of_rank(part.num_chunks, processes.rank, processes.count)
     total, done = (
         int(sum(plan.chunk_costs[chunk % plan.num_chunks] for chunk in chunks))
@@ -93,7 +101,9 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
         def compute(chunk: int) -> BatchScores:
             nonlocal done, bad, told, opened, scores_of
             subnet, number = divmod(chunk, plan.num_chunks)
-            if subnet != opened or scores_of is None:  # chunks come subnet by subnet
+            # Opening a subnet may mask all weights of the model. Chunks are numbered subnet by subnet, so every subnet
+            # is opened at most once.
+            if subnet != opened or scores_of is None:
                 stack.close()
                 scores_of, opened = stack.enter_context(part.subnet(subnet)), subnet
             parts = []
@@ -102,6 +112,7 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
                 parts.append(scores)
                 done, bad = done + int(plan.costs[batch]), bad + int((scores.status == _NON_FINITE).sum())
                 job.launch.advance(part.name, done, total, "tokens")
+            # After every chunk, not at the end: a wrong dtype shows in the first minutes of hours.
             refuse_non_finite(job, part.folder, bad, part.num_subnets * len(part.store))
             joined = join_scores(parts)
             if joined.split and not told:
@@ -113,7 +124,7 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
 
 
 def stored_chunks(job: Job, paths: list[Path], split: list[int]) -> Iterator[BatchScores]:
-    """Read chunks one by one; the numbers of those that an out-of-memory has split are put into `split`."""
+    """Yield the content of chunks, one by one, and append to `split` the numbers of those that ran out of memory."""
     for number, path in enumerate(paths):
         scores = read_chunk(path)
         if scores.split:
@@ -123,14 +134,21 @@ def stored_chunks(job: Job, paths: list[Path], split: list[int]) -> Iterator[Bat
 
 
 def refuse_non_finite(job: Job, folder: Path, count: int, total: int) -> None:
-    """Refuse a pass in which more than 1 % of the scores are not finite.
+    """Refuse a pass if more than 1 % of its scores are not finite.
+
+    Args:
+        job: the job.
+        folder: where the chunks of the pass are.
+        count: scores that are not finite.
+        total: all scores.
 
     Raises:
-        CurateError: so.
+        CurateError: more than 1 % are not finite; it advises another dtype.
     """
     if count <= MAX_NON_FINITE * total:
         return
-    # Another dtype may then start afresh in this folder; other processes may still be writing chunks there.
+    # Only the key is removed, so that the next call may use another dtype. The chunks stay, since other processes may
+    # still be writing there; without a key the next call discards them.
     (folder / "key.json").unlink(missing_ok=True)
     raise CurateError(
         f"{count} of {total} records have scores that are not finite (at most {MAX_NON_FINITE:.0%} are allowed): "

@@ -1,7 +1,7 @@
-"""Further scores, each a pass of its own over the tokens: IFD, masks, dropout.
+"""Runs the passes of the further scores: IFD, masks, dropout. Also joins a person's own columns (`own_columns`).
 
-A pass has a key of its own, resumes by itself, and adds its columns to scores.parquet; what is there stays as it is.
-How each is computed stands in `subnets`; a person's own columns are joined in `own_columns`.
+A pass has its own key, continues after an interruption, and adds its columns to scores.parquet. Columns that are there
+do not change. What each pass computes is in `subnets`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the main process has found out before anything is computed.
+    """What the main process finds out before anything is computed.
 
-    setup     what the parts of the pass are made of
-    finished  for every part, the numbers of the chunks that are there
+    setup     what must be known before the parts of the pass are made
+    finished  for every part, the numbers of the chunks that an earlier call finished
     """
 
     setup: Setup
@@ -41,7 +41,7 @@ class Prepared:
 
 
 def is_passed(job: Job, name: str) -> bool:
-    """Say, and log, whether the columns of a further score are there; called by the main process.
+    """Say, and log, whether the columns of a further score are in scores.parquet. Called by the main process.
 
     Raises:
         CurateError: they were made with other settings.
@@ -51,16 +51,21 @@ def is_passed(job: Job, name: str) -> bool:
     if record is None or not path.exists() or not set(record["columns"]) <= set(score_columns(path)):
         return False
     stage.refuse_change()
-    shutil.rmtree(_folder(job, name), ignore_errors=True)  # were it killed before it could do so
+    shutil.rmtree(_folder(job, name), ignore_errors=True)  # the call that finished may have been killed before this
     return stage.is_finished()
 
 
 def run_pass(job: Job, name: str, store: TokenStore) -> None:
-    """Add the columns of a further score to scores.parquet.
+    """Compute a further score and add its columns to scores.parquet.
+
+    Args:
+        job: the job.
+        name: ifd, masked or dropout.
+        store: the tokens of the scoring model.
 
     Raises:
-        CurateError: an earlier call began with other settings; the model cannot be scored so; more than 1 % of the
-            scores are not finite.
+        CurateError: an earlier call began with other settings; the model does not allow this score (masks on quantised
+            weights); more than 1 % of the scores are not finite.
     """
     started = time.monotonic()
     prepared = job.launch.from_main(f"scores/{name}", lambda: _prepare(job, name, store), Prepared)
@@ -73,9 +78,9 @@ def run_pass(job: Job, name: str, store: TokenStore) -> None:
 
 
 def own_columns(job: Job) -> None:
-    """Bring the run to where the columns of score.columns, a person's own file, are in scores.parquet.
+    """Add the columns of score.columns, a file of a person's own scores, to scores.parquet. Finished work is skipped.
 
-    Another file, or the same with other content, replaces what an earlier one brought.
+    If the file changed, or another is named, its columns take the place of the earlier ones.
 
     Raises:
         CurateError: the file cannot be joined to the records.
@@ -85,6 +90,7 @@ def own_columns(job: Job) -> None:
     key = {"tokens": fingerprint(job.settled.tokens_key), "score.columns": sha256_of(own)}
     stage = Stage(job.folder, "scores/columns", key, (path,))
     record = job.folder.stage(stage.name)
+    # The names are checked in the table too: a kill may have come between the table and the manifest.
     earlier = set(record["columns"]) if record is not None else set()
     if earlier and earlier <= set(score_columns(path)) and stage.is_finished():
         return
@@ -98,7 +104,7 @@ def own_columns(job: Job) -> None:
 
 
 def pass_stage(job: Job, name: str, started: float | None = None) -> Stage:
-    """Return the stage of a further score."""
+    """Return the stage of a further score; `started` is when it began, by the monotonic clock, default now."""
     path = job.folder.path / "scores.parquet"
     begun = time.monotonic() if started is None else started
     return Stage(job.folder, f"scores/{name}", pass_key(job, name), (path,), begun)
@@ -109,6 +115,7 @@ def _folder(job: Job, name: str) -> Path:
 
 
 def _prepare(job: Job, name: str, store: TokenStore) -> Prepared:
+    """Find the chunks that an earlier call finished; without a readable key all are computed again."""
     stage, work = pass_stage(job, name), _folder(job, name)
     ensure_rows(job)
     setup = set_up(job, name, work)
@@ -116,15 +123,26 @@ def _prepare(job: Job, name: str, store: TokenStore) -> Prepared:
         job.folder.require_same(stage.name, known, stage.key)
     else:
         for part in work.glob("part-*"):
-            shutil.rmtree(part)  # chunks without a key are nobody's
+            shutil.rmtree(part)
         write_json(work / "key.json", dict(stage.key))
     parts = further_score(job, name, store, setup).parts
     return Prepared(setup, [finished_chunks(job, part) for part in parts])
 
 
 def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], started: float) -> None:
+    """Turn the chunks into columns, add these to scores.parquet, and remove the chunks.
+
+    Args:
+        job: the job.
+        name: of the score.
+        score: its parts, and how they become columns.
+        paths: the files of the chunks of every part.
+        started: when the pass began, by the monotonic clock.
+    """
     stage, path, split = pass_stage(job, name, started), ensure_rows(job), list[int]()
     work = _folder(job, name)
+    # Scores of all subnets together can exceed the memory: each is gathered into memory-mapped files in a temporary
+    # folder, which must live until the columns are written.
     with ExitStack() as stack:
         gathered = []
         for part, own in zip(score.parts, paths, strict=True):
@@ -158,14 +176,18 @@ def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], 
 def _gathered(
     job: Job, store: TokenStore, chunks: list[Path], num_columns: int, folder: Path, split: list[int]
 ) -> BatchScores:
+    """Return the scores of all records in one subnet, memory-mapped in `folder`; NaN where a record was not scored."""
     status, confidence, log_prob = gather(store, stored_chunks(job, chunks, split), num_columns, folder)
     unscored = status != STATUSES.index("scored")
-    confidence[unscored] = log_prob[unscored] = np.nan  # never a number for what was not scored
+    confidence[unscored] = log_prob[unscored] = np.nan
     return BatchScores(np.arange(len(store)), status, confidence, log_prob)
 
 
 def _missing(path: Path, columns: dict[str, FloatArray]) -> dict[str, int]:
-    """Records that lack a number, by why: their status, or no_score where there was nothing to predict."""
+    """Return how many records have no number, by reason: their status, or no_score.
+
+    no_score counts records with status scored for which this score is not defined, since there is nothing to predict.
+    """
     status = read_rows(path).status
     lacking = ~np.isfinite(np.stack(list(columns.values()))).all(axis=0)
     counts: dict[str, int] = {STATUSES[code]: int((status == code).sum()) for code in range(1, len(STATUSES))}

@@ -1,4 +1,4 @@
-"""Which cells a comparison has, and what each of them selects."""
+"""Plans the cells of a comparison: one for every selector, number kept and seed, and what each of them selects."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from curate.types import CurateError
 class PlannedCell:
     """A cell and its selection.
 
-    chosen      the section `select` that it stands for; None for the baseline of all records
-    lengths_of  the name of the cell whose response lengths it keeps; None: it keeps what its section says
+    cell        selector, number kept, and seed
+    chosen      the section `select` that the selector stands for; None for the baseline that trains on all records
+    lengths_of  the name of another cell; records are drawn so that their response lengths are distributed as in that
+                one. None: no such condition
     """
 
     cell: Cell
@@ -28,12 +30,12 @@ class PlannedCell:
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the cell's folder."""
         return cell_name(self.cell)
 
 
 def cell_name(cell: Cell) -> str:
-    """Return what the folder of a cell is called.
+    """Return the name of a cell's folder.
 
     >>> cell_name(Cell("random", "10%", 0))
     'random-10pct-seed0'
@@ -43,17 +45,18 @@ def cell_name(cell: Cell) -> str:
 
 
 def seeds_of(recipe: Recipe) -> Sequence[int]:
-    """Return the seeds of compare.seeds."""
+    """Return the seeds of compare.seeds; a count n stands for 0 to n - 1."""
     seeds = recipe.compare.seeds
     return range(seeds) if isinstance(seeds, int) else seeds
 
 
 def planned_cells(recipe: Recipe, *, num_layers: int) -> list[PlannedCell]:
-    """Return the cells in the order in which they are done: seed by seed, so that a first table stands early.
+    """Return the cells in the order in which they are done.
 
     Raises:
         CurateError: a setting of a selector is wrong.
     """
+    # Seed by seed: a run that is stopped after the first seed can already be compared with compare.seeds=1.
     compare = recipe.compare
     cells = []
     for seed in seeds_of(recipe):
@@ -72,13 +75,21 @@ def planned_cells(recipe: Recipe, *, num_layers: int) -> list[PlannedCell]:
 
 
 def selector_select(recipe: Recipe, selector: str | Selector, *, num_layers: int, keep: int | str, seed: int) -> Select:
-    """Return the section `select` of a selector: the recipe's own, changed by what the selector says.
+    """Return the section `select` of a selector.
+
+    Args:
+        recipe: its section `select` gives quota, min_response_tokens, duplicates and gamma where a selector does not.
+        selector: the name of a built-in one, or settings of select.* with a name.
+        num_layers: decoder layers of the scoring model; the built-in selector last_exit needs it.
+        keep: a count or a percentage.
+        seed: of its random draws.
 
     Raises:
         CurateError: an unknown setting or a bad value.
     """
     own = settings_of(selector, num_layers=num_layers) if isinstance(selector, str) else dict(selector.select)
     name = selector if isinstance(selector, str) else selector.name
+    # Not the recipe's method or score: a selector must mean the same in every comparison.
     base = recipe.select.model_dump(include={"quota", "min_response_tokens", "duplicates", "gamma"})
     tree: dict[str, Any] = {**base, **own, "name": name, "keep": keep, "seed": seed}
     try:
@@ -90,10 +101,10 @@ def selector_select(recipe: Recipe, selector: str | Selector, *, num_layers: int
 
 
 def lengths_of(recipe: Recipe, selector: str | Selector) -> str | None:
-    """Return the selector whose response lengths a selector keeps, if it has one.
+    """Return the selector whose response lengths a selector copies; None if it copies none.
 
     Raises:
-        CurateError: it is not compared, or it follows another one itself.
+        CurateError: that selector is not part of the comparison, or copies the lengths of another one itself.
     """
     followed = {s if isinstance(s, str) else s.name: _lengths_of(s) for s in recipe.compare.selectors}
     other = _lengths_of(selector)
@@ -115,8 +126,8 @@ def _lengths_of(selector: str | Selector) -> str | None:
 
 
 def selects_of(recipe: Recipe, *, num_layers: int) -> list[Select]:
-    """Return a section `select` for every selector, to see what they read."""
-    keep, seed = recipe.compare.keep[0], seeds_of(recipe)[0]
+    """Return a section `select` for every selector, to find out which scores and embeddings they read."""
+    keep, seed = recipe.compare.keep[0], seeds_of(recipe)[0]  # any will do: what is read depends on neither
     return [
         selector_select(recipe, selector, num_layers=num_layers, keep=keep, seed=seed)
         for selector in recipe.compare.selectors

@@ -1,4 +1,4 @@
-"""Which tokens would be scored: the first records of the input as the model sees them, without its weights."""
+"""`curate preview`: records as the tokens that would be scored. No weights are needed."""
 
 from __future__ import annotations
 
@@ -25,20 +25,26 @@ if TYPE_CHECKING:
 
 
 def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Preview]:
-    """Return the first `count` records as tokens, or the given rows; the same tokens that `score` scores.
+    """Return the first `count` records, or the given rows, as exactly the tokens that `score` scores.
 
-    Settings that a run folder has settled hold here too. Nothing is written, and no weights are read.
+    If the run has settled settings already, those are used. Nothing is written.
+
+    Args:
+        recipe: as the person wrote it.
+        count: how many records.
+        rows: rows of the input to return instead.
 
     Raises:
         CurateError: data, tokenizer or settings cannot be read; there is no such row.
     """
     source, folder = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder.work)
-    known = known_key(folder) if folder.holds_run() else {}
+    known = known_key(folder) if folder.holds_run() else {}  # else run.dir may be any folder of a person's
     recipe = settle_prompt(adopt(recipe, known), source, loaded, known)
     examples = read_examples(recipe.data, source)
     chosen = _rows(examples, rows) if rows else list(islice(examples, count))
     tokenizer = loaded.tokenizer(recipe.model.name, recipe.model.revision)
+    # Control tokens are shown differently from text that is only spelled like them.
     special = set(tokenizer.all_special_ids)
     return [
         Preview(
@@ -60,6 +66,7 @@ def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Pr
 
 
 def _rows(examples: Iterable[Example], rows: Sequence[int]) -> list[Example]:
+    """Return the examples of these rows, in the order of the input, which is read no further than to the last."""
     wanted, found, read = set(rows), list[Example](), 0
     for example in islice(examples, max(rows) + 1):
         read = example.row + 1
@@ -71,7 +78,7 @@ def _rows(examples: Iterable[Example], rows: Sequence[int]) -> list[Example]:
 
 
 def _added_end(record: Tokens, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The end token that training adds, by the rule of `curate.tokens.labels`; "" if it adds none."""
+    """Return the end token that training adds, by the rule of `curate.tokens.labels`; "" if it adds none."""
     if record.status != "scored" or record.truncated or np.any(record.marks == END):
         return ""
     return tokenizer.eos_token or ""

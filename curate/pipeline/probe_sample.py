@@ -1,4 +1,4 @@
-"""A sample of the input, read and tokenised as a run would, and what it says of the whole."""
+"""Takes a sample of the input, read and tokenised as in a run, and counts the whole input by it."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ from curate.tokens.store import open_tokens, write_tokens
 from curate.types import STATUSES, Example, TokenStore
 
 MOST_SAMPLED = 4_000
+"""Records that are tokenised at most."""
 MOST_READ = 50_000
+"""Records that are read at most, except to count those of compressed files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Part of the input, tokenised.
+    """A part of the input, tokenised.
 
     recipe         settled
     loaded         tokenizers and configurations
-    examples       the records, numbered anew from 0
+    examples       the records, with new row numbers from 0
     store          their tokens
     texts          their texts to embed
-    records        of the whole input
-    read_seconds   to read a record
-    token_seconds  to tokenise a record
-    fixed_seconds  of tokenising, however many records there are
-    fit_batches    score.tokens_per_batch is auto and no run has settled it
+    records        how many records the whole input has
+    read_seconds   seconds to read a record
+    token_seconds  seconds to tokenise a record
+    fixed_seconds  seconds that tokenising takes once, for any number of records
+    fit_batches    whether score.tokens_per_batch is auto and no run has settled it
     """
 
     recipe: Recipe
@@ -61,12 +63,20 @@ class Sample:
 
     @property
     def records_per_row(self) -> float:
-        """Records of the input for each record of the sample."""
+        """How many records of the input a record of the sample stands for."""
         return self.records / len(self.store)
 
 
 def take_sample(recipe: Recipe, folder: Path) -> Sample:
-    """Read and tokenise up to 4,000 records, evenly spaced over the first 50,000; `folder` takes what is written."""
+    """Return up to 4,000 records, evenly spaced over the first 50,000 of the input, tokenised.
+
+    Args:
+        recipe: as the person wrote it.
+        folder: takes what is written.
+
+    Raises:
+        CurateError: data, model or settings that a run would refuse too.
+    """
     source, run = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder / "offload")
     recipe, fit_batches = _settled(recipe, source, loaded, run)
@@ -76,6 +86,7 @@ def take_sample(recipe: Recipe, folder: Path) -> Sample:
     records = found.count if found.count < MOST_READ else count_records(recipe, source)
     examples = [replace(example, row=i) for i, example in enumerate(found.items)]
 
+    # What a run does once before the first record: load the tokenizer, prepare its codec, save a copy.
     started, model = time.perf_counter(), recipe.model
     tokenizer = loaded.tokenizer(model.name, model.revision)
     make_codec(tokenizer, model.allow_tokens)
@@ -86,7 +97,8 @@ def take_sample(recipe: Recipe, folder: Path) -> Sample:
     for _ in write_tokens(tokenize_as_settled(recipe, loaded, recorded, model), folder / "tokens"):
         pass
     whole = time.perf_counter() - started - fixed_seconds
-    token_seconds = max(whole - fixed_seconds, whole / 2) / len(examples)  # the codec is made in it once more
+    # `tokenize` prepares the codec once more, so that is taken off; at least half is left, should it be fast this time.
+    token_seconds = max(whole - fixed_seconds, whole / 2) / len(examples)
     store, texts = open_tokens(folder / "tokens"), open_texts(folder / "texts")
     return Sample(
         recipe, loaded, examples, store, texts, records, read_seconds, token_seconds, fixed_seconds, fit_batches
@@ -94,14 +106,14 @@ def take_sample(recipe: Recipe, folder: Path) -> Sample:
 
 
 def tokens_of(sample: Sample, examples: list[Example], model: Model, folder: Path) -> TokenStore:
-    """Return the tokens that another model's tokenizer makes of records, written to `folder`."""
+    """Return the tokens of examples in the vocabulary of another model; they are written to `folder`."""
     for _ in write_tokens(tokenize_as_settled(sample.recipe, sample.loaded, examples, model), folder):
         pass
     return open_tokens(folder)
 
 
 def count(store: TokenStore, records: int) -> Counts:
-    """Count the records and tokens of an input of `records` records of which `store` is a sample."""
+    """Return the counts of an input of `records` records, scaled up from its sample `store`."""
     rows, factor = store.rows, records / len(store)
     codes = np.bincount(rows["status"], minlength=len(STATUSES))
     by_status = {str(name): round(int(n) * factor) for name, n in zip(STATUSES, codes, strict=True) if n}
@@ -119,7 +131,7 @@ def count(store: TokenStore, records: int) -> Counts:
 
 
 def _settled(recipe: Recipe, source: Source, loaded: Loaded, run: RunFolder) -> tuple[Recipe, bool]:
-    """The recipe without `auto`, as a run would settle it, and whether a GPU may still have its batches halved."""
+    """Return the recipe without `auto`, as a run would settle it, and whether the batch size may still be halved."""
     known = known_key(run) if run.holds_run() else {}
     recipe = settle_prompt(adopt(recipe, known), source, loaded, known)
     device, score = resolve_device(), recipe.score
@@ -133,9 +145,10 @@ def _settled(recipe: Recipe, source: Source, loaded: Loaded, run: RunFolder) -> 
 
 
 def count_records(recipe: Recipe, source: Source) -> int:
-    """Return the number of records of a large input: of plain text files by their bytes, of others by reading on.
+    """Return the number of records of a large input.
 
-    By bytes: the size of all files over the mean size of the first records.
+    For plain text files it is estimated: the size of all files over the mean size of the first records. Other files
+    (compressed, Parquet) are read to the end and counted.
     """
     data, limit = recipe.data, recipe.data.limit
     plain = source.files and all(file.compression is None for file in source.files)
@@ -148,6 +161,7 @@ def count_records(recipe: Recipe, source: Source) -> int:
 
 
 def _sizes(recipe: Recipe, source: Source) -> Iterator[int]:
-    """Bytes of the first records with what stands between two; 0 where a file is no text."""
+    """Yield the bytes of the first records, each with its separator; 0 where the file is no text file."""
     for record in islice(read_records(source, recipe.data), MOST_READ):
+        # Two bytes between records: a comma and a line end, or CRLF.
         yield len(record.raw) + 2 if record.raw else 0

@@ -1,4 +1,4 @@
-"""What scoring costs on this machine: a few batches of the plan are computed, and a cost is fitted to their times."""
+"""Measures what scoring costs on this machine: computes a few batches, and fits a cost model to their times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from curate.scoring.score import ScoringModel, full_model, score_batch
 from curate.tables.chunks import write_chunk
 from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
 
-_MOST_PLANNED = 1_000_000
+_MOST_PLANNED = 1_000_000  # records; a larger input is scaled up, since its plan would take longer than the probe
 _MOST_BATCHES, _LEAST_BATCHES = 12, 3
 _BUDGET_SECONDS = 6.0
 _GOLDEN = 0.618034  # its multiples, modulo 1, are spread evenly however many of them are taken
@@ -30,10 +30,10 @@ _GOLDEN = 0.618034  # its multiples, modulo 1, are spread evenly however many of
 
 @dataclass(frozen=True, slots=True)
 class FullPlan:
-    """The batch plan of the whole input, made of the records of a sample.
+    """The batch plan of the whole input, made from the records of a sample.
 
-    plan   its rows are those of the sample, each as often as records of its kind are expected
-    scale  the whole input's batches over those of the plan: 1 up to a million records
+    plan   its rows are those of the sample, each repeated as often as records like it are expected
+    scale  batches of the whole input over those of the plan: 1 up to a million records
     """
 
     plan: BatchPlan
@@ -42,11 +42,11 @@ class FullPlan:
 
 @dataclass(frozen=True, slots=True)
 class ScoringCost:
-    """What a model costs.
+    """What scoring with a model costs.
 
-    batch              of a batch
+    batch              seconds of a batch, as a function of what is in it
     seconds_per_chunk  to store the scores of a chunk
-    activations        bytes beyond the weights while the heaviest batch was computed; None where nobody counts
+    activations        bytes beyond the weights for the heaviest batch; None where they cannot be counted
     """
 
     batch: BatchCost
@@ -55,22 +55,22 @@ class ScoringCost:
 
 
 def full_plan(store: TokenStore, records_per_row: float, tokens_per_batch: int, *, reuse_prefixes: bool) -> FullPlan:
-    """Plan the batches of an input of which `store` is a sample.
-
-    With more records, those of a batch are more alike in length: a plan of the sample alone would have more padding.
+    """Return the batch plan of an input of which `store` is a sample.
 
     Args:
         store: the sample.
-        records_per_row: records of the input for each record of the sample.
+        records_per_row: how many records of the input a record of the sample stands for.
         tokens_per_batch: as in the run.
         reuse_prefixes: as in the run.
     """
+    # With more records, those of a batch are more alike in length and need less padding. So the records of the sample
+    # are repeated; a plan of the sample alone, scaled up, would overestimate the padding.
     rows = np.flatnonzero(store.rows["status"] == STATUSES.index("scored"))
     lengths = store.rows["needed"][rows].astype(np.int64)
     prefixes, prefix_ids = list[Prefix](), np.full(len(rows), -1, np.int16)
     if reuse_prefixes:
         prefixes, prefix_ids = shared_prefixes(store, rows)
-        lengths -= np.array([*map(len, prefixes), 0])[prefix_ids]
+        lengths -= np.array([*map(len, prefixes), 0])[prefix_ids]  # id -1, no prefix, takes the 0 at the end
     records = round(len(rows) * records_per_row)
     planned = min(records, _MOST_PLANNED)
     which = np.arange(planned) * len(rows) // max(planned, 1)
@@ -82,7 +82,11 @@ def full_plan(store: TokenStore, records_per_row: float, tokens_per_batch: int, 
 
 
 def loads(plan: BatchPlan, store: TokenStore, scorer: ScoringModel) -> FloatArray:
-    """Return what every batch asks of a model, float64 [B, 4]: see `curate.probe.cost`."""
+    """Return the four quantities that the seconds of a batch depend on, float64 [B, 4] for B batches.
+
+    They are 1 (a constant), padded tokens, response tokens times exits, and pairs of tokens in attention; see
+    `curate.probe.cost`. Tokens and pairs are weighted by the fraction of the layers that is computed.
+    """
     if not len(plan.costs):
         return np.zeros((0, 4))
     records = np.diff(plan.batches)
@@ -96,11 +100,12 @@ def loads(plan: BatchPlan, store: TokenStore, scorer: ScoringModel) -> FloatArra
 def measure_scoring(
     scorer: ScoringModel, store: TokenStore, plan: BatchPlan, folder: Path, *, budget: float = _BUDGET_SECONDS
 ) -> ScoringCost:
-    """Time batches of the plan, short and long ones, with the exits asked for and with the last alone.
+    """Return what batches of the plan cost, from the times of a few short and long ones.
 
-    The heaviest batch comes first and is not timed: it warms up, and shows the memory that is needed. No further batch
-    is begun after `budget` seconds, once there are three.
+    They are computed with the exits that are asked for and with the last exit alone. After `budget` seconds and at
+    least three batches no further one is begun.
     """
+    # The heaviest batch comes first and is not timed: it warms up, and shows how much memory is needed.
     with peak_memory(scorer.parts.device) as grown:
         scores = _scored(scorer, store, plan, plan.heaviest)
     models = {model.layers: model for model in (scorer, full_model(scorer))}.values()
@@ -123,12 +128,12 @@ def pass_seconds(cost: ScoringCost, full: FullPlan, store: TokenStore, scorer: S
 
 
 def imbalances(plan: BatchPlan, counts: tuple[int, ...]) -> dict[int, float]:
-    """Return by how much the busiest process has more to do than the mean, by number of processes."""
+    """Return the work of the busiest process over the mean, by number of processes: 1 if all have equal work."""
     return {count: imbalance(plan.chunk_costs, count) for count in counts}
 
 
 def seconds_to_mask(scorer: ScoringModel, sparsity: float) -> float:
-    """Time how long it takes to mask the weights and to put them back."""
+    """Return the seconds to mask the weights and to restore them."""
     started = time.perf_counter()
     with masked_weights(scorer.parts, sparsity):
         pass
@@ -136,7 +141,7 @@ def seconds_to_mask(scorer: ScoringModel, sparsity: float) -> float:
 
 
 def dropout_factor(scorer: ScoringModel, cost: ScoringCost, store: TokenStore, plan: BatchPlan, rate: float) -> float:
-    """Return the price of a forward pass under dropout, as a multiple of one without; drawing its masks costs too."""
+    """Return the seconds of a forward pass under dropout, drawing its masks included, over those of one without."""
     subnets = dropout_subnets(scorer.parts, [rate], seed=0)
     batch = next(_spread_batches(plan))
     seconds = []
@@ -149,7 +154,7 @@ def dropout_factor(scorer: ScoringModel, cost: ScoringCost, store: TokenStore, p
 
 
 def _spread_batches(plan: BatchPlan) -> Iterator[int]:
-    """Batches spread over the work of a plan, the middle one first; wherever one stops, they are spread evenly."""
+    """Yield batches spread over the work of a plan, the middle one first, evenly spread wherever the caller stops."""
     ends = np.cumsum(plan.costs)
     chosen: set[int] = set()
     for i in range(_MOST_BATCHES):
@@ -160,7 +165,7 @@ def _spread_batches(plan: BatchPlan) -> Iterator[int]:
 
 
 def _seconds_of(scorer: ScoringModel, store: TokenStore, plan: BatchPlan, batch: int) -> float:
-    """Time a batch, its prefix apart: that is computed once for all batches that share it."""
+    """Return the seconds of a batch, without those of its prefix, which is computed once for many batches."""
     cache = _prefix_cache(scorer, plan, batch)
     started = time.perf_counter()
     score_batch(scorer, store, plan.rows_of_batch(batch), cache)
@@ -177,7 +182,7 @@ def _prefix_cache(scorer: ScoringModel, plan: BatchPlan, batch: int) -> Cache | 
 
 
 def _seconds_per_chunk(scores: BatchScores, folder: Path) -> float:
-    """Store a chunk three times, flushed to the disk as in a run."""
+    """Return the seconds to store a chunk, flushed to the disk as in a run; the mean of three."""
     started = time.perf_counter()
     for _ in range(3):
         with replacing(folder / "probe.chunk") as temporary:

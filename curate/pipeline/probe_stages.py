@@ -1,4 +1,4 @@
-"""What embedding, clustering, training and evaluating cost on this machine, from a few texts and steps."""
+"""Measures what embedding, clustering, training and evaluating cost on this machine, with a few texts and steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ _BACKWARD = 3  # forward and backward pass together, in forward passes
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingCost:
-    """Seconds to load the embedder and per text, the length of its vectors, bytes of its weights and beyond them."""
+    """What embedding costs.
+
+    load_seconds      to load the embedder
+    seconds_per_text  to embed a text
+    dimension         length of a vector
+    weights           bytes of the embedder's weights
+    activations       bytes beyond them; None where they cannot be counted
+    """
 
     load_seconds: float
     seconds_per_text: float
@@ -48,14 +55,14 @@ class EmbeddingCost:
 class TrainingCost:
     """What training a LoRA adapter costs.
 
-    load_seconds       to load the model and confirm it
+    load_seconds       to load the model and run the self-test
     setup_seconds      before the first step and after the last
-    seconds_per_batch  of train.batch_size records, forward and backward, a share of the optimizer's step included
-    adapter_factor     time of a forward pass with the adapter over that without
-    scoring            what a forward pass of the model without the adapter costs
-    scorer             that model, which now holds the adapter
-    weights            bytes
-    activations        bytes beyond them while training
+    seconds_per_batch  of train.batch_size records, forward and backward, with its part of the optimizer's step
+    adapter_factor     seconds of a forward pass with the adapter over those without
+    scoring            what a forward pass without the adapter costs
+    scorer             the model, which holds the adapter when this is returned
+    weights            bytes of the model's weights
+    activations        bytes beyond them while training; None where they cannot be counted
     """
 
     load_seconds: float
@@ -74,7 +81,7 @@ def bytes_of(model: Any) -> int:
 
 
 def measure_embedding(texts: Sequence[str], settings: Embed) -> EmbeddingCost:
-    """Embed a few hundred texts: batches of like length, as a run makes them, from short to long."""
+    """Return what embedding texts costs, from up to four batches of texts of similar length, as a run makes them."""
     device, started = resolve_device(), time.perf_counter()
     embedder = load_embedder(settings.model, device=str(device))
     loaded = time.perf_counter()
@@ -83,7 +90,7 @@ def measure_embedding(texts: Sequence[str], settings: Embed) -> EmbeddingCost:
     num_blocks = min(_MOST_BLOCKS, len(texts) // size) if texts else 0
     middles = [len(texts) * (2 * i + 1) // (2 * num_blocks) for i in range(num_blocks)]
     blocks = [by_length[max(0, min(m - size // 2, len(texts) - size)) :][:size] for m in middles]
-    with peak_memory(device) as grown:
+    with peak_memory(device) as grown:  # of the longest texts, which need most memory
         embed(by_length[:size] or ["a"], embedder, batch_size=settings.batch_size)  # also warms up
     begun = time.perf_counter()
     for block in blocks:
@@ -96,18 +103,25 @@ def measure_embedding(texts: Sequence[str], settings: Embed) -> EmbeddingCost:
 
 
 def clustering_seconds(num_rows: int, dimension: int, settings: Cluster) -> float:
-    """Return the seconds of k-means on so many vectors, scaled up from a smaller k-means by its multiplications."""
+    """Return the seconds of k-means, scaled up from a smaller k-means by the number of multiplications.
+
+    Args:
+        num_rows: vectors to cluster.
+        dimension: their length.
+        settings: of the clustering.
+    """
     if num_rows == 0:
         return 0.0
     rows = min(num_rows, _MOST_CLUSTERED)
     wanted = auto_count(num_rows) if settings.count == "auto" else min(settings.count, num_rows)
     count = min(wanted, max(1, rows // 8))
+    # Random vectors will do: the number of iterations is fixed, and so the time does not depend on their values.
     vectors = np.random.default_rng(0).normal(size=(rows, dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     started = time.perf_counter()
     cluster(vectors, count=count, spherical=settings.spherical, iterations=settings.iterations, seed=0)
     seconds = time.perf_counter() - started
-    trained_on = min(num_rows, max(MAX_TRAINING_POINTS, 256 * wanted))
+    trained_on = min(num_rows, max(MAX_TRAINING_POINTS, 256 * wanted))  # `cluster` trains on a sample of a large input
     work = wanted * (trained_on * settings.iterations + num_rows)
     return seconds * work / (count * rows * (settings.iterations + 1))
 
@@ -121,15 +135,15 @@ def measure_training(
     train: Train,
     folder: Path,
 ) -> TrainingCost:
-    """Load the model to train, time a few of its forward passes, then a few steps of LoRA.
+    """Return what training costs: load the model, time a few forward passes, a few steps of LoRA, and both together.
 
     Args:
         features: records to train on, from short to long.
-        store: records to compute forward passes of.
+        store: records whose forward passes are timed.
         full: their batches.
         model: where the model is and how it is loaded.
         train: settings of the adapter.
-        folder: what is written on the way goes there.
+        folder: takes what is written on the way.
     """
     started = time.perf_counter()
     loaded = load_model(**model.model_dump(exclude={"allow_tokens"}))
@@ -143,7 +157,7 @@ def measure_training(
     chosen, settings = _few_steps(features, train, scoring.batch.per_token)
     with peak_memory(parts.device) as grown:
         setup_seconds, step_seconds = _time_steps(chosen, loaded, settings, folder)
-    loaded.eval()
+    loaded.eval()  # training has put the adapter into the model, and switched dropout on
     adapted = measure_scoring(scorer, store, full.plan, folder, budget=_BUDGET_SECONDS / 2)
     factor = pass_seconds(adapted, full, store, scorer) / max(pass_seconds(scoring, full, store, scorer), 1e-9)
     per_batch = step_seconds / settings.accumulation()
@@ -152,6 +166,13 @@ def measure_training(
 
 def training_batches(kept: int, train: Train, processes: int) -> tuple[int, int]:
     """Return the optimizer steps of a run, and the batches that each process computes for them.
+
+    Args:
+        kept: records to train on.
+        train: settings of the adapter.
+        processes: how many train together.
+
+    50 batches of 4 records are 2 epochs of 100 records; 4 batches make a step, and the last step of an epoch has one:
 
     >>> training_batches(100, Train(batch_size=4, epochs=2), 1)
     (14, 50)
@@ -165,12 +186,17 @@ def training_batches(kept: int, train: Train, processes: int) -> tuple[int, int]
 
 
 def _few_steps(features: Sequence[Feature], train: Train, seconds_per_token: float) -> tuple[list[Feature], Train]:
-    """Choose 3 to 8 steps that take a few seconds, and their records: from short to long, so of average length."""
+    """Return records for a few training steps, and settings that end after these.
+
+    There are 3 to 8 steps, as many as take a few seconds. Their records are spread from the shortest to the longest,
+    and so are of average length.
+    """
     records = train.batch_size * train.accumulation()
     tokens = float(np.mean([len(ids) for ids, _ in features])) * records
     expected = max(_BACKWARD * seconds_per_token * tokens, 1e-9)
     steps = int(np.clip(_BUDGET_SECONDS / expected, _LEAST_STEPS, _MOST_STEPS))
-    accumulation = train.accumulation() if expected * _LEAST_STEPS < 2 * _BUDGET_SECONDS else 1  # else batch by batch
+    # Where even three steps take too long, a step is one batch; `measure_training` counts by the batch.
+    accumulation = train.accumulation() if expected * _LEAST_STEPS < 2 * _BUDGET_SECONDS else 1
     wanted = steps * train.batch_size * accumulation
     which = (np.arange(wanted) + 0.5) * len(features) / wanted
     changed = {"max_steps": steps, "gradient_accumulation": accumulation, "save_steps": 1_000_000, "report_to": "none"}
@@ -178,7 +204,7 @@ def _few_steps(features: Sequence[Feature], train: Train, seconds_per_token: flo
 
 
 def _time_steps(features: Sequence[Feature], model: Any, settings: Train, folder: Path) -> tuple[float, float]:
-    """Seconds around the steps, and of one step: the first, which warms up, counts to the former."""
+    """Return the seconds around the steps, and of one step. The first step warms up, and counts as around."""
     ends: list[float] = []
 
     def note(entry: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""The sets of references that a model is evaluated on, as tokens: the held-out part, and files of evaluate.sets."""
+"""The sets that a model is evaluated on, as tokens: the held-out part of the input, and the files of evaluate.sets."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from curate.tokens.store import open_tokens, write_tokens
 from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
 
 HOLDOUT = "holdout"
+"""The name of the held-out part in tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """One set of references.
+    """One set of records with reference responses, whose loss is measured.
 
     name    its name in tables
     key     what its tokens depend on, by name
-    folder  where its tokens lie
+    folder  the folder of its tokens
     data    how its records are read; None for the held-out part of the input
     """
 
@@ -43,12 +44,12 @@ class References:
     data: Data | None
 
     def open(self) -> TokenStore:
-        """Memory-map its tokens."""
+        """Return its tokens, memory-mapped."""
         return open_tokens(self.folder)
 
 
 def references(job: Job) -> list[References]:
-    """Return the sets, with their tokens made where they are not there; called by the main process.
+    """Return the sets; missing tokens are made. Called by the main process.
 
     Raises:
         CurateError: there is nothing to evaluate on, or a set cannot be read.
@@ -66,7 +67,7 @@ def references(job: Job) -> list[References]:
 
 
 def examples_of(job: Job, wanted: References) -> Iterator[Example]:
-    """Return the records of a set as conversations, in its order."""
+    """Return an iterator over the records of a set as conversations, in the order of their tokens."""
     if wanted.data is not None:
         return read_examples(wanted.data, open_source(wanted.data))
     rows = set(_held_out_rows(job).tolist())
@@ -81,12 +82,13 @@ def _held_out(job: Job) -> References:
         "run.seed": job.recipe.run.seed,
         "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
     }
+    # A token store holds rows 0, 1, 2, ...; the held-out rows get new numbers.
     tokens = (replace(record, row=i) for i, record in enumerate(tokens_to_train_on(job, rows, model)))
     return References(HOLDOUT, key, _made(job, HOLDOUT, key, tokens), None)
 
 
 def _held_out_rows(job: Job) -> IntArray:
-    """The held-out rows, in order; of exact duplicates the first."""
+    """Return the held-out rows, ascending; of exact duplicates only the first, or they would count twice in a mean."""
     rows = verified_rows(job)
     mask = held_out(job, rows)
     assert mask is not None
@@ -94,7 +96,7 @@ def _held_out_rows(job: Job) -> IntArray:
     chosen = []
     for row in np.flatnonzero(mask).tolist():
         number = int(rows.duplicate_ids[row])
-        if number < 0 or number not in seen:
+        if number < 0 or number not in seen:  # negative: the record has no duplicate
             chosen.append(row)
             seen.add(number)
     return np.array(chosen, np.int64)
@@ -107,7 +109,7 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
         format=wanted.format,
         columns=wanted.columns,
         limit=wanted.limit,
-        on_error="fail",
+        on_error="fail",  # a record that is left out would silently change what is measured
     )
     model, source = trained_model(job.recipe), open_source(data)
     settings: dict[str, Any] = token_settings(job.recipe.model_copy(update={"data": data}))
@@ -122,6 +124,7 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
 
 
 def _made(job: Job, name: str, key: Key, tokens: Iterator[Tokens]) -> Path:
+    """Return the folder of a set's tokens; they are written if there are none with this key."""
     folder = job.folder.work / "references" / name
     if read_key(folder) != key:
         with replacing(folder) as part:

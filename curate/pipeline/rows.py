@@ -1,4 +1,7 @@
-"""scores.parquet before a score: what every record is. Light, so that a selection need not load a model."""
+"""Writes scores.parquet before there is a score: id and status of every record, and its lengths in tokens.
+
+A selection by length or at random needs no more than that, and so loads no model.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,11 @@ from curate.tables.scores import write_rows
 
 
 def ensure_rows(job: Job) -> Path:
-    """Return scores.parquet, written without a score if it is not there; called by the main process."""
+    """Return the path of scores.parquet; it is written without a score if it is missing. Called by the main process."""
     path = job.folder.path / "scores.parquet"
+    # Without a manifest the file may be of other records; the ids of the tokens then show whether it is.
     unknown = job.folder.stage("tokens") is None and job.folder.stage("scores") is None
-    if unknown or not path.exists():  # of what is there, the ids of the tokens tell whether it is of these records
+    if unknown or not path.exists():
         from curate.pipeline.tokens import make_tokens
 
         store = make_tokens(job)

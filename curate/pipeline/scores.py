@@ -1,4 +1,4 @@
-"""From tokens to scores.parquet: a batch plan, chunks by every process, one table."""
+"""The complexity pass: tokens to scores.parquet. A batch plan, chunks by every process, one table."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from curate.types import TokenStore
 
 logger = logging.getLogger(__name__)
 
-_REUSE = "prefixes computed once"  # in the key of unfinished chunks
+_REUSE = "prefixes computed once"  # a name in the key of unfinished chunks
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What the main process has found out before anything is computed.
+    """What the main process decides before anything is computed; every process plans the same batches from it.
 
-    tokens_per_batch  the size of batches, found for this device
-    reuse_prefixes    prefixes that records share are computed once
-    finished          numbers of the chunks that are there
+    tokens_per_batch  the size of batches that fits this device
+    reuse_prefixes    whether prefixes that records share are computed once
+    finished          numbers of the chunks that an earlier call finished
     """
 
     tokens_per_batch: int
@@ -47,19 +47,20 @@ class Prepared:
 
 
 def is_scored(job: Job) -> bool:
-    """Say, and log, whether complexity was scored before; called by the main process."""
+    """Say, and log, whether complexity was scored before. Called by the main process."""
     if not _stage(job).is_finished():
         return False
-    shutil.rmtree(job.folder.work / "scores", ignore_errors=True)  # were it killed before it could do so
+    # The call that finished may have been killed before it removed its chunks.
+    shutil.rmtree(job.folder.work / "scores", ignore_errors=True)
     return True
 
 
 def score(job: Job, store: TokenStore) -> Job:
-    """Score the complexity of every record: scores.parquet. Returns the job with batches of the size that was found.
+    """Score the complexity of every record into scores.parquet, and return the job with the batch size that was found.
 
     Raises:
-        CurateError: scores made with other settings or inputs are in the way; the model cannot be scored; more than
-            1 % of the scores are not finite.
+        CurateError: an earlier call began with other settings or inputs; the model cannot be scored correctly; more
+            than 1 % of the scores are not finite.
     """
     started = time.monotonic()
     prepared = job.launch.from_main("scores", lambda: _prepare(job, store), Prepared)
@@ -78,6 +79,7 @@ def _stage(job: Job, started: float | None = None) -> Stage:
 
 
 def _prepare(job: Job, store: TokenStore) -> Prepared:
+    """Decide how batches are planned: as the call that began did, else by trying the model on this device."""
     tokens_per_batch, chunks = settled_tokens_per_batch(job.recipe), job.folder.work / "scores"
     if (known := read_key(chunks)) is not None:  # an earlier call has begun
         job.folder.require_same("scores", known, {**_stage(job).key, _REUSE: known.get(_REUSE)})
@@ -92,12 +94,14 @@ def _prepare(job: Job, store: TokenStore) -> Prepared:
     if job.settled.fit_batches:
         tokens_per_batch = fitting_tokens_per_batch(load, store, tokens_per_batch, reuse_prefixes=reuse_prefixes)
         job = _with_tokens_per_batch(job, tokens_per_batch)
-    shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key are nobody's
+    shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key: nobody knows what they were made with
+    # The key is written before the first chunk, with the batch size in it: a call that continues plans the same.
     write_json(chunks / "key.json", {**_stage(job).key, _REUSE: reuse_prefixes})
     return Prepared(tokens_per_batch, reuse_prefixes, [])
 
 
 def _with_tokens_per_batch(job: Job, tokens_per_batch: int) -> Job:
+    """Return the job with a batch size in its recipe, and in the key of the scores."""
     recipe, key = job.recipe, {**job.settled.scores_key, "score.tokens_per_batch": tokens_per_batch}
     score = recipe.score.model_copy(update={"tokens_per_batch": tokens_per_batch})
     settled = replace(job.settled, recipe=recipe.model_copy(update={"score": score}), scores_key=key)
@@ -107,7 +111,7 @@ def _with_tokens_per_batch(job: Job, tokens_per_batch: int) -> Job:
 def _part(job: Job, store: TokenStore, plan: BatchPlan) -> Part:
     @contextmanager
     def whole_model(subnet: int) -> Iterator[BatchFunction]:
-        yield batch_scores(lambda: _load(job), store, plan)  # not loaded where nothing is left to do
+        yield batch_scores(lambda: _load(job), store, plan)  # a function: where no chunk is left, no model is loaded
 
     return Part("scores", job.folder.work / "scores", store, plan, 1, whole_model)
 
@@ -118,6 +122,7 @@ def _load(job: Job) -> ScoringModel:
 
 
 def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], started: float) -> None:
+    """Write scores.parquet from the chunks, beside the columns of other passes, and remove the chunks."""
     stage, split, path = _stage(job, started), list[int](), job.folder.path / "scores.parquet"
     with stage.replacing(path) as temporary:
         counts = write_scores(
@@ -128,6 +133,7 @@ def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], s
             num_layers=job.settled.num_layers,
             earlier=path if path.exists() else None,
         )
+        # Once more, over all chunks: a process sees only its own while it computes.
         refuse_non_finite(job, job.folder.work / "scores", counts["non_finite"], len(store))
     rows_out = counts.pop("scored", 0)
     details = _details(job, store, plan, split, time.monotonic() - started)
@@ -137,6 +143,7 @@ def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], s
 
 
 def _details(job: Job, store: TokenStore, plan: BatchPlan, split: list[int], seconds: float) -> dict[str, Any]:
+    """Return facts about how it was computed, for the manifest: speed, processes, prefixes, split chunks."""
     return {
         "tokens_per_second": round(float(store.rows["needed"][plan.order].sum()) / seconds),
         "processes": job.launch.processes.count,

@@ -1,4 +1,8 @@
-"""From scores and clusters to selections/NAME: the kept records, as they came in. The second pass over the input."""
+"""The selection stage: scores and clusters to selections/NAME, with the kept records unchanged.
+
+It reads the input a second time, because no copy of the records is kept. Which records are kept is decided in
+`curate.selection`; this module reads and writes files around it.
+"""
 
 from __future__ import annotations
 
@@ -25,43 +29,46 @@ from curate.tables.selection import write_selection
 from curate.types import CurateError
 
 TRAINED = ("adapter", "merged", "evaluation.json", "evaluation.parquet")
-"""What is made with a selection, and stands beside it."""
+"""What training and evaluation write into the folder of a selection."""
 
 
 def select(job: Job) -> None:
-    """Bring the run to where selections/NAME is finished. Never scores and never loads a model.
+    """Write selections/NAME, if it is not finished. It neither scores nor loads a model.
 
     Raises:
-        CurateError: no scores or embeddings yet; data or settings other than those scored; too few eligible records.
+        CurateError: there are no scores or embeddings yet; data or settings are not those that were scored; there are
+            too few eligible records; an adapter of the selection would be lost.
     """
     job.launch.from_main(selection_stage(job.recipe.select.name), lambda: _select(job), bool)
 
 
 def selection_stage(name: str) -> str:
-    """A selection's name in the manifest."""
+    """Return the name of a selection's stage in the manifest."""
     return f"selections/{name}"
 
 
 def _select(job: Job) -> bool:
+    """Make the selection and the files for trainers; False if it was finished before."""
     recipe, folder = job.recipe, job.folder
     with job.launch.heartbeat.kept_up():
         ensure_rows(job)
         if needs_embeddings(recipe.select):
-            cluster(job)
+            cluster(job)  # again, if cluster.* changed since `embed`
         target, name = folder.selection(recipe.select.name), selection_stage(recipe.select.name)
+        # The names of the files follow from the input's format; those of the last selection say what must be there.
         written = (folder.stage(name) or {}).get("files", [])
         products = tuple(target / file for file in ("selection.parquet", *written))
         stage = Stage(folder, name, _key(job), products)
         if stage.is_finished():
-            hand_over(job, name)
+            hand_over(job, name)  # these files may be out of date: they also depend on train.*
             return False
         table = candidates(job, recipe.select)
         selection = choose(table, selection_rule(recipe.select, seed=selection_seed(recipe)))
-        kept_along = _kept_along(job, target, same=folder.is_done(name, stage.key))
+        others = _files_to_keep(job, target, same=folder.is_done(name, stage.key))
         with stage.replacing(target) as temporary:
             kept = _publish(job, selection, table, temporary)
             written = sorted(path.name for path in temporary.iterdir())
-            for path in kept_along:
+            for path in others:
                 if path.name not in written:
                     link_or_copy(path, temporary)
     dropped = count_reasons(selection.reason)
@@ -81,19 +88,19 @@ def _select(job: Job) -> bool:
     return True
 
 
-def _kept_along(job: Job, target: Path, *, same: bool) -> list[Path]:
-    """What stands beside the old selection and is not removed with it.
+def _files_to_keep(job: Job, target: Path, *, same: bool) -> list[Path]:
+    """Return the files in the folder of a selection that stay when the selection is replaced.
 
-    What was trained on the old selection took hours, and selecting takes a second: `select` refuses to remove it. `run`
-    keeps it until its own training has replaced it. Files of other people stay.
+    An adapter takes hours to train, and a selection a second to make. So `select` refuses to remove an adapter, and
+    `run` keeps it until its own training has replaced it. Files that this package did not write always stay.
 
     Args:
         job: its select.name names the selection.
         target: the folder of the selection.
-        same: the same selection is made again, because a file of it is gone; what was trained on it stays valid.
+        same: whether the same selection is made again, because a file of it is missing; its adapter stays valid.
 
     Raises:
-        CurateError: something was trained on the selection that would be replaced.
+        CurateError: an adapter was trained on the selection that would be replaced.
     """
     if not target.is_dir():
         return []
@@ -106,13 +113,14 @@ def _kept_along(job: Job, target: Path, *, same: bool) -> list[Path]:
         )
     stage = selection_stage(chosen.name)
     records = [record for name in (stage, f"{stage}/trainers") if (record := job.folder.stage(name))]
+    # What an earlier call wrote is named in the manifest, so anything else is a person's.
     ours = {file for record in records for file in record.get("files", [])}
     others = [path for path in sorted(target.iterdir()) if path.name not in ours | set(TRAINED)]
     return others + (trained if same or (job.launch.verb == "run" and not chosen.replace) else [])
 
 
 def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) -> Path:
-    """Write the files of a selection; returns that of the kept records."""
+    """Write selection.parquet, the kept records and a data card into `folder`; return the file of the kept records."""
     recipe, source = job.recipe, job.settled.source
     folder.mkdir()
     scores_path = job.folder.path / "scores.parquet"
@@ -128,12 +136,12 @@ def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) ->
 
 
 def selection_seed(recipe: Recipe) -> int:
-    """Return the seed of random draws."""
+    """Return the seed of a selection's random draws: select.seed, or run.seed if it is not set."""
     return recipe.run.seed if recipe.select.seed is None else recipe.select.seed
 
 
 def selection_rule(chosen: Select, *, seed: int) -> Rule:
-    """Return the section `select` as the rule that it stands for; `seed` is what select.seed comes to."""
+    """Return the rule for `curate.selection.select` that a section `select` describes; `seed` see `selection_seed`."""
     return Rule(
         keep=chosen.keep,
         method=chosen.method,
@@ -151,8 +159,9 @@ def selection_rule(chosen: Select, *, seed: int) -> Rule:
 
 
 def _key(job: Job) -> Key:
-    """What a selection depends on: the records, their statuses, the scores that it reads, and its settings."""
+    """Return what a selection depends on: the records, their statuses, the scores that it reads, and its settings."""
     recipe, folder = job.recipe, job.folder
+    # Not select.name and select.replace, which change no record; the seed only below, where something is drawn.
     chosen = recipe.select.model_dump(mode="json", exclude={"name", "seed", "replace"})
     key: dict[str, Any] = {
         "tokens": fingerprint(job.settled.tokens_key),
@@ -161,7 +170,7 @@ def _key(job: Job) -> Key:
     }
     for stage in score_stages(recipe.select):
         record = folder.stage(stage)
-        key[stage] = record["fingerprint"] if record else None  # None is refused where the column is read
+        key[stage] = record["fingerprint"] if record else None  # a missing score is refused when it is read
     if needs_embeddings(recipe.select):
         clusters = folder.stage("clusters")
         assert clusters is not None
@@ -174,6 +183,7 @@ def _key(job: Job) -> Key:
 
 
 def _about(job: Job, kept: int, total: int) -> str:
+    """Return the sentences of the data card that say how the records were chosen."""
     chosen, model = job.recipe.select, Path(job.recipe.model.name).name
     ordered = "a uniform sample" if chosen.by == "random" else f"the {chosen.order} {chosen.by}"
     how = {

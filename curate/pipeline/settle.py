@@ -1,4 +1,4 @@
-"""Settles a job once: which data, which settings without `auto`, and what tokens made with them depend on."""
+"""Settles a job: replaces every `auto` of a recipe, once, and says what the tokens and scores then depend on."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from curate.types import CurateError
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a job knows before its first stage; made by the main process and handed to all.
+    """What a job knows before its first stage; made by the main process, the same in every process.
 
-    recipe       the recipe; what a model decides is without `auto` once the model was asked
+    "Asked" means that the model's configuration and weight headers were read: always by run, score and compare, and by
+    other verbs only where the run has no tokens yet.
+
+    recipe       the recipe; if the model was asked, without any `auto` that the model decides
     source       the input's files
     data_sha256  SHA-256 (hex) of the input's content
     tokens_key   what the tokens depend on, by name: the data, the settings of `token_settings`, the tokenizer
-    scores_key   what complexity depends on beside that: the model, its precision, exits; empty if it was not asked
-    num_layers   decoder layers of the model; 0 if it was not asked
-    vocabulary   rows of the model's embedding; None if it was not asked or does not say
-    fit_batches  score.tokens_per_batch is auto, and no earlier call has found a number that fits this device
+    scores_key   what complexity depends on beside that: model, precision, exits, batches; empty if not asked
+    num_layers   decoder layers of the model; 0 if not asked
+    vocabulary   rows of the model's embedding; None if not asked, or if the weights do not say
+    fit_batches  whether score.tokens_per_batch is auto and no earlier call has found a number that fits this device
     """
 
     recipe: Recipe
@@ -42,17 +45,20 @@ class Settled:
 
 
 def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool) -> Settled:
-    """Settle every `auto`: as this run settled it before, else from the data, the model and the machine.
+    """Return the recipe without `auto`, and what tokens and scores made with it depend on.
+
+    An `auto` becomes what this run made of it before; in a new run the data, the model and the machine decide.
 
     Args:
         recipe: as the person wrote it.
-        folder: of the run.
+        folder: the run folder.
         loaded: models and tokenizers of this job.
-        ask_model: consult the scoring model even where the run has tokens already, so that a change of it is seen.
+        ask_model: whether to read the scoring model's configuration and headers even if the run has tokens already;
+            a changed model is then noticed.
 
     Raises:
-        CurateError: no data or model named, or they cannot be read; data or settings other than those of the tokens
-            and scores that are there, by name.
+        CurateError: no data or model is named, or they cannot be read; data or settings differ from those of the
+            tokens and scores of this run (it says which).
     """
     source = open_source(recipe.data)
     known = known_key(folder)
@@ -62,17 +68,19 @@ def settle(recipe: Recipe, folder: RunFolder, loaded: Loaded, *, ask_model: bool
     num_layers, vocabulary = 0, None
     if ask_model or not known:
         recipe, scores_key, num_layers, vocabulary = _ask(recipe, source, loaded, known)
-    data_sha256 = source_sha256(source)  # after the model, whose absence is found sooner
+    data_sha256 = source_sha256(source)  # last, since it reads all data: a missing model is reported at once
     tokenizer = scores_key.pop("tokenizer", known.get("tokenizer"))
     tokens_key = {"data": data_sha256, **token_settings(recipe), "tokenizer": tokenizer}
     if known:
+        # Names that the run has not settled yet (scores_key before the first score) cannot have changed.
         now = {name: value for name, value in {**tokens_key, **scores_key}.items() if name in known}
         folder.require_same("scores", {name: known[name] for name in now}, now)
     return Settled(recipe, source, data_sha256, tokens_key, scores_key, num_layers, vocabulary, fit_batches)
 
 
 def known_key(folder: RunFolder) -> Key:
-    """What this run settled before, by name; empty in a new folder."""
+    """Return the key with which this run settled its tokens or scores before; empty in a new folder."""
+    # Scores first: their key holds that of the tokens and more. The keys in work/ are those of unfinished stages.
     for stage in ("scores", "tokens"):
         record = folder.stage(stage)
         if record is not None:
@@ -81,7 +89,11 @@ def known_key(folder: RunFolder) -> Key:
 
 
 def adopt(recipe: Recipe, known: Key) -> Recipe:
-    """Put what a run settled before in place of every `auto`; of a new run all stays as it is."""
+    """Return the recipe with every `auto` replaced by what the run settled before, as far as `known` says.
+
+    >>> adopt(Recipe(), {"model.dtype": "bfloat16"}).model.dtype
+    'bfloat16'
+    """
     data, prompt, model, score = recipe.data, recipe.prompt, recipe.model, recipe.score
     if data.format == "auto" and "data.format" in known:
         data = data.model_copy(update={"format": known["data.format"]})
@@ -99,12 +111,12 @@ def adopt(recipe: Recipe, known: Key) -> Recipe:
 
 
 def token_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide which tokens there are and which of them are scored, by name."""
+    """Return the settings that decide which tokens there are and which of them are scored, by name."""
     data, prompt = recipe.data, recipe.prompt
     return {
         "data.split": data.split,
         "data.format": data.format,
-        "data.columns": dict(sorted(data.columns.items())),
+        "data.columns": dict(sorted(data.columns.items())),  # the order in which a person wrote them does not count
         "data.roles": dict(sorted(data.roles.items())),
         "data.numbers": data.numbers,
         "data.delimiter": data.delimiter,
@@ -121,7 +133,13 @@ def token_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def save_recipe(folder: Path, recipe: Recipe) -> None:
-    """Write the settled recipe, which replays the run, unless it stands there; paths stay as they were written."""
+    """Write recipe.yaml into a run folder, if it changed: the settled recipe, with which the run can be repeated.
+
+    A path that an earlier call wrote, and that still leads to the same place, stays as it was written.
+
+    Raises:
+        CurateError: a folder is called recipe.yaml.
+    """
     from curate.config import dump_recipe, load_recipe
     from curate.config.places import restore_paths
     from curate.runs.atomic import write_text
@@ -130,7 +148,7 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
     if path.is_dir():
         raise CurateError(f"{path} is a folder: expected a file of the run, move it")
     if path.exists():
-        with suppress(CurateError):  # somebody has damaged it
+        with suppress(CurateError):  # a damaged one is written again
             recipe = restore_paths(recipe, load_recipe(path), folder)
     text = dump_recipe(recipe)
     if not path.exists() or path.read_bytes() != text.encode():
@@ -138,10 +156,18 @@ def save_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> Recipe:
-    """Settle what the data, the tokenizer and the model's configuration decide: format, template, length, clock.
+    """Return the recipe with what the data, the tokenizer and the configuration decide: format, template, length, date.
+
+    No weights are read.
+
+    Args:
+        recipe: after `adopt`.
+        source: the input's files.
+        loaded: models and tokenizers of this job.
+        known: what the run settled before, by name.
 
     Raises:
-        CurateError: no model named, or a setting that it does not allow.
+        CurateError: no model is named, or the model does not allow a setting.
     """
     from curate.tokens.lengths import check_max_length, default_max_length, fixed_rotary_length
     from curate.tokens.prompts import resolve_template
@@ -152,7 +178,9 @@ def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) ->
     tokenizer, config = loaded.tokenizer(model.name, model.revision), loaded.config(model.name, model.revision)
     data = recipe.data.model_copy(update={"format": input_format(recipe.data, source)})
     template: Any = prompt.template
-    if template != known.get("prompt.template"):  # of another model it need not be valid; that is refused by name
+    # What the run has used already is not checked again. If the model was changed, it may not be valid any more, and
+    # `settle` then says that the model changed, which is the better message.
+    if template != known.get("prompt.template"):
         template = resolve_template(template, tokenizer)
     max_length = prompt.max_length or default_max_length(tokenizer, config)
     if max_length != known.get("prompt.max_length"):
@@ -164,17 +192,18 @@ def settle_prompt(recipe: Recipe, source: Source, loaded: Loaded, known: Key) ->
             )
     now = prompt.now
     if now is None and template == "chat" and "prompt.now" not in known:
-        # Else resuming, training and replaying on another day would read other text than was scored. A template may
-        # read the clock for some records only, and the model that is trained, with its own, may be named later.
+        # Some templates write the date. Without a fixed one, a run that continues on another day, or trains later,
+        # would use other text than was scored. It is fixed for every chat template, because a template may write the
+        # date for some records only, and train.model, with a template of its own, may be named later.
         now = datetime.now().isoformat(timespec="seconds")
     prompt = prompt.model_copy(update={"template": template, "max_length": max_length, "now": now})
     return recipe.model_copy(update={"data": data, "prompt": prompt})
 
 
 def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Recipe, dict[str, Any], int, int | None]:
-    """Ask data, model and machine: the recipe without `auto`, what scores depend on, layers, rows of the embedding.
+    """Return the recipe without `auto`, the scores' key, the number of layers, and the rows of the embedding.
 
-    The weights are looked at, not loaded: what is wrong with them shows before a million records are tokenised.
+    The headers of the weight files are read, and so wrong weights are refused before a million records are tokenised.
     """
     from curate.models.device import resolve_dtype
     from curate.scoring.batches import auto_tokens_per_batch

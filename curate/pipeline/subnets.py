@@ -1,4 +1,4 @@
-"""What each further score computes: its parts, and how their numbers become columns."""
+"""What each further score (IFD, masks, dropout) computes: its parts, and how their numbers become columns."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ ABOUT = {
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the main process finds out for a further score.
+    """What the main process finds out before a further score is computed.
 
-    opening  ids that the tokenizer writes before a text
-    tokens   folder of the tokens of another model, below work/; empty if those of the scoring model are taken
-    stored   the full model's log-probabilities stand in scores.parquet already, and are not computed again
+    opening  ids that the tokenizer writes before a text (BOS); for ifd only
+    tokens   folder below work/ with tokens of a small model; "" where the tokens of the scoring model are used
+    stored   whether scores.parquet has the full model's log-probabilities already, so they are not computed again
     """
 
     opening: list[int] = field(default_factory=list)
@@ -59,11 +59,11 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class FurtherScore:
-    """A further score: what is computed, and how it becomes columns.
+    """A further score: what is computed, and how it becomes columns of scores.parquet.
 
-    parts    what is computed, one after the other
-    columns  from the numbers of every part and subnet, in order, to float64 [N] by column
-    about    what each column is, for the metadata
+    parts    what is computed, one part after the other
+    columns  from the scores of every part and subnet, in order, to float64 [N] by name of the column
+    about    what each column means, for the metadata of the table
     """
 
     parts: list[Part]
@@ -73,6 +73,7 @@ class FurtherScore:
 
 def pass_key(job: Job, name: str) -> Key:
     """Return what a further score depends on, by name."""
+    # Not the exits: a further score uses the full model, and stays valid when other exits are scored.
     key = {name: value for name, value in job.settled.scores_key.items() if name != "score.exits"}
     key["tokens"] = fingerprint(job.settled.tokens_key)
     score = job.recipe.score
@@ -80,7 +81,7 @@ def pass_key(job: Job, name: str) -> Key:
         key["score.masked.sparsity"] = list(masked_settings(score.masked).sparsity)
     if name == "dropout":
         key["score.dropout.rates"] = list(dropout_settings(score.dropout).rates)
-        key["seed"] = job.recipe.run.seed
+        key["seed"] = job.recipe.run.seed  # of the dropout masks; the other scores draw nothing
     if name == "ifd" and isinstance(score.ifd, SmallModel):
         key["model"] = weight_fingerprint(score.ifd.model, revision=score.ifd.revision)
         key["tokenizer"] = tokenizer_fingerprint(score.ifd.model, revision=score.ifd.revision)
@@ -88,7 +89,10 @@ def pass_key(job: Job, name: str) -> Key:
 
 
 def set_up(job: Job, name: str, work: Path) -> Setup:
-    """Find out what the parts of a further score are made of; called by the main process."""
+    """Return what must be known before a further score is computed. Called by the main process.
+
+    With score.ifd.model the records are tokenised for the small model first.
+    """
     stored = _is_full_model_scored(job)
     if name != "ifd":
         return Setup(stored=stored)
@@ -102,12 +106,15 @@ def set_up(job: Job, name: str, work: Path) -> Setup:
 
 
 def further_score(job: Job, name: str, store: TokenStore, setup: Setup) -> FurtherScore:
-    """Return what a further score computes; every process of a launch comes to the same."""
+    """Return what a further score computes. Every process of a launch gets the same parts and chunks."""
     return {"ifd": _ifd, "masked": _masked_score, "dropout": _dropout_score}[name](job, store, setup)
 
 
 def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
-    """The response given its prompt (unless complexity has scored that) and alone, a forward pass over each."""
+    """Return IFD: two parts, the response after its prompt and the response alone.
+
+    The first is left out where the complexity pass has stored it.
+    """
     model = ifd_model(job.recipe)
     if setup.tokens:
         store = open_tokens(job.folder.work / setup.tokens)
@@ -116,7 +123,7 @@ def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     without = _part(job, "ifd: without it", 1, responses.tokens, lambda: _load(job, model), reuse_prefixes=False)
 
     def columns(scores: Sequence[BatchScores]) -> dict[str, FloatArray]:
-        log_prob_alone = pool_alone(responses, [scores[-1]], len(store))
+        log_prob_alone = pool_alone(responses, [scores[-1]], len(store))  # a record may have several responses
         log_prob = _stored_log_prob(job) if setup.stored else scores[0].log_prob[:, -1]
         return {"ifd": ifd(log_prob_alone, log_prob), "log_prob_alone": log_prob_alone}
 
@@ -124,8 +131,12 @@ def _ifd(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
 
 
 def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
-    """One subnet after the other: weights are masked once for all chunks of this process, and restored."""
+    """Return the loss under L1 masks: one part with a subnet for every sparsity.
+
+    The weights are masked once for all chunks of a process, and then restored.
+    """
     asked = masked_settings(job.recipe.score.masked).sparsity
+    # Sparsity 0 is the model itself; what complexity has stored of it is used.
     sparsity = [fraction for fraction in asked if fraction or not setup.stored]
     plan = _plan(job, store)
 
@@ -139,15 +150,16 @@ def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
 
     def columns(scores: Sequence[BatchScores]) -> dict[str, FloatArray]:
         subnets = [subnet.log_prob[:, -1].astype(np.float64) for subnet in scores]
-        taken_over = len(asked) - len(sparsity)  # of sparsity 0, which is the model itself
-        whole = [_stored_log_prob(job)] * taken_over if taken_over else []
+        num_stored = len(asked) - len(sparsity)
+        whole = [_stored_log_prob(job)] * num_stored if num_stored else []
         return {"masked_loss": masked_loss(np.stack([*whole, *subnets], axis=1))}
 
     return FurtherScore([part], columns, ABOUT["masked"])
 
 
 def _dropout_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
-    """All rates batch by batch. Prefixes are not reused: the masks of a record cover all of its tokens."""
+    """Return the confidence under dropout: one part, in which every batch is computed with all rates."""
+    # No shared prefixes: the dropout mask of a record covers all of its tokens, also those of the prompt.
     rates, plan = dropout_settings(job.recipe.score.dropout).rates, _plan(job, store)
 
     @contextmanager
@@ -165,7 +177,7 @@ def _dropout_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
 
 
 def _is_full_model_scored(job: Job) -> bool:
-    """Whether complexity was scored with the last layer among its exits."""
+    """Say whether complexity was scored with the last layer among its exits, which is the full model."""
     record = job.folder.stage("scores")
     return record is not None and record["key"]["score.exits"][-1] == job.settled.num_layers
 
@@ -177,7 +189,7 @@ def _stored_log_prob(job: Job) -> FloatArray:
 def _part(
     job: Job, name: str, number: int, store: TokenStore, load: Callable[[], ScoringModel], *, reuse_prefixes: bool
 ) -> Part:
-    """A part that the full model computes, once."""
+    """Return a part of ifd that the full model computes once."""
     plan = plan_batches_of(store, settled_tokens_per_batch(job.recipe), reuse_prefixes=reuse_prefixes)
 
     @contextmanager
@@ -201,20 +213,21 @@ def _load(job: Job, model: Model) -> ScoringModel:
 
 
 def ifd_model(recipe: Recipe) -> Model:
-    """Return the model that scores IFD: the scoring model, or a small one in its place."""
+    """Return the model that scores IFD: the scoring model, or the small one of score.ifd.model."""
     small = recipe.score.ifd
     if not isinstance(small, SmallModel):
         return recipe.model
+    # model.quantization and model.device_map were chosen for the scoring model, which is larger.
     return recipe.model.model_copy(
         update={"name": small.model, "revision": small.revision, "quantization": "none", "device_map": None}
     )
 
 
 def masked_settings(setting: bool | Masked) -> Masked:
-    """Return score.masked with its defaults where it is only true."""
+    """Return the settings of score.masked; the defaults if it is only true or false."""
     return setting if isinstance(setting, Masked) else Masked()
 
 
 def dropout_settings(setting: bool | Dropout) -> Dropout:
-    """Return score.dropout with its defaults where it is only true."""
+    """Return the settings of score.dropout; the defaults if it is only true or false."""
     return setting if isinstance(setting, Dropout) else Dropout()

@@ -1,4 +1,4 @@
-"""From records to work/tokens: what every score, embedding and adapter starts from. The first pass over the input."""
+"""Makes work/tokens from the records: the first pass over the input. Scores, embeddings and adapters start from it."""
 
 from __future__ import annotations
 
@@ -29,28 +29,31 @@ from curate.types import STATUSES, CurateError, Example, Tokens, TokenStore
 
 logger = logging.getLogger(__name__)
 
-_LEAST_SCORED = 0.02
-TOKENIZER = "tokenizer"  # in the folder of the tokens: what made them
+_LEAST_SCORED = 0.02  # of an input of which less can be scored, the format or the template is almost surely wrong
+TOKENIZER = "tokenizer"
+"""The folder in work/tokens with a copy of the tokenizer that made the tokens."""
 
 
 def tokens(job: Job) -> TokenStore:
-    """Return the tokens of every record; the main process makes them if they are not there, the others wait."""
+    """Return the tokens of every record; the main process makes them if they are missing, and the others wait."""
     job.launch.from_main("tokens", lambda: len(make_tokens(job)), int)
     return open_tokens(job.folder.work / "tokens")
 
 
 def make_tokens(job: Job) -> TokenStore:
-    """Return the tokens of every record, made if they are not there; called by the main process.
+    """Return the tokens of every record; they are made if they are missing. Called by the main process.
 
-    The texts to embed are written on the way, so that the input is not read for them again.
+    The texts to embed are written in the same pass, so that `embed` need not read the input again.
 
     Raises:
-        CurateError: a record that cannot be read (data.on_error=fail), or what `tokenize` refuses.
+        CurateError: a record cannot be read (data.on_error=fail); `tokenize` refuses the template or the tokenizer;
+            almost no record can be scored.
     """
     folder, key = job.folder.work / "tokens", job.settled.tokens_key
     stage = Stage(job.folder, "tokens", key, (folder,))
     record = job.folder.stage("tokens")
     known = read_key(folder) == key and record is not None
+    # The counts are compared too: a person may have deleted part of work/.
     if known and record and holds(folder, records=record["in"], tokens=record["tokens"]):
         store = open_tokens(folder)
         _refuse_nothing_to_score(store, {text: Remark(**told) for text, told in record.get("remarks", {}).items()})
@@ -64,6 +67,7 @@ def make_tokens(job: Job) -> TokenStore:
         )
         for count in write_tokens(count_remarks(tokenized, remarks), part):
             job.launch.advance("tokens", count, None, "records")
+        # Kept beside the tokens, because `select` writes files for trainers from both without loading transformers.
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
         with disk_full_as_oserror(part):
             save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
@@ -74,7 +78,8 @@ def make_tokens(job: Job) -> TokenStore:
     for skipped in job.settled.source.skipped:
         logger.info("  not read: %s (%s)", skipped.name, skipped.why)
     for text, remark in remarks.items():
-        level = logging.WARNING if remark.status == "scored" else logging.INFO  # a note may change what is learnt
+        # That a record is not scored is counted in the closing line. A note on a scored one may change what is learnt.
+        level = logging.WARNING if remark.status == "scored" else logging.INFO
         logger.log(level, "  %d %s: %s (first: row %d)", remark.count, remark.status, text, remark.row)
     _refuse_nothing_to_score(store, remarks)
     if hits := int(np.count_nonzero(store.rows["control_hits"])):
@@ -90,9 +95,17 @@ def tokenize_as_settled(
     *,
     vocabulary_rows: int | None = None,
 ) -> Iterator[Tokens]:
-    """Tokenise under the settled prompt, as a model's tokenizer does and no longer than it can take.
+    """Yield the tokens of examples with the prompt settings of a settled recipe and the tokenizer of `model`.
 
-    The template is that of the run where the tokenizer has it, else its own. Date and time are those of the run.
+    `model` need not be the scoring model. If the run uses a chat template and this tokenizer has none, `auto` decides
+    anew. Records are no longer than this model can take. Date and time in a template are those of the run.
+
+    Args:
+        recipe: settled.
+        loaded: models and tokenizers of the job.
+        examples: what to tokenise.
+        model: whose tokenizer is used.
+        vocabulary_rows: rows of the model's embedding, if known; a token beyond them is refused.
     """
     prompt, tokenizer = recipe.prompt, loaded.tokenizer(model.name, model.revision)
     limit = own_max_length(tokenizer, loaded.config(model.name, model.revision))
@@ -116,10 +129,10 @@ def settled_now(prompt: Prompt) -> datetime | None:
 
 
 def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -> None:
-    """Refuse an input of which nearly nothing can be scored: that is hardly what a person meant.
+    """Refuse an input of which at most 2 % of the records can be scored: the settings must be wrong for it.
 
     Raises:
-        CurateError: with the most frequent reason.
+        CurateError: it names the most frequent reason.
     """
     scored = int(np.count_nonzero(store.rows["status"] == STATUSES.index("scored")))
     if scored > _LEAST_SCORED * len(store):
@@ -137,9 +150,9 @@ def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -
 
 
 def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
-    """Return the tokens that another model's tokenizer makes of every record, made if they are not there.
+    """Return the tokens of every record in the vocabulary of another model; they are made if `folder` is missing.
 
-    The template is that of the run where the other tokenizer has it, else its own.
+    For the template see `tokenize_as_settled`.
     """
     if not folder.exists():
         tokenized = tokenize_as_settled(
@@ -152,7 +165,8 @@ def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
 
 
 def embedding_texts(job: Job) -> Texts:
-    """Return the texts to embed, read from the input if they are not there; called by the main process."""
+    """Return the texts to embed; the input is read for them if they are missing. Called by the main process."""
+    # They are missing after another embed.text was chosen, and after the embeddings were finished.
     folder, key = job.folder.work / "texts", _texts_key(job)
     if read_key(folder) != key:
         with replacing(folder) as part:
@@ -168,6 +182,7 @@ def _texts_key(job: Job) -> Key:
 
 
 def _outcome(store: TokenStore, remarks: Mapping[str, Remark], source: Source) -> Outcome:
+    """Return what the stage reports: statuses as reasons for dropping, counts of tokens, file names without paths."""
     statuses = np.bincount(store.rows["status"], minlength=len(STATUSES))
     dropped: dict[str, int] = {
         name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"

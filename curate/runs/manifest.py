@@ -50,7 +50,7 @@ remarks      why records are not scored, or what a person should know of them, w
 
 
 class Manifest(TypedDict, total=False):
-    """manifest.json: the finished stages by name, and facts about the whole run (`curate.pipeline.surroundings`)."""
+    """manifest.json: the finished stages by name, and facts about the whole run (`curate.pipeline.environment`)."""
 
     stages: dict[str, StageRecord]
     versions: dict[str, str | None]

@@ -1,4 +1,4 @@
-"""What a run was made with and on: versions, seed, device, threads, git commit; for the manifest."""
+"""What a run was made with: versions, seed, device, threads, git commit; for the manifest."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _VERSIONS = (
 )
 
 
-def surroundings(recipe: Recipe, device: torch.device | None = None) -> dict[str, Any]:
+def environment(recipe: Recipe, device: torch.device | None = None) -> dict[str, Any]:
     """Return versions, seed, device, threads per process and git commit, for the manifest.
 
     Args:
-        recipe: of the run.
-        device: where the model is; default: where it would be loaded.
+        recipe: the recipe of the run.
+        device: where the model is; None: where it would be loaded.
     """
-    import torch
+    import torch  # here, since `select` imports this module and must not load it
 
     from curate.models.device import resolve_device
 
@@ -57,7 +57,7 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the working directory's repository, if it is one."""
+    """Return the commit of the repository that the working directory is in; None if it is in none."""
     try:
         answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S607
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,8 @@
-"""An estimate and what it came to, together in the manifest of a run, whichever of the two was there first."""
+"""Stores an estimate in the manifest of a run, and beside it what the run really took.
+
+`curate estimate` may come before the run or after it. Before it there is no run folder yet; the estimate then waits in
+a file beside the place of the folder, and the run takes it over.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 def waiting_path(folder: RunFolder) -> Path:
-    """Return the file beside a run folder in which an estimate waits until the run begins."""
+    """Return the path of the file beside a run folder in which an estimate waits for the run."""
     return folder.path.with_name(f"{folder.path.name}.estimate.json")
 
 
 def keep_estimate(result: Estimate, recipe: Recipe, folder: RunFolder) -> Path | None:
-    """Enter an estimate in the manifest of a run, or lay it beside the folder that is not there yet.
+    """Store an estimate in the manifest of its run, or beside the folder if there is no run yet.
 
-    Returns the file that holds it; None where a folder of somebody else's stands, or nothing can be written.
+    Returns:
+        The file that holds it; None if the folder is not that of a run, or if nothing can be written.
     """
     found = {**as_object(result), "recipe": _digest(recipe)}
     try:
@@ -38,14 +43,17 @@ def keep_estimate(result: Estimate, recipe: Recipe, folder: RunFolder) -> Path |
         if folder.path.exists():
             return None
         write_json(waiting_path(folder), found)
-    except (CurateError, OSError) as error:
+    except (CurateError, OSError) as error:  # it was printed: that it cannot be stored is no reason to fail
         logger.warning("the estimate was not stored: %s", error)
         return None
     return waiting_path(folder)
 
 
 def enter_truth(recipe: Recipe, folder: RunFolder) -> None:
-    """Take over an estimate of this very recipe that waits beside the folder, and enter beside it what came true."""
+    """Enter in the manifest what the stages really took, beside an estimate if there is one.
+
+    An estimate that waits beside the folder is taken over first, if it was made of exactly this recipe.
+    """
     path = waiting_path(folder)
     if path.is_file():
         try:
@@ -68,6 +76,7 @@ def _beside_truth(found: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
 
 
 def _digest(recipe: Recipe) -> str:
-    """The recipe as a person wrote it; where the run goes does not count."""
+    """Return the SHA-256 (hex) of a recipe as it was written. run.dir does not count."""
+    # The waiting file lies beside the run folder, and run.dir can be written in several ways.
     text = json.dumps(recipe.model_dump(mode="json", exclude={"run": {"dir"}}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
