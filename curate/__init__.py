@@ -8,38 +8,38 @@ r"""Picks, from an instruction-tuning data set, the tenth that is worth training
     run.select(name="five", keep="5%")    # again, in moments; nothing is scored twice
     run = curate.open("runs/first")       # later
 
-Records may also be a list of dicts, a datasets.Dataset or a pandas DataFrame, and the model one that is in memory. What
-`curate.run` does, and the verbs of the command line do, is also there by itself: every stage is a plain function.
+Records may also be a list of dicts, a datasets.Dataset or a pandas DataFrame, and the model may be one in memory. The
+stages that `curate.run` and the verbs of the command line run can also be called alone: each is a plain function.
 
     records -> examples -> tokens -> scores ----\
                   \------> embeddings -> clusters -> selection -> adapter -> evaluation -> comparison
 
-The map, in reading order:
+The map, in reading order. To follow a run from its start, read pipeline/ after types.py:
 
-    types.py     every type that crosses a stage boundary, and the one error a person can cause
-    config/      the recipe: a typed section per stage, YAML files, overrides
+    types.py     the types that stages pass to each other, and the error for a person's mistakes
+    config/      the recipe: a typed section for each stage, YAML files, settings on the command line
     read/        files to records, records to conversations
     tokens/      conversations to text, text to token ids with the response mask
-    models/      weights and tokenizers: where they are, what tells them apart, what is refused
+    models/      weights and tokenizers: where they are, their fingerprints, what is refused
     scoring/     early exits, their confidence, batches, the self-test
     diversity/   texts to vectors (sentence-transformers), vectors to clusters (FAISS)
     selection/   which records are kept, exact in number; numpy only
-    publish/     the kept records as other programs read them
+    publish/     the kept records, and files with which other programs train on them
     training/    the LoRA adapter, with Trainer and PEFT
     evaluation/  response losses on references, lm-eval tasks, a judge
     compare/     differences with intervals, overlaps, labels, and the table
-    tables/      the Parquet files of a run, a module per schema
-    probe/       what a run will cost, from a sample; what a doctor finds
+    tables/      the Parquet files of a run, one module for each schema
+    probe/       what `estimate` and `doctor` find: samples, times, memory, findings
     report/      what a person looks at: preview, the report of a run, two selections side by side
-    runs/        the machine room: folder, atomic files, lock, processes, stages
-    pipeline/    the only place that joins stages
+    runs/        the run folder: atomic files, manifest, lock, processes, stages
+    pipeline/    joins the stages; the only room that does
     api/         what a person calls from Python: run, open, Run
     cli/         the command line, the only room that prints; __main__.py starts it
     demo/        the embedded model and data set
 
 Recipes to start from, and what made the demo, are in `recipes/` beside the package (inside it in a wheel).
 
-Importing this package loads none of it: names are looked up when they are used.
+`import curate` loads none of it: a name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ __all__ = [
     "train_adapter",
 ]
 
+# Which module has which public name. torch and transformers take seconds to import, and `curate --help` needs neither.
 _OWNERS = {
     "api": ("Run", "open", "run"),
     "config": ("Recipe", "dump_recipe", "load_recipe"),

@@ -1,4 +1,4 @@
-"""`python -m curate`, so that `accelerate launch -m curate ...` works."""
+"""Runs the command line: the command `curate`, and `python -m curate`, which `accelerate launch -m curate` needs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the command line on the words given to this process; Ctrl-C is answered from the first moment."""
-    signal.signal(signal.SIGINT, _interrupted)  # until a run folder is held, and again after that
+    """Run the command line on the arguments of this process, and exit with its code."""
+    # Importing takes seconds, and Ctrl-C meanwhile would show a traceback. While a run folder is locked, `runs.launch`
+    # handles signals; before and after that, this does.
+    signal.signal(signal.SIGINT, _interrupted)
     _open_standard_streams()
     from curate.cli import main as run
 
     code = run(sys.argv[1:])
     if code == 130:
-        # Python ends by the signal instead where it came while a library was running a text as code.
+        # Not by sys.exit: if the signal came while a library ran `exec`, Python would end by the signal instead.
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         os._exit(code)
@@ -24,12 +26,15 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Lead closed streams (`2>&-`) to nowhere: else the next file that is opened is what libraries print into."""
+    """Open closed standard streams (`2>&-`) to the null device.
+
+    Otherwise the next file that is opened gets the free number 2, and libraries print their warnings into it.
+    """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # the system gives the lowest free number, which is this one
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - open to the end
     if sys.stderr is None:
@@ -37,7 +42,7 @@ def _open_standard_streams() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Say so and end at once: no run folder is held, so there is nothing to clean up."""
+    """End with 130 and a message, without cleaning up: no run folder is locked."""
     cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar hides it
     os.write(2, cursor + b"curate: interrupted; the same command starts again, and goes on from what is finished\n")
     os._exit(130)

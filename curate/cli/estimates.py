@@ -1,4 +1,4 @@
-"""Estimates and examinations on the terminal."""
+"""Prints estimates and what the doctor finds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from curate.probe.findings import Finding
 from curate.runs.folder import RunFolder
 from curate.types import CurateError
 
-_SHOWN = (1, 2, 4, 8)  # processes
+_SHOWN = (1, 2, 4, 8)  # numbers of processes; the JSON has all from 1 to 8
 
 
 def show_estimate(recipe: Recipe, *, as_json: bool) -> None:
-    """Probe, print, and store the estimate: in the manifest of the run, or beside the folder until the run begins."""
+    """Estimate what a run will take, print it, and store it for the run.
+
+    Raises:
+        CurateError: what `estimate` refuses.
+    """
     from curate.pipeline.estimate import estimate
     from curate.pipeline.stored_estimate import keep_estimate
 
@@ -48,6 +52,7 @@ def show_examination(recipe: Recipe) -> None:
     """
     from curate.pipeline.doctor import examine
 
+    # The message repeats the first failure, since the findings go to stdout and may be redirected.
     failed = []
     for finding in examine(recipe):
         say(printable(finding_line(finding)))
@@ -59,12 +64,12 @@ def show_examination(recipe: Recipe) -> None:
 
 
 def finding_line(finding: Finding) -> str:
-    """Return a finding as a line: its level, what was looked at, what was seen."""
+    """Return a finding as one line: its level, what was examined, what was found."""
     return f"{finding.level:<4}  {finding.name}: {' '.join(finding.text.splitlines())}"
 
 
 def estimate_lines(result: Estimate) -> Iterator[str]:
-    """Yield an estimate as lines: records and tokens, a table of seconds, memory, and what it rests on."""
+    """Yield an estimate as lines: records and tokens, a table of seconds, memory, and its assumptions."""
     counts = result.counts
     about = "" if counts.exact else f" (scaled up from {counts.sampled:,})"
     yield f"{counts.records:,} records{about}: {counts.scored:,} can be scored, {counts.truncated:,} of them truncated"
@@ -88,7 +93,7 @@ def estimate_lines(result: Estimate) -> Iterator[str]:
 
 
 def truth_lines(rows: Sequence[Compared]) -> Iterator[str]:
-    """Yield a line per figure: estimate, truth and their ratio; nothing where nothing has run."""
+    """Yield a line for each figure: estimate, truth and their ratio. Nothing is yielded if no stage has run."""
     if rows:
         yield ""
         yield f"{'':<24}{'estimated':>14}{'true':>14}{'ratio':>8}"
@@ -98,7 +103,7 @@ def truth_lines(rows: Sequence[Compared]) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in the unit that people would use.
+    """Return seconds in the unit in which people say them.
 
     >>> duration(0.25), duration(42), duration(400), duration(9000)
     ('0.2 s', '42 s', '6.7 min', '2.5 h')
@@ -109,7 +114,7 @@ def duration(seconds: float) -> str:
 
 
 def gigabytes(number: int) -> str:
-    """Return bytes in a unit that people read.
+    """Return bytes as MB or GB.
 
     >>> gigabytes(2_500_000), gigabytes(14_000_000_000)
     ('2.5 MB', '14.0 GB')

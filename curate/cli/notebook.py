@@ -1,4 +1,4 @@
-"""Shows progress in the cell of a notebook: one bar and a line, which are gone when all is done."""
+"""Shows progress in the cell of a notebook: one bar and a line, which disappear when all is done."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ _SECONDS_BETWEEN = 0.25
 
 def in_notebook() -> bool:
     """Say whether this process is the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")  # whoever is a kernel has imported it
+    ipython = sys.modules.get("IPython")  # not imported here: the kernel of a notebook has done so
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 @contextmanager
 def cell_bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
-    """Give a function that shows progress in the output of the cell.
-
-    IPython alone draws it: rich and tqdm need the package ipywidgets for that.
-    """
+    """Give a function that shows progress in the output of the cell; see `terminal.progress`."""
+    # With IPython alone: rich and tqdm need the package ipywidgets to draw a bar in a notebook.
     from IPython.display import display
 
     rates, last = Rates(), -math.inf
@@ -41,7 +39,7 @@ def cell_bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
     try:
         yield show
     finally:
-        handle.update({"text/plain": "", "text/html": ""}, raw=True)
+        handle.update({"text/plain": "", "text/html": ""}, raw=True)  # a stored notebook then holds no bar
 
 
 def _bundle(line: str, done: int, total: int | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Previews and differences on the terminal, as JSON, and as pages."""
+"""Prints previews and differences: as text, as JSON, or as pages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from curate.types import CurateError
 
 
 def show_preview(recipe: Recipe, *, count: int, rows: Sequence[int], as_json: bool, html: Path | None) -> None:
-    """Show records token by token: in colours, with marks where there are none, as JSON or as a page."""
+    """Show records token by token.
+
+    Args:
+        recipe: as the person wrote it.
+        count: how many records.
+        rows: rows to show instead.
+        as_json: print JSON.
+        html: write a page to this file.
+
+    Raises:
+        CurateError: what `previews` refuses; `html` is no file.
+    """
     from curate.pipeline.preview import previews
     from curate.report.preview import preview_html, preview_objects, preview_text
 
-    _refuse_what_is_no_page(html)
+    _refuse_what_is_no_page(html)  # before the work
     shown = previews(recipe, count=count, rows=rows)
     if html is not None:
         _write_page(html, preview_html(shown))
@@ -32,7 +43,11 @@ def show_preview(recipe: Recipe, *, count: int, rows: Sequence[int], as_json: bo
 
 
 def show_diff(recipe: Recipe, name_a: str, name_b: str, *, html: Path | None) -> None:
-    """Show how two selections differ, on the terminal or as a page."""
+    """Show how two selections differ, on the terminal or as a page.
+
+    Raises:
+        CurateError: there is no such selection; `html` is no file.
+    """
     from curate.pipeline import open_job
     from curate.pipeline.pages import selection_diff
     from curate.report.diff import diff_html, diff_text
@@ -48,12 +63,12 @@ def show_diff(recipe: Recipe, name_a: str, name_b: str, *, html: Path | None) ->
 
 
 def _has_colors() -> bool:
-    """Whether stdout is a terminal that shows colours, to a person who has not asked for none (no-color.org)."""
+    """Say whether stdout is a terminal with colours, and the person has not asked for none (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _refuse_what_is_no_page(path: Path | None) -> None:
-    """Refuse to write a page over a folder or a device: it would take their place."""
+    """Refuse to write a page over a folder or a device, whose place it would take."""
     if path is not None and path.exists() and not path.is_file():
         raise CurateError(f"expected a file to write the page to, got {path}, which is {_kind(path)}; name a new file")
 
@@ -66,6 +81,6 @@ def _write_page(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if error.errno in DISK_FULL:  # `terminal.outcome` has a message for that
             raise
         raise CurateError(f"cannot write {path}: {error.strerror}") from None

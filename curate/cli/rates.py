@@ -1,4 +1,4 @@
-"""Progress in words: how far a stage is, how fast, and how long it will take."""
+"""Progress in words: how far a stage is, how fast it is, and how long it will take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Rates:
-    """Remembers when each stage began."""
+    """Remembers when each stage began, and with how much done, to tell its rate."""
 
     def __init__(self) -> None:
         self._begun: dict[str, tuple[float, int]] = {}
@@ -14,6 +14,7 @@ class Rates:
     def line(self, stage: str, done: int, total: int | None, unit: str) -> str:
         """Return a line such as "scores: 1,200 of 2,000 records, 310 records/s, about 3 s left"."""
         now = time.monotonic()
+        # What an earlier call had finished does not count: the rate is that of this call.
         started, at = self._begun.setdefault(stage, (now, done))
         rate = (done - at) / (now - started) if now > started else 0.0
         of = f" of {total:,}" if total else ""
@@ -23,7 +24,7 @@ class Rates:
 
 
 def speed_of(rate: float, unit: str) -> str:
-    """Return how many units a second, or where that is below one, how long one takes.
+    """Return a rate in words: units per second, or seconds per unit where it is below one.
 
     >>> speed_of(1234.5, "tokens"), speed_of(2.5, "steps"), speed_of(0.04, "steps")
     ('1,234 tokens/s', '2.5 steps/s', '25 s per step')
@@ -34,7 +35,7 @@ def speed_of(rate: float, unit: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Return seconds in the unit in which people say them.
 
     >>> _duration(42), _duration(400), _duration(9000)
     ('42 s', '7 min', '2.5 h')

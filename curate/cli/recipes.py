@@ -1,4 +1,4 @@
-"""The recipe that the words of a command line name, and the recipes that ship with the package."""
+"""Finds the recipe that the words of a command line name, and the recipes that ship with the package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _SETTING = re.compile(r"[A-Za-z_]+\.[A-Za-z_.]+=", re.DOTALL)
 
 
 def recipe_of(words: Sequence[str]) -> Recipe:
-    """Return the recipe that the words name: a file first, or else the run folder's own if no data is named.
+    """Return the recipe that the words of a command name, changed by their settings.
 
-    A recipe that lies in a run folder is that folder's, wherever the folder now is. Code that a model brings is run
-    only if a word of this command, or a recipe file that it names, says so.
+    The first word may be a recipe file. Without one, and with neither data nor model among the settings, it is the
+    recipe.yaml of run.dir. A recipe.yaml in a run folder works on that folder, even if the folder was moved. Code of a
+    model runs only if a word of this command, or a recipe file that it names, allows it.
 
     Raises:
         CurateError: what `load_recipe` refuses.
@@ -37,10 +38,10 @@ def recipe_of(words: Sequence[str]) -> Recipe:
 
 
 def _without_trust(recipe: Recipe, *, words: Recipe) -> Recipe:
-    """A recipe found in a run folder, of which nobody has named the file: it runs no code and sends nothing away.
+    """Return a recipe of a run folder without the settings that could run code or send data away.
 
-    The folder may be somebody else's. Model code, task files (lm-eval runs Python that they name) and a judge (it is
-    sent a key of the environment) are taken from the words of the command only.
+    The person named only the folder, which may come from somebody else. So whether code of a model runs, task files
+    (lm-eval runs Python that they name) and a judge (it is sent a key of the environment) are taken from `words`.
     """
     model = recipe.model.model_copy(update={"trust_remote_code": words.model.trust_remote_code})
     of_words = {"include_path": words.evaluate.include_path, "judge": words.evaluate.judge}
@@ -52,13 +53,22 @@ def _without_trust(recipe: Recipe, *, words: Recipe) -> Recipe:
 
 
 def _is_setting(word: str) -> bool:
-    """Whether a first word is a setting rather than a recipe; `data.path` alone is one that lacks its value."""
+    """Say whether a first word is a setting and not a recipe file."""
+    # `data.path` without a value counts as a setting, so that the message says what it lacks; unless it is a file.
     named = word.lstrip("-").partition(".")[0] in Recipe.model_fields
     return bool(_SETTING.match(word)) or word.startswith("-") or (named and not Path(word).exists())
 
 
 def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
-    """A recipe in a run folder works on that folder; paths in it are looked for from where the run was begun."""
+    """Return a recipe of a run folder with that folder as run.dir, and with its paths as they are found from here.
+
+    A recipe that is not in a run folder is returned unchanged.
+
+    Args:
+        recipe: read from `path` and changed by `words`.
+        path: the recipe file.
+        words: the settings of the command.
+    """
     folder = path.parent
     if path.name != "recipe.yaml" or not RunFolder(folder).holds_run():
         return recipe
@@ -67,13 +77,13 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     if "run.dir" not in said and not (recorded.exists() and recorded.samefile(folder)):
         recipe = recipe.model_copy(update={"run": recipe.run.model_copy(update={"dir": str(folder)})})
     if Path(recipe.data.path).name == RECORDS and "data.path" not in said and (folder / RECORDS).is_file():
-        # Records from memory go where their run goes.
+        # Records from memory are stored in the run folder, and move with it.
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(folder / RECORDS)})})
     return find_paths(recipe, [Path(), folder, starting_folder(folder, recorded)], given=said)
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Return the texts of the shipped recipes by name."""
+    """Return the texts of the shipped recipes, by name."""
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(recipes_folder().glob("*.yaml"))}
 
 
@@ -81,7 +91,7 @@ def shipped_recipe(name: str) -> str:
     """Return the text of a shipped recipe.
 
     Raises:
-        CurateError: there is none of that name.
+        CurateError: there is no recipe of that name.
     """
     shipped = shipped_recipes()
     if name not in shipped:

@@ -1,9 +1,10 @@
-"""Which sections of a recipe a verb reads, for its help."""
+"""Says which sections of a recipe a verb reads, in its help."""
 
 from __future__ import annotations
 
 _INPUT = ("run", "data", "prompt", "model")
-READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb reads
+# A setting of another section is accepted and changes nothing, so people must see which ones count.
+READS: dict[str, tuple[str, ...]] = {
     "run": (*_INPUT, "score", "embed", "cluster", "select", "train"),
     "score": (*_INPUT, "score"),
     "embed": (*_INPUT, "embed", "cluster"),
@@ -19,6 +20,6 @@ READS: dict[str, tuple[str, ...]] = {  # the sections of a recipe that a verb re
 
 
 def epilog(verb: str) -> str:
-    """Return the last line of a verb's help: the sections that it reads, and where their keys are listed."""
+    """Return the last lines of a verb's help: the sections that it reads, and where their keys are listed."""
     sections = ", ".join(READS[verb])
     return f"Sections of the recipe that it reads: {sections}. `curate settings SECTION` lists their keys."

@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Prints what is known of the worth of a selection, and the tables of a comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def show_worth(recipe: Recipe) -> None:
-    """Print what is known of the worth of a selection: what was compared here, or how to compare; on rank 0 only."""
+    """Print where the comparison of this run is, or how to make one. Only the main process prints.
+
+    Nothing is printed for a random selection: it is what others are compared with.
+    """
     if not _is_main() or recipe.select.method == "random":
         return
     folder = Path(recipe.run.dir)
@@ -24,6 +27,7 @@ def show_worth(recipe: Recipe) -> None:
         say(f"was it worth it? this run was compared: {folder / 'comparison.json'}; curate report shows it")
         return
     chosen, where = recipe.select, "" if recipe.data.holdout or recipe.evaluate.sets else " data.holdout=5%"
+    # A person must not take a selection for better than random because this package made it.
     easiest = chosen.method in ("clusters", "top") and (chosen.by, chosen.order) == ("complexity", "lowest")
     known = "in our own comparison such records taught less than random ones (README); " if easiest else ""
     say(
@@ -33,7 +37,7 @@ def show_worth(recipe: Recipe) -> None:
 
 
 def show_comparison(run_dir: Path) -> None:
-    """Print what a comparison came to: a line per selector, then its differences to random; main process only."""
+    """Print the tables of a comparison: a line a selector, then differences to random. Only the main process prints."""
     if not _is_main():
         return
     rows = read_rows(run_dir / "comparison.json")
@@ -46,7 +50,7 @@ def _is_main() -> bool:
 
 
 def _show(table: TextTable) -> None:
-    """Columns as wide as what they hold: numbers end, words begin, at the same place."""
+    """Print a table: the first column aligned left, the others right."""
     lines = [table.header, *table.rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(table.header))]
     say(f"\n{table.title}\n")

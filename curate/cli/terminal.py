@@ -1,7 +1,7 @@
-"""What a person sees: lines, warnings, bars, error messages, exit codes. The only module that prints.
+"""Prints lines, warnings, progress bars and error messages, and ends with exit codes. The only module that prints.
 
-Exit 0 done; 2 a person's mistake or a limit of the machine (one or two lines on stderr); 1 a fault of ours (with
-traceback); 130 interrupted, with the command that resumes.
+Exit codes: 0 done; 2 a person's mistake or a limit of the machine (one or two lines on stderr); 1 a fault of this
+package (with a traceback); 130 interrupted, with the command that continues.
 """
 
 from __future__ import annotations
@@ -27,34 +27,43 @@ from curate.types import CurateError
 Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
 
 _SECONDS_BETWEEN_LINES = 30.0
-_NOBODY_THERE = (errno.EPIPE, errno.EIO, errno.EBADF)  # a pipe, a terminal, a stream that was closed
+_NOBODY_THERE = (errno.EPIPE, errno.EIO, errno.EBADF)  # a closed pipe, a closed terminal, a closed stream
 
 
 def say(text: str = "", *, end: str = "\n") -> None:
-    """Print text to stdout; whoever reads it may have gone, which is no reason to stop."""
+    """Print text to stdout. If its reader has gone, the work goes on without one."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
         if error.errno not in _NOBODY_THERE:
             raise
-        # curate score ... | head: go on without a reader. Python itself flushes stdout once more when it ends.
+        # As in `curate score ... | head`. Python flushes stdout once more when it ends, and would fail then.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open to the end of the process
 
 
 def warn(text: str) -> None:
-    """Print text to stderr; nobody there to read it is no reason to stop."""
+    """Print text to stderr. If its reader has gone, the work goes on without one."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """Return text without terminal escapes: control characters become visible, line ends stay."""
+    r"""Return text in which control characters are visible; line ends stay.
+
+    A record or a file name could otherwise send escape sequences to the terminal.
+
+    >>> printable("a\x1b[31m")
+    'a\\x1b[31m'
+    """
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 @contextmanager
 def outcome() -> Iterator[None]:
-    """Turn the ways a command can end into lines and exit codes."""
+    """Give a block for the work of a command; its errors become a message and an exit code.
+
+    Errors that are nobody's mistake pass, and end with a traceback.
+    """
     from curate.runs.atomic import DISK_FULL, NO_RIGHTS
 
     prepare_terminal()
@@ -66,9 +75,10 @@ def outcome() -> Iterator[None]:
         interrupted()
     except OSError as error:
         if error.errno in NO_RIGHTS:
-            where = error.filename or " ".join(str(error).split())
             fail(
-                f"{NO_RIGHTS[error.errno]} for {where}: expected that it can be read and written; change its rights", 2
+                f"{NO_RIGHTS[error.errno]} for {_place(error)}: expected that it can be read and written; change its "
+                "rights",
+                2,
             )
         if error.errno not in DISK_FULL:
             raise
@@ -77,13 +87,13 @@ def outcome() -> Iterator[None]:
 
 
 def _place(error: OSError) -> str:
-    """What an error is about: a file, or of our temporary ones the folder that it should be in."""
+    """Return the path that an error is about. Instead of a temporary file it is the folder that was to hold it."""
     place = str(error.filename or " ".join(str(error).split()))
     return os.path.dirname(place) if place.endswith((".curate-tmp", ".curate-old")) else place
 
 
 def interrupted() -> NoReturn:
-    """Say how an interrupted command is continued, and end with 130."""
+    """End the command with 130, and say how it is continued."""
     command = shlex.join(["curate", *sys.argv[1:]])
     launched = os.environ.get("WORLD_SIZE", "1") != "1"
     how = " the same accelerate launch, or on one process" if launched else ""
@@ -91,7 +101,7 @@ def interrupted() -> NoReturn:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print a message to stderr and end with an exit code."""
+    """End the command with a message on stderr and an exit code."""
     rank = os.environ.get("RANK", "0")
     who = "" if rank == "0" else f" (process {rank})"
     warn(f"curate{who}: {printable(message)}")
@@ -99,7 +109,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 class _Lines(logging.Handler):
-    """Stage lines to stdout, warnings to stderr."""
+    """Prints what the package logs: lines of stages to stdout, warnings to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
@@ -111,12 +121,12 @@ class _Lines(logging.Handler):
 
 
 class _HubSilent(logging.Filter):
-    """Says once that the hub does not answer, where its library would at each of a dozen tries."""
+    """Replaces the dozen warnings of huggingface_hub about its tries by one that says the hub does not answer."""
 
     said = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let everything pass but the words of a failed try."""
+        """Return false for a warning about a failed try, true for everything else."""
         words = record.getMessage()
         if "thrown while requesting" not in words and not words.startswith("Retrying in "):
             return True
@@ -127,11 +137,11 @@ class _HubSilent(logging.Filter):
 
 
 def prepare_terminal() -> None:
-    """Send what the package logs to the terminal; a terminal that knows only ASCII shows the rest as escapes."""
+    """Send what the package logs to the terminal. A terminal with only ASCII shows other characters as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # It warns, when anything imports it, of optional kernels that are not installed.
+    # bitsandbytes warns of optional kernels as soon as anything imports it, also where nothing is quantised.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     hub = logging.getLogger("huggingface_hub.utils._http")
     if not hub.filters:
@@ -145,9 +155,10 @@ def prepare_terminal() -> None:
 
 @contextmanager
 def progress() -> Iterator[Show]:
-    """Give a function that shows progress: one bar per stage in a terminal or notebook, else a line now and then.
+    """Give a function that shows progress: a bar for each stage in a terminal or notebook, else a line at times.
 
-    Only the main process shows any.
+    The function takes stage, done, total (None if unknown) and unit. In other processes than the main one it does
+    nothing.
     """
     if os.environ.get("RANK", "0") != "0":
         yield lambda stage, done, total, unit: None
@@ -163,6 +174,8 @@ def progress() -> Iterator[Show]:
 
 @contextmanager
 def _bars() -> Iterator[Show]:
+    """Give a function that shows one bar on stderr; the bar of the last stage goes when the next begins."""
+    # Imported here: a command without a terminal does not need rich.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -196,12 +209,12 @@ def _bars() -> Iterator[Show]:
                 rate=speed_of(done / seconds, unit) if seconds > 1 and done else "",
             )
 
-        show("starting", 0, None, "")
+        show("starting", 0, None, "")  # imports and models can take many seconds before the first stage reports
         yield show
 
 
 def _now_and_then() -> Show:
-    """A line to stderr every 30 seconds, with a rate and the time that is left."""
+    """Return a function that prints a line to stderr every 30 seconds, with a rate and the time that is left."""
     rates, last = Rates(), time.monotonic()
 
     def show(stage: str, done: int, total: int | None, unit: str) -> None:

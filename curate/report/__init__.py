@@ -21,4 +21,7 @@ What these three use, in reading order:
     spread.py      computes how columns and counts of two selections differ
     pages.py       fills the templates, and keeps pages from loading anything
     vega.py        gives the plotting library as a script
+
+A new section of the report has three places: its numbers in summary.py or chart_data.py, its chart in figures.py, and
+its place on the page in templates/report.html.jinja; report.py hands the values to the template.
 """

@@ -17,4 +17,8 @@ Further scores:
     masks.py         makes subnets by zeroing the smallest weights
     branches.py      finds the modules (attention, MLP) whose outputs are added to the residual stream
     dropout.py       makes subnets by dropout on those outputs
+
+This room only computes. A score becomes a pass of a run in the room pipeline: `needed.py` says which pass makes which
+column, `subnets.py` what a pass computes and which key it has, and `passes.py` runs it. A new score is entered there
+(see CONTRIBUTING.md).
 """
