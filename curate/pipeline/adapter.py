@@ -78,6 +78,7 @@ def train(job: Job) -> None:
 
 
 def _train(job: Job) -> TrainResult:
+    """Load the model and train an adapter on the stored examples, in work/."""
     work, settings, model = _work(job), job.recipe.train, trained_model(job.recipe)
     with training(job, work):
         loaded = load_model(

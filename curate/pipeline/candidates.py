@@ -36,7 +36,7 @@ def candidates(job: Job, chosen: Select) -> Candidates:
     rows = verified_rows(job)
     names = {*within, by} - {"random"}
     columns = {name: _column(job, name, exits=None, setting=f"select.within.{name}") for name in sorted(names - {by})}
-    if by in names:  # select.exits recomputes the score that is ordered by; ranges hold for the stored one
+    if by in names:  # select.exits recomputes only the score that is ordered by
         columns[by] = _column(job, by, exits=chosen.exits, setting="select.by")
     codes, group_names = (None, ()) if chosen.groups is None else _groups(job, chosen.groups, len(rows.status))
     return Candidates(

@@ -143,6 +143,7 @@ def _prepare(job: Job, planned: PlannedCell, key: Key, kept: BoolArray) -> Prepa
 
 
 def _train(job: Job, planned: PlannedCell, features: Sequence[Feature], steps: int | None) -> TrainResult:
+    """Train an adapter with the seed of the cell, in work/."""
     work = _work(job, planned)
     with training(job, work):
         return train_adapter(

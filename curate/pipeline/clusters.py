@@ -40,7 +40,7 @@ def cluster(job: Job) -> None:
         "seed": seed,
     }
     stage = Stage(job.folder, "clusters", key, (path,))
-    if stage.holds():  # not is_finished: every selection asks, and a line each time would say nothing
+    if stage.holds():  # not is_finished, which logs a line: every selection asks
         return
     embeddings = verified_embeddings(job)
     count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count  # rows with a vector

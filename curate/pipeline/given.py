@@ -46,6 +46,7 @@ def put_records(folder: RunFolder, records: Iterable[Mapping[str, Any]]) -> None
 
 
 def _lines(records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Yield records as lines of JSON; refuse one that JSON cannot hold, and an input without any."""
     row = -1
     for row, record in enumerate(records):
         if not isinstance(record, Mapping) or not all(isinstance(name, str) for name in record):

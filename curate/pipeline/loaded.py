@@ -33,7 +33,7 @@ class Loaded:
         self._tokenizers: dict[tuple[str, str | None], Any] = {}
         self._configs: dict[tuple[str, str | None], Any] = {}
         self._scoring_models: dict[tuple[str, str | None], ScoringModel] = {}
-        if in_memory is not None:  # without a revision: what is in memory may be no commit of the hub any more
+        if in_memory is not None:  # without a revision: it may have been changed since it was loaded
             self._tokenizers[in_memory.name, None] = in_memory.tokenizer
             self._configs[in_memory.name, None] = in_memory.model.config
 
@@ -100,6 +100,7 @@ class Loaded:
         return self._scoring_models[model.name, model.revision]
 
     def _load_scoring_model(self, settings: Model, exits: Exits) -> ScoringModel:
+        """Load a model, find its blocks and head, and run the self-test on it."""
         from curate.scoring.confidence import head_rows
         from curate.scoring.exits import exit_layers
         from curate.scoring.parts import find_parts
@@ -116,6 +117,7 @@ class Loaded:
         return ScoringModel(parts, layers, rows)
 
     def _model(self, settings: Model) -> PreTrainedModel:
+        """Return the model in memory or load it; refuse what would be scored wrongly."""
         from curate.models.checks import refuse_bidirectional
         from curate.models.device import sharded_by_launcher
         from curate.models.load import load_model

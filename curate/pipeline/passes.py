@@ -90,7 +90,7 @@ def own_columns(job: Job) -> None:
     key = {"tokens": fingerprint(job.settled.tokens_key), "score.columns": sha256_of(own)}
     stage = Stage(job.folder, "scores/columns", key, (path,))
     record = job.folder.stage(stage.name)
-    # The names are checked in the table too: a kill may have come between the table and the manifest.
+    # The names are checked in the table too: scores.parquet may have been removed, and written again without them.
     earlier = set(record["columns"]) if record is not None else set()
     if earlier and earlier <= set(score_columns(path)) and stage.is_finished():
         return

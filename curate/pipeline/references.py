@@ -75,6 +75,7 @@ def examples_of(job: Job, wanted: References) -> Iterator[Example]:
 
 
 def _held_out(job: Job) -> References:
+    """Return the held-out part of the input as a set of references."""
     model, rows = trained_model(job.recipe), _held_out_rows(job)
     key = {
         "tokens": fingerprint(job.settled.tokens_key),
@@ -103,6 +104,7 @@ def _held_out_rows(job: Job) -> IntArray:
 
 
 def _from_file(job: Job, wanted: EvaluationSet) -> References:
+    """Return a set of evaluate.sets, read like the input but in the vocabulary of the model to train."""
     data = Data(
         path=wanted.path,
         split=wanted.split,
