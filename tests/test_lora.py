@@ -254,6 +254,19 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
     assert [line["seconds"] for line in log(tmp_path)] == sorted(line["seconds"] for line in log(tmp_path))
 
 
+def test_a_training_killed_after_its_last_checkpoint_takes_no_further_step(base: Path, tmp_path: Path) -> None:
+    """7 of 18 steps: the last checkpoint stands in the middle of an epoch, and the rate does not end at 0."""
+    settings = {"max_steps": 7, "save_steps": 7, "batch_size": 3, "scheduler": "constant"}
+    assert train(base, tmp_path, **settings).steps == 7
+    before, lines = sha256(tmp_path), log(tmp_path)
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    again = train(base, tmp_path, **settings)
+    assert (again.steps, again.resumed_from) == (7, 7)
+    assert (again.first_loss, again.loss) == (lines[0]["loss"], lines[-1]["loss"])
+    assert sha256(tmp_path) == before
+    assert log(tmp_path) == lines
+
+
 def test_a_training_that_was_finished_only_writes_its_adapter_again(base: Path, uninterrupted: Path) -> None:
     before = sha256(uninterrupted)
     (uninterrupted / "adapter" / "adapter_model.safetensors").unlink()

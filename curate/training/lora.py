@@ -7,7 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from curate.models.names import published_name
 from curate.training.arguments import accumulation_steps, num_processes, training_arguments
 from curate.training.callbacks import Journal
 from curate.training.features import Feature, collate, refuse_unusable
-from curate.training.resume import SealCheckpoints, last_complete_checkpoint
+from curate.training.resume import AlreadyTrainedError, SealCheckpoints, last_complete_checkpoint
 from curate.types import CurateError
 
 
@@ -119,7 +119,8 @@ def _run(trainer: Trainer, settings: Train, checkpoint: Path | None, output_dir:
     """Train, from the checkpoint if there is one, and save the adapter to `output_dir`."""
     try:
         with quiet_library(), _quiet_peft():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with suppress(AlreadyTrainedError):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             trainer.save_model(str(output_dir))
     except torch.OutOfMemoryError as error:
         raise CurateError(

@@ -18,8 +18,23 @@ logger = logging.getLogger(__name__)
 _SEAL = "complete.json"
 
 
+class AlreadyTrainedError(Exception):
+    """The checkpoint that training would go on from is that of the last step."""
+
+
 class SealCheckpoints(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Seals each checkpoint in the main process, after all processes have written their part of it."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """End a training that has all its steps: with max_steps, the Trainer would add one in the middle of an epoch.
+
+        Raises:
+            AlreadyTrainedError: the weights of the last step are loaded.
+        """
+        if state.global_step >= state.max_steps:
+            raise AlreadyTrainedError
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal the checkpoint that was just saved."""
