@@ -17,7 +17,8 @@ from curate.diversity.embed import load_embedder
 from curate.models.embedder import check_embedder, embedder_fingerprint
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.models.load import load_config, load_model, load_tokenizer
-from curate.models.weights import check_weights, weight_facts
+from curate.models.precheck import check_weights
+from curate.models.weights import weight_facts
 from curate.types import CurateError
 
 Damage = Callable[[Path], object]

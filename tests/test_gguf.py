@@ -18,7 +18,8 @@ from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.models.gguf import BLOCKS, read_gguf_header
 from curate.models.load import load_config, load_model, load_tokenizer
 from curate.models.locate import locate
-from curate.models.weights import check_weights, weight_facts
+from curate.models.precheck import check_weights
+from curate.models.weights import weight_facts
 from curate.pipeline import perform
 from curate.tables.score_columns import read_column
 from curate.types import CurateError

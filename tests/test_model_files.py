@@ -19,7 +19,8 @@ from curate.models.files import weight_files
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.models.load import load_config, load_model, load_tokenizer
 from curate.models.locate import locate
-from curate.models.weights import check_weights, count_layers, embedding_rows, weight_facts
+from curate.models.precheck import check_weights
+from curate.models.weights import count_layers, embedding_rows, weight_facts
 from curate.types import CurateError
 
 CPU = torch.device("cpu")

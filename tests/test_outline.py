@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from curate.diversity.embed import load_embedder
 from curate.models.embedder import check_embedder
 from curate.models.outline import refuse_missing_weights
-from curate.models.weights import check_weights
+from curate.models.precheck import check_weights
 from curate.types import CurateError
 
 

@@ -7,8 +7,7 @@ Before a model is loaded, in reading order:
     files.py        lists the files of a folder that are loaded; refuses damaged files, pickles and adapters
     gguf.py         reads the header of a GGUF file
     fingerprint.py  computes one hash over the files that are loaded, of models, tokenizers and embedders
-    weights.py      reads the headers of weights; refuses models that could not be loaded or would be cut off
-    outline.py      refuses models of which no file holds some weight
+    weights.py      reads the headers of weights
     size.py         counts the parameters of a model from its configuration
     embedder.py     finds the files of an embedder, fingerprints and checks them
     minilm.py       finds the default embedder in its Python package
@@ -19,6 +18,8 @@ Loading:
     device.py       chooses the device and the precision, and describes the device
     quantize.py     chooses how weights are quantised
     load.py         loads configurations, tokenizers and models
+    outline.py      refuses models of which no file holds some weight
+    precheck.py     refuses models before their weights are read: all that can be told from configuration and headers
     checks.py       refuses loaded models with random weights, or that can see later tokens
     memory.py       checks and fingerprints a model and a tokenizer that the caller has loaded
     explain.py      turns errors of the libraries into messages

@@ -1,25 +1,18 @@
-"""Reads the headers of a model's weights, and refuses models that could not be loaded or would be cut off."""
+"""Reads the headers of a model's weights; of a model on the hub, fetches the weights first."""
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from curate.models.files import read_json, refuse_adapter, weight_files
 from curate.models.gguf import read_gguf_header
 from curate.models.hub import fetch_weights
 from curate.models.locate import Location, locate
 from curate.types import CurateError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -70,41 +63,6 @@ def weight_facts(name: str, revision: str | None = None) -> WeightFacts:
 def embedding_rows(name: str, revision: str | None = None) -> int | None:
     """Return the rows of the input embedding, from the headers; None if no weight has a known name for it."""
     return weight_facts(name, revision).embedding_rows
-
-
-def check_weights(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> WeightFacts:
-    """Return the facts about a model's weights after refusing those that would fail or be wrong once they are loaded.
-
-    Raises:
-        CurateError: as `weight_facts`; a damaged or unknown configuration; an encoder-decoder; more layers in the
-            weights than in the configuration; or weights of the configuration that no file holds.
-    """
-    # Imported here, since both load torch, and `curate select` uses this module without it.
-    from curate.models.load import load_config, refuse_encoder_decoder
-    from curate.models.outline import refuse_missing_weights
-
-    config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
-    refuse_encoder_decoder(name, config)
-    facts = weight_facts(name, revision)
-    refuse_more_layers(name, facts.num_layers, config)
-    refuse_missing_weights(name, revision=revision, trust_remote_code=trust_remote_code)
-    return facts
-
-
-def refuse_more_layers(name: str, num_layers: int | None, config: PreTrainedConfig) -> None:
-    """Refuse weights with more layers than their configuration has: the library would leave out the last ones silently.
-
-    Layers that predict several tokens ahead (num_nextn_predict_layers) are allowed: they are stored behind the others,
-    and no causal model uses them.
-    """
-    text = config.get_text_config()
-    expected = getattr(text, "num_hidden_layers", None)
-    ahead = getattr(text, "num_nextn_predict_layers", None) or 0
-    if num_layers and isinstance(expected, int) and num_layers > expected + ahead:
-        raise CurateError(
-            f"{name}: its config.json says {expected} layers, its weights hold {num_layers}: "
-            "expected a configuration of the whole model; download it again, or save the shorter model by itself"
-        )
 
 
 def read_shapes(place: Location) -> Shapes:

@@ -78,7 +78,7 @@ class Loaded:
 
     def weight_facts(self, name: str, revision: str | None) -> WeightFacts:
         """Return what the headers of a model's weight files say; the weights are not loaded."""
-        from curate.models.weights import check_weights
+        from curate.models.precheck import check_weights
 
         if (given := self._handed_in(name, revision)) is not None:
             from curate.models.memory import facts_in_memory
