@@ -55,6 +55,7 @@ def schema(file: File) -> pa.Schema:
 
 
 def _parquet_batches(file: File) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a Parquet file, and check at the end that it holds the rows that its footer states."""
     footer = pq.read_metadata(file.path)
     _check_footer(footer, file.name)
     seen = 0

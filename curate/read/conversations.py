@@ -52,7 +52,7 @@ def turns_of(format: Format, fields: Mapping[str, Any], data: Data) -> tuple[Tur
     """
     turns = {"alpaca": _alpaca, "messages": _messages, "sharegpt": _messages, "prompt_completion": _prompt_completion}
     conversation = turns[format](fields, data, format)
-    _check(conversation)
+    _check_turns(conversation)
     return conversation
 
 
@@ -72,6 +72,7 @@ def format_of_messages(value: Any, columns: Mapping[str, str]) -> Format | None:
 
 
 def _alpaca(fields: Mapping[str, Any], data: Data, format: Format) -> tuple[Turn, ...]:
+    """Return the turns of an Alpaca record: system, earlier pairs of instruction and answer, this pair."""
     earlier = fields.get("history") or []  # LLaMA-Factory's key for the turns before this one
     if not isinstance(earlier, list):
         raise ValueError(f"history: expected a list of [instruction, answer] pairs, got {_kind(earlier)}")
@@ -196,7 +197,7 @@ def _system(fields: Mapping[str, Any], data: Data) -> tuple[Turn, ...]:
     return (Turn("system", text),) if text else ()
 
 
-def _check(turns: Sequence[Turn]) -> None:
+def _check_turns(turns: Sequence[Turn]) -> None:
     if not any(turn.role == "assistant" for turn in turns):
         raise ValueError("expected at least one assistant turn: there is nothing to score or train on")
     if any(turn.role == "system" for turn in turns[1:]):

@@ -89,6 +89,7 @@ class _Lines:
         return self._read - len(self.row) + 1
 
     def __next__(self) -> str:
+        """Return the next line; raise if the row is now larger than the limit."""
         line = self._file.readline(self._limit + 3)
         if not line:
             raise StopIteration

@@ -39,7 +39,7 @@ def list_folder(folder: Path, split: str) -> Listing:
     """
     if is_saved(folder):
         return list_saved(folder, split)
-    files, skipped = _sort_out(folder, sorted(folder.iterdir()))
+    files, skipped = _sort_out(sorted(folder.iterdir()))
     if not files:
         raise CurateError(f"no file to read in the folder {printable(str(folder))}{_instead(folder, skipped)}")
     refuse_mixed_splits(folder, files)
@@ -59,7 +59,7 @@ def list_pattern(pattern: Path) -> Listing:
     """
     entries = sorted(pattern.parent.iterdir())
     meant = [entry for entry in entries if fnmatch.fnmatchcase(entry.name, pattern.name)]
-    files, skipped = _sort_out(pattern.parent, meant)
+    files, skipped = _sort_out(meant)
     if not files:
         raise CurateError(f"no file to read is called {printable(str(pattern))}")
     refuse_duplicate_files(files)
@@ -68,7 +68,8 @@ def list_pattern(pattern: Path) -> Listing:
     return files, (*skipped, *others)
 
 
-def _sort_out(folder: Path, entries: Iterable[Path]) -> Listing:
+def _sort_out(entries: Iterable[Path]) -> Listing:
+    """Divide entries of a folder into files to read and entries that are not read."""
     files, skipped = [], []
     for entry in entries:
         why = _why_not(entry)

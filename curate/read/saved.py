@@ -30,6 +30,7 @@ def list_saved(folder: Path, split: str) -> Listing:
 
 
 def _list_split(folder: Path, split: str) -> Listing:
+    """Return the files of one split of a DatasetDict, and the other splits as not read."""
     names = _read_json(folder / "dataset_dict.json").get("splits")
     # A split is a subfolder. A name with a path in it would lead out of the folder.
     if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -45,6 +46,7 @@ def _list_split(folder: Path, split: str) -> Listing:
 
 
 def _list_files(folder: Path) -> Listing:
+    """Return the files that state.json names, in its order, and the other Arrow files as not read."""
     entries = _read_json(folder / "state.json").get("_data_files")
     names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     files = [folder / name for name in names if isinstance(name, str) and Path(name).name == name]

@@ -146,6 +146,7 @@ def _numbers_of(values: pa.Array, keep: Sequence[int]) -> FloatArray:
 
 
 def _check_column(schema: pa.Schema, name: str, exits: Sequence[int] | None) -> None:
+    """Refuse a column that does not exist or has no numbers, and exits that were not stored."""
     numeric = [f.name for f in schema if pa.types.is_floating(f.type) or f.name.endswith("_tokens")]
     if exits is not None:
         if name != "complexity":
