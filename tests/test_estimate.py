@@ -24,7 +24,7 @@ from curate.pipeline import perform
 from curate.pipeline import probe_sample as sampling
 from curate.pipeline.estimate import estimate
 from curate.pipeline.probe_sample import count, count_records, take_sample
-from curate.pipeline.probe_scores import full_plan, loads
+from curate.pipeline.probe_scores import batch_loads, full_plan
 from curate.pipeline.probe_stages import clustering_seconds, training_batches
 from curate.pipeline.stored_estimate import keep_estimate
 from curate.probe.cost import BatchCost, fit_cost
@@ -152,7 +152,7 @@ def test_the_loads_of_a_plan_are_counted_as_a_loop_counts_them(tmp_path: Path) -
         class parts:  # noqa: N801 - stands for an attribute
             num_layers = 4
 
-    for batch, row in enumerate(loads(plan, store, Scorer())):  # type: ignore[arg-type]  # only depth and exits count
+    for batch, row in enumerate(batch_loads(plan, store, Scorer())):  # type: ignore[arg-type]  # only depth and exits count
         rows = plan.rows_of_batch(batch)
         prefix = len(plan.prefixes[plan.prefix_ids[batch]]) if plan.prefix_ids[batch] >= 0 else 0
         longest = int(store.rows["needed"][rows].max()) - prefix

@@ -3,7 +3,7 @@
 The verbs are functions, and the lists at the end of this file say which there are. In reading order:
 
     stage_verbs.py  the verbs that run stages: run, score, embed, select, train, evaluate, compare
-    other_verbs.py  the verbs beside them: report, preview, diff, demo, estimate, doctor, settings, recipes
+    other_verbs.py  the other verbs: report, preview, diff, demo, estimate, doctor, settings, recipes
     options.py   what verbs take on the command line
     recipes.py   finds the recipe that the words of a command name; lists the shipped ones
     sections.py  says which sections of a recipe a verb reads

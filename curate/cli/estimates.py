@@ -79,7 +79,7 @@ def estimate_lines(result: Estimate) -> Iterator[str]:
     yield ", ".join(f"{key}={value}" for key, value in result.settings.items())
     yield ""
     yield f"{'stage':<12}" + "".join(f"{f'{n} process' + 'es' * (n > 1):>14}" for n in _SHOWN) + "  forward passes"
-    for stage in result.stages:
+    for stage in result.stages:  # stage.seconds[n - 1] is for n processes
         passes = f"{stage.forward_passes:>16.1f}" if stage.forward_passes else ""
         yield (f"{stage.name:<12}" + "".join(f"{duration(stage.seconds[n - 1]):>14}" for n in _SHOWN) + passes).rstrip()
     yield f"{'in all':<12}" + "".join(f"{duration(result.total_seconds(n)):>14}" for n in _SHOWN)

@@ -19,6 +19,7 @@ Words = Annotated[
     typer.Argument(metavar="[RECIPE.yaml] [section.key=value ...]", help="A recipe, and settings that change it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+# A shell does not expand ~ in --html=~/page.html, so it is done here.
 Page = Annotated[
     Path | None,
     typer.Option("--html", help="Write a page to this file.", parser=lambda text: Path(expanduser(text))),

@@ -1,4 +1,4 @@
-"""The verbs beside the stages: look at a run, try the package, look ahead, look up settings.
+"""The other verbs: to look at a run, to look ahead, to try the package, to look up settings.
 
 The docstring of a verb is its help.
 """

@@ -46,7 +46,7 @@ def show_comparison(run_dir: Path) -> None:
 
 
 def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("RANK", "0") == "0"  # set by launchers; torch need not be loaded to ask for it
 
 
 def _show(table: TextTable) -> None:

@@ -61,7 +61,9 @@ def may_reuse_prefixes(load: LoadModel, store: TokenStore, tokens_per_batch: int
         return False
     check = prefix_check(load().parts)
     if not check.passed:
-        logger.info("shared prefixes are computed for every record: the model does not go on from them as it should")
+        logger.info(
+            "shared prefixes are computed for every record: from a cached prefix the model computes other numbers"
+        )
     return check.passed
 
 

@@ -94,12 +94,12 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
         int(sum(plan.chunk_costs[chunk % plan.num_chunks] for chunk in chunks))
         for chunks in (own, [chunk for chunk in own if chunk in finished])
     )
-    bad, told, opened = 0, False, -1
+    non_finite, warned, opened = 0, False, -1
     scores_of: BatchFunction | None = None
     with ExitStack() as stack:
 
         def compute(chunk: int) -> BatchScores:
-            nonlocal done, bad, told, opened, scores_of
+            nonlocal done, non_finite, warned, opened, scores_of
             subnet, number = divmod(chunk, plan.num_chunks)
             # Opening a subnet may mask all weights of the model. Chunks are numbered subnet by subnet, so every subnet
             # is opened at most once.
@@ -110,13 +110,13 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
             for batch in range(plan.chunks[number], plan.chunks[number + 1]):
                 scores = scores_of(batch)
                 parts.append(scores)
-                done, bad = done + int(plan.costs[batch]), bad + int((scores.status == _NON_FINITE).sum())
+                done, non_finite = done + int(plan.costs[batch]), non_finite + int((scores.status == _NON_FINITE).sum())
                 job.launch.advance(part.name, done, total, "tokens")
             # After every chunk, not at the end: a wrong dtype shows in the first minutes of hours.
-            refuse_non_finite(job, part.folder, bad, part.num_subnets * len(part.store))
+            refuse_non_finite(job, part.folder, non_finite, part.num_subnets * len(part.store))
             joined = join_scores(parts)
-            if joined.split and not told:
-                told = True
+            if joined.split and not warned:
+                warned = True
                 logger.warning("out of memory: batches that do not fit are halved (score.tokens_per_batch)")
             return joined
 

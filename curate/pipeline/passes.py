@@ -1,4 +1,4 @@
-"""Runs the passes of the further scores: IFD, masks, dropout. Also joins a person's own columns (`own_columns`).
+"""Runs the passes of the further scores: IFD, masks, dropout. Also joins a person's own columns (`add_own_columns`).
 
 A pass has its own key, continues after an interruption, and adds its columns to scores.parquet. Columns that are there
 do not change. What each pass computes is in `subnets`.
@@ -77,7 +77,7 @@ def run_pass(job: Job, name: str, store: TokenStore) -> None:
         _publish(job, name, score, paths, started)
 
 
-def own_columns(job: Job) -> None:
+def add_own_columns(job: Job) -> None:
     """Add the columns of score.columns, a file of a person's own scores, to scores.parquet. Finished work is skipped.
 
     If the file changed, or another is named, its columns take the place of the earlier ones.

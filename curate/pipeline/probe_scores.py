@@ -81,7 +81,7 @@ def full_plan(store: TokenStore, records_per_row: float, tokens_per_batch: int, 
     return FullPlan(replace(plan, order=order), records / planned if planned else 1.0)
 
 
-def loads(plan: BatchPlan, store: TokenStore, scorer: ScoringModel) -> FloatArray:
+def batch_loads(plan: BatchPlan, store: TokenStore, scorer: ScoringModel) -> FloatArray:
     """Return the four quantities that the seconds of a batch depend on, float64 [B, 4] for B batches.
 
     They are 1 (a constant), padded tokens, response tokens times exits, and pairs of tokens in attention; see
@@ -113,7 +113,7 @@ def measure_scoring(
     for number, batch in enumerate(_spread_batches(plan)):
         for model in models:
             seconds.append(_seconds_of(model, store, plan, batch))
-            seen.append(loads(plan, store, model)[batch])
+            seen.append(batch_loads(plan, store, model)[batch])
         if number + 1 >= _LEAST_BATCHES and time.monotonic() - begun > budget:
             break
     return ScoringCost(fit_cost(np.array(seen), np.array(seconds)), _seconds_per_chunk(scores, folder), grown())
@@ -122,7 +122,7 @@ def measure_scoring(
 def pass_seconds(cost: ScoringCost, full: FullPlan, store: TokenStore, scorer: ScoringModel) -> float:
     """Return the seconds of one pass over the whole input, in one process."""
     plan = full.plan
-    batches = cost.batch.seconds(loads(plan, store, scorer))
+    batches = cost.batch.seconds(batch_loads(plan, store, scorer))
     prefixes = cost.batch.per_token * sum(map(len, plan.prefixes))
     return full.scale * (batches + prefixes) + cost.seconds_per_chunk * plan.num_chunks
 
@@ -149,7 +149,7 @@ def dropout_factor(scorer: ScoringModel, cost: ScoringCost, store: TokenStore, p
         started = time.perf_counter()
         score_dropout(scorer, subnets, store, plan.rows_of_batch(batch))
         seconds.append(time.perf_counter() - started)
-    own = loads(plan, store, full_model(scorer))[batch : batch + 1]
+    own = batch_loads(plan, store, full_model(scorer))[batch : batch + 1]
     return min(seconds) / max(cost.batch.seconds(own), 1e-9)
 
 

@@ -85,7 +85,7 @@ def _held_out(job: Job) -> References:
     }
     # A token store holds rows 0, 1, 2, ...; the held-out rows get new numbers.
     tokens = (replace(record, row=i) for i, record in enumerate(tokens_to_train_on(job, rows, model)))
-    return References(HOLDOUT, key, _made(job, HOLDOUT, key, tokens), None)
+    return References(HOLDOUT, key, _with_tokens(job, HOLDOUT, key, tokens), None)
 
 
 def _held_out_rows(job: Job) -> IntArray:
@@ -122,10 +122,10 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
     }
     named = Model(name=model.name, revision=model.revision)
     tokens = tokenize_as_settled(job.recipe, job.loaded, read_examples(data, source), named)
-    return References(wanted.name, key, _made(job, wanted.name, key, tokens), data)
+    return References(wanted.name, key, _with_tokens(job, wanted.name, key, tokens), data)
 
 
-def _made(job: Job, name: str, key: Key, tokens: Iterator[Tokens]) -> Path:
+def _with_tokens(job: Job, name: str, key: Key, tokens: Iterator[Tokens]) -> Path:
     """Return the folder of a set's tokens; they are written if there are none with this key."""
     folder = job.folder.work / "references" / name
     if read_key(folder) != key:

@@ -103,7 +103,7 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
     Returns:
         The job; where complexity was scored, with the batch size that was found to fit.
     """
-    from curate.pipeline.passes import own_columns, run_pass
+    from curate.pipeline.passes import add_own_columns, run_pass
     from curate.pipeline.scores import score
     from curate.pipeline.tokens import tokens
 
@@ -119,7 +119,7 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
     if job.is_main:
         save_recipe(job.folder.path, job.recipe)  # again: now with the batch size
     if "columns" in names:
-        job.launch.from_main("scores/columns", lambda: own_columns(job), type(None))
+        job.launch.from_main("scores/columns", lambda: add_own_columns(job), type(None))
     return job
 
 
