@@ -58,6 +58,8 @@ def estimate(recipe: Recipe, *, progress: Callable[[str, int, int | None, str], 
         ):
             show(f"estimate: {what}", 0, None, "")
             found.append(measure(sample, folder))
+    # What every `auto` became, for a person to see. select.name says which selection of a run the estimate is compared
+    # with.
     settings = {
         "data.format": recipe.data.format,
         "prompt.template": recipe.prompt.template,

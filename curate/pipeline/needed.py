@@ -69,6 +69,7 @@ def passes_to_run(recipe: Recipe, selects: Sequence[Select], *, complexity: bool
         wanted |= passes_of(columns_of(select))
     score = recipe.score
     asked = {"ifd": score.ifd, "masked": score.masked, "dropout": score.dropout, "columns": score.columns}
+    # True, a section with settings, and the path of a file all ask for the pass.
     wanted |= {name for name, setting in asked.items() if setting is not False and setting is not None}
     return [name for name in ("complexity", *FURTHER, "columns") if name in wanted]
 

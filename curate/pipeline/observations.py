@@ -62,6 +62,7 @@ def observe(job: Job, cells: Sequence[PlannedCell], kept: Kept) -> Comparison:
 
 def _labels(job: Job, field: str, num_rows: int) -> list[Label]:
     """Return the labels in a field of the records. A record that could not be read has none."""
+    # From the input: labels are fields of the records, and the tables of a run do not repeat these.
     values: list[Any] = [None] * num_rows
     for record in read_records(job.settled.source, job.recipe.data):
         values[record.row] = None if record.fields is None else record.fields.get(field)

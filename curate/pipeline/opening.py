@@ -47,7 +47,7 @@ def _settled_job(launch: Launch, recipe: Recipe, verb: str, given: Given) -> Job
 
     def prepare() -> Settled:
         with launch.heartbeat.kept_up():
-            if given.records is not None:
+            if given.records is not None:  # first: settling reads the file that they are written to
                 put_records(launch.folder, given.records)
             return settle(recipe, launch.folder, loaded, ask_model=verb in _SCORING_VERBS)
 

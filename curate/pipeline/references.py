@@ -76,6 +76,7 @@ def examples_of(job: Job, wanted: References) -> Iterator[Example]:
 
 def _held_out(job: Job) -> References:
     """Return the held-out part of the input as a set of references."""
+    # Of the model only its tokenizer is in the key: tokens do not depend on the weights.
     model, rows = trained_model(job.recipe), _held_out_rows(job)
     key = {
         "tokens": fingerprint(job.settled.tokens_key),

@@ -59,7 +59,7 @@ def enter_truth(recipe: Recipe, folder: RunFolder) -> None:
         try:
             waiting = json.loads(path.read_text(encoding="utf-8"))
             TypeAdapter(Estimate).validate_python(waiting)
-        except (OSError, ValueError, ValidationError) as error:
+        except (OSError, ValueError, ValidationError) as error:  # the run has done its work, and must not fail here
             logger.warning("%s is no estimate and was left where it is: %s", path, str(error).splitlines()[0])
         else:
             if waiting.get("recipe") == _digest(recipe):

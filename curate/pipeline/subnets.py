@@ -143,7 +143,7 @@ def _masked_score(job: Job, store: TokenStore, setup: Setup) -> FurtherScore:
     @contextmanager
     def subnet(number: int) -> Iterator[BatchFunction]:
         model = _load(job, job.recipe.model)
-        with masked_weights(model.parts, sparsity[number]):
+        with masked_weights(model.parts, sparsity[number]):  # restored when the next subnet is opened
             yield batch_scores(lambda: model, store, plan)
 
     part = Part("masked", _folder(job, "masked", 0), store, plan, len(sparsity), subnet)
