@@ -54,9 +54,14 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def at_work(folder: str) -> set[str]:
-    """The stages that a call shows progress of."""
+    """The stages that a call counts something of."""
     seen = set[str]()
-    start(alpaca_records(), folder, progress=lambda stage, *_: seen.add(stage))
+
+    def show(stage: str, done: int, total: int | None, unit: str) -> None:
+        if unit:
+            seen.add(stage)
+
+    start(alpaca_records(), folder, progress=show)
     return seen
 
 
@@ -178,12 +183,17 @@ def test_the_same_call_again_computes_nothing(first: curate.Run) -> None:
 def test_a_run_keeps_to_its_threads_and_the_caller_to_theirs(workplace: Path) -> None:
     before = torch.get_num_threads()
     seen = set[int]()
+
+    def show(stage: str, done: int, total: int | None, unit: str) -> None:
+        if unit:
+            seen.add(torch.get_num_threads())
+
     try:
         torch.set_num_threads(1)
         run = start(alpaca_records(), "first")
         (run.path / "scores.parquet").unlink()
         torch.set_num_threads(2)
-        start(alpaca_records(), "first", progress=lambda *_: seen.add(torch.get_num_threads()))
+        start(alpaca_records(), "first", progress=show)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -242,7 +252,9 @@ def test_a_run_that_failed_or_was_killed_says_so(first: curate.Run) -> None:
     status = first.path / "status.json"
     (first.path / "scores.parquet").unlink()
     status.write_text(json.dumps({"verb": "score", "state": "failed", "message": "CurateError: no memory"}))
-    with pytest.raises(CurateError, match=r"curate score\) failed \(CurateError: no memory\); the same call goes on"):
+    with pytest.raises(
+        CurateError, match=r"curate score\) failed \(no memory\); the same call, once that is mended, goes on"
+    ):
         first.scores()
     status.write_text(json.dumps({"verb": "run", "state": "running"}))
     with pytest.raises(CurateError, match=r"is still running, or was killed; the same curate.run\(...\) goes on"):
@@ -541,3 +553,30 @@ def test_a_real_model_in_memory(workplace: Path) -> None:
         for dir, how in (("memory", loaded), ("folder", {"model": folder}))
     )
     assert (one.path / "scores.parquet").read_bytes() == (other.path / "scores.parquet").read_bytes()
+
+
+def test_a_selection_that_needs_embeddings_says_how_they_are_made(workplace: Path) -> None:
+    how: Any = {"model": "llama", "dir": "top", "keep": "10%", "progress": silent}
+    run = curate.run(alpaca_records(), settings={**SETTINGS, "select.method": "top"}, **how)
+    for settings in ({"method": "clusters"}, {"method": "k_center"}, {"near_duplicates": 0.9}):
+        with pytest.raises(CurateError, match="holds no embeddings yet") as caught:
+            run.select(name="other", keep=5, **settings)
+        assert "with {'select.name': 'other', 'select." in str(caught.value)
+    assert run.selections() == ["main"]
+    stage = run._stages()["scores"]
+    again = curate.run(
+        alpaca_records(), settings={**SETTINGS, "select.method": "clusters", "select.name": "other"}, **how
+    )
+    assert again.selections() == ["main", "other"]
+    assert len(again.select(name="third", method="k_center", keep=5)) == 5
+    assert again._stages()["scores"] == stage, "scored once"
+
+
+def test_a_mistaken_selection_is_not_taken_for_work_that_is_left(first: curate.Run) -> None:
+    with pytest.raises(CurateError, match="no score column ifd"):
+        first.select(name="other", method="top", by="ifd")
+    with pytest.raises(CurateError) as caught:
+        first.kept("another")
+    assert str(caught.value).endswith("there are main: run.select(name='another', ...) makes it")
+    assert "failed (select.by: " in repr(first)
+    assert "the same call, once that is mended, goes on" in repr(first)

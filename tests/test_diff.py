@@ -90,3 +90,19 @@ def test_hostile_texts_and_names_are_text_on_terminal_and_page(result: Selection
     elements = Elements(diff_html(changed))
     assert not {"script", "img", "b", "i", "u"} & {tag for tag, _ in elements.tags}
     assert HOSTILE[0] in elements.words
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_text_fits_a_terminal(result: SelectionDiff, width: int) -> None:
+    long = replace(result.only_b[0], turns=(("user", "many words " * 50), ("assistant", "<b>" * 900)))
+    clusters = tuple(replace(count, name="name of a group " * 9) for count in result.clusters)
+    text = diff_text(replace(result, only_b=(long,), clusters=clusters), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "median" in text
+    assert ("p25" in text) == (width >= 80), "a narrow terminal has room for fewer columns"
+
+
+def test_small_expectations_and_no_difference_are_written_as_they_are(result: SelectionDiff) -> None:
+    assert "by chance 0.4" in diff_text(result)
+    assert "by chance 0.4" in diff_html(result)
+    assert "+0" not in diff_text(result) + diff_html(result)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chat_templates
 import pytest
 import torch
 from conftest import small_tokenizer
@@ -301,6 +302,57 @@ def test_roles_that_a_template_refuses_are_named() -> None:
     roles = found(tokenizer_findings(refusing + MESSAGES), "roles")
     assert roles.level == "note"
     assert "a system message, two user messages in a row, an assistant that begins" in roles.text
+
+
+EVERYTHING = {
+    "system messages",
+    "tools that a record offers",
+    "tool calls",
+    "messages of the role tool",
+    "thoughts (reasoning_content)",
+    "documents",
+}
+BESIDE = "{% for t in (tools or []) + (documents or []) %}{{ t | tojson }}{% endfor %}"
+WRITES_ALL = BESIDE + MESSAGES.replace(
+    "{{ m['content'] }}",
+    "{{ m['content'] }}{{ m['reasoning_content'] }}"
+    "{% for c in m['tool_calls'] or [] %}{{ c.function.name }}{% endfor %}",
+)
+
+
+def left_out(template: str) -> set[str]:
+    lines = [finding.text for finding in tokenizer_findings(template) if finding.name == "left out"]
+    before, after = "the template does not write ", ": records are scored without them"
+    assert all(line.startswith(before) and line.endswith(after) for line in lines)
+    return {line.removeprefix(before).removesuffix(after) for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (WRITES_ALL, set()),
+        (MESSAGES, EVERYTHING - {"system messages", "messages of the role tool"}),
+        # Only users and assistants, and of them only what they say.
+        (
+            f"{{% set messages = messages | rejectattr('role', 'in', ['system', 'tool']) | list %}}{MESSAGES}",
+            EVERYTHING,
+        ),
+        (WRITES_ALL.replace("reasoning_content", "thinking"), set()),
+        (WRITES_ALL.replace("c.function.name", "c.function.arguments"), {"tool calls"}),
+        # What is refused is not left out: the roles say it.
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}" + WRITES_ALL, set()),
+    ],
+)
+def test_what_a_template_neither_writes_nor_refuses_is_noted(template: str, expected: set[str]) -> None:
+    assert left_out(template) == expected
+
+
+def test_real_templates_say_what_they_leave_out() -> None:
+    assert left_out(chat_templates.CHATML) == EVERYTHING - {"system messages", "messages of the role tool"}
+    assert "thoughts (reasoning_content)" in left_out(chat_templates.LLAMA3)
+    assert "tool calls" not in left_out(chat_templates.LLAMA3)
+    assert left_out(chat_templates.HERMES) == {"thoughts (reasoning_content)", "documents"}
+    assert "tool calls" not in left_out(chat_templates.DEEPSEEK), "it takes arguments as JSON text"
 
 
 def test_a_template_that_writes_the_date_is_noted() -> None:

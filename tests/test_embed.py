@@ -308,3 +308,11 @@ def test_the_fingerprint_sees_weights_and_settings_but_neither_place_nor_readme(
     (tmp_path / "two" / "1_Pooling" / "config.json").write_text("[]")
     seen.add(fingerprint("two"))
     assert len(seen) == 4
+
+
+def test_progress_is_told_batch_by_batch_and_moves_nothing(minilm):
+    texts = [text for pair in PARAPHRASES for text in pair] + [PARAPHRASES[0][0]] * 3
+    told = []
+    watched = embed(texts, minilm, batch_size=5, on_progress=told.append)
+    assert told == [1 / 4, 2 / 4, 3 / 4, 1.0], "of the distinct texts"
+    assert watched.tobytes() == embed(texts, minilm, batch_size=5).tobytes()

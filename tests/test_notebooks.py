@@ -116,6 +116,6 @@ def test_a_cell_shows_a_bar_and_after_an_interruption_it_goes_on(tmp_path: Path)
     ends = [number for number, line in enumerate(shown) if line == ""]
     assert (len(starts), len(ends), ends[-1]) == (2, 2, len(shown) - 1)
     scoring = [line for line in shown if line.startswith("scores: ")]
-    parts = [re.fullmatch(r"scores: [\d,]+ of [\d,]+ tokens(, [\d,.]+ tokens/s.*)?", line) for line in scoring]
+    parts = [re.fullmatch(r"scores: \d+%, [\d,]+/[\d,]+ tokens(, [\d,.]+ tokens/s)?, .*", line) for line in scoring]
     assert all(parts)
     assert any(part[1] for part in parts if part)  # the first line may come before a speed is known

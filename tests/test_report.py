@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_run import EXITS, HOSTILE, LAYERS, Elements, texts, write_run
 
+from curate.pipeline.pages import write_report
 from curate.report import chart_data, figures, pages, records, summary
 from curate.report import report as report_module
 from curate.report.names import cluster_names
@@ -27,6 +29,7 @@ from curate.report.report import MAX_BYTES, report
 from curate.report.run_table import Labels, RunTable, read_run
 from curate.report.vega import vega_script
 from curate.report.visible import visible
+from curate.runs.folder import RunFolder
 from curate.types import CurateError, Example
 
 
@@ -158,9 +161,7 @@ def test_a_small_page_says_how_many_texts_it_holds(folder: Path, page: str, monk
     assert f"Full texts of {len(rows)} of 60 records are in this file (4 of the 4 kept ones" in words
 
 
-def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
-    pytest.importorskip("vl_convert")
-    run = write_run(tmp_path / "run")
+def write_comparison(run: Path) -> None:
     shared = {"keep": "10%", "set": "holdout", "metric": "loss_over_tokens", "higher_is_better": False, "seeds": 2}
     shared |= {"lowest": 1.0, "highest": 2.0, "kept_records": 6.0, "kept_tokens": 70.0, "seconds": 5.0}
     interval = {"value": 0.5, "low": 0.25, "high": 0.75, "covers": "seeds and records", "level": 0.95}
@@ -176,6 +177,12 @@ def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
     ]
     overlaps = {"10%": {"names": ["random", "<i>x"], "count": [[6, 2], [2, 6]], "by_chance": [[0.6, 0.6], [0.6, 0.6]]}}
     (run / "comparison.json").write_text(json.dumps({"rows": rows, "overlaps": overlaps}))
+
+
+def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    run = write_run(tmp_path / "run")
+    write_comparison(run)
     elements = Elements(report(run, "main", texts(60)))
     assert {"Comparison", "selector", "holdout", "<i>x", "+0.5000", "worse", "2 (1)", "kept: 10%"} <= set(
         elements.words
@@ -183,6 +190,39 @@ def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
     spec = json.loads(elements.script("figures"))["comparison"]
     (point,) = spec["data"]["values"]
     assert (point["who"], point["low"], point["value"], point["high"]) == ("<i>x", 0.25, 0.5, 0.75)
+
+
+def test_a_run_that_only_compared_has_a_report_of_that(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    run = write_run(tmp_path / "run")
+    job: Any = SimpleNamespace(
+        folder=RunFolder(run),
+        recipe=SimpleNamespace(select=SimpleNamespace(name="third")),
+    )
+    write_comparison(run)
+    with pytest.raises(CurateError, match="no selection 'third' yet"):  # others are there
+        write_report(job)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"] = {"tokens": manifest["stages"]["tokens"]}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    elements = Elements(write_report(job).read_text(encoding="utf-8"))
+    assert {"2 selectors compared", "<i>x", "+0.5000", "curate select"} <= set(elements.words)
+    assert "comparison" in json.loads(elements.script("figures"))
+    (run / "comparison.json").unlink()
+    with pytest.raises(CurateError, match="run curate select"):
+        write_report(job)
+
+
+@pytest.mark.parametrize(("bins", "words"), [(None, "groups by skill"), (4, "groups by 4 ranges of skill")])
+def test_the_headline_says_what_the_groups_are(tmp_path: Path, bins: int | None, words: str) -> None:
+    pytest.importorskip("vl_convert")
+    run = write_run(tmp_path / "run", groups=True)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["selections/main"]["key"]["select.groups"] = {"field": "skill", "bins": bins}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    shown = " ".join(Elements(report(run, "main", texts(60))).words)
+    assert f", {words};" in " ".join(shown.split())
+    assert f"{words.capitalize()}." in shown
 
 
 def test_an_evaluation_is_shown_if_it_is_of_the_adapter_that_is_there(tmp_path: Path) -> None:

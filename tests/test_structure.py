@@ -50,7 +50,7 @@ OWNERS = {  # the modules that load a heavy library
     "peft": {"curate.training.lora"},
     "lm_eval": {"curate.evaluation.tasks"},
     "datasets": {"curate.read.arrow"},
-    "rich": {"curate.cli.terminal"},
+    "rich": {"curate.cli.bars"},
     "typer": {"curate.cli", "curate.cli.options", "curate.cli.terminal"},
     "IPython": {"curate.cli.notebook"},
     "vl_convert": {"curate.report.vega"},

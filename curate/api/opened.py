@@ -111,7 +111,8 @@ class Run:
             hard = run.select(name="hard", method="top", order="highest")
 
         Other settings stay as in recipe.yaml of the run; without a name, the selection `main` is replaced. No model is
-        loaded and nothing is scored. Only the folder selections/NAME changes.
+        loaded and nothing is scored. Only the folder selections/NAME changes. Embeddings or a score that the run does
+        not have come from the same `curate.run(...)` with their setting, such as settings={"score.ifd": True}.
 
         Raises:
             CurateError: an unknown setting, a missing score, fewer records than should be kept, or an adapter was
@@ -119,8 +120,15 @@ class Run:
         """
         from curate.config import recipe_with
         from curate.pipeline import perform
+        from curate.pipeline.needed import needs_embeddings
 
         recipe = recipe_with(self._recipe(), {f"select.{key}": value for key, value in settings.items()})
+        if needs_embeddings(recipe.select) and "embeddings" not in self._stages():
+            again = {f"select.{key}": value for key, value in settings.items() if key != "keep"}
+            raise CurateError(
+                f"{self.path} holds no embeddings yet, which this selection needs: the same curate.run(...), with "
+                f"{again} in its settings, makes both and scores nothing again"
+            )
         with shown(self.progress) as progress:
             perform("select", recipe, progress=progress)
         return self.kept(recipe.select.name)
@@ -137,11 +145,10 @@ class Run:
         """Return what the manifest says of a selection; refuse a name that it does not have."""
         if name in (names := self.selections()):
             return self._stages()[f"selections/{name}"]
-        there = f"there are {', '.join(names)}" if names else "there is none yet"
-        raise CurateError(
-            f"{self.path} holds no selection {name!r}, {there}: "
-            f"{self._left_to_do() or f'run.select(name={name!r}, ...) makes it'}"
-        )
+        makes = f"run.select(name={name!r}, ...) makes it"
+        if names:
+            raise CurateError(f"{self.path} holds no selection {name!r}, there are {', '.join(names)}: {makes}")
+        raise CurateError(f"{self.path} holds no selection {name!r}, there is none yet: {self._left_to_do() or makes}")
 
     def _recipe(self) -> Recipe:
         """Return the recipe of the run; relative paths in it start from the folder that the run was begun in."""
@@ -165,13 +172,14 @@ class Run:
         state, verb = status.get("state"), status.get("verb")
         ended = {
             "interrupted": "was interrupted",
-            "failed": f"failed ({status.get('message')})",
+            "failed": f"failed ({str(status.get('message')).removeprefix('CurateError: ')})",
             "running": "is still running, or was killed",
         }
         if state not in ended:
             return ""
         call = "the same curate.run(...)" if verb == "run" else "the same call"
-        return f"the last call (curate {verb}) {ended[state]}; {call} goes on with what is finished"
+        when = ", once that is mended," if state == "failed" else ""
+        return f"the last call (curate {verb}) {ended[state]}; {call}{when} goes on with what is finished"
 
 
 def open(path: str | Path, *, progress: Progress | None = None) -> Run:

@@ -9,6 +9,7 @@ The verbs are functions, and the lists at the end of this file say which there a
     sections.py  says which sections of a recipe a verb reads
     terminal.py  prints lines, warnings, progress bars and error messages; turns errors into exit codes
     rates.py     says how far a stage is, how fast it is, and how long it will take
+    bars.py      shows progress in a terminal as one line, elsewhere as a line now and then
     notebook.py  shows progress in the cell of a notebook
     tables.py    prints the table of a comparison
     pages.py     prints previews and differences, as text, JSON or pages

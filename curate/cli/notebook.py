@@ -31,10 +31,10 @@ def cell_bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
 
     def show(stage: str, done: int, total: int | None, unit: str) -> None:
         nonlocal last
-        line, now = rates.line(stage, done, total, unit), time.monotonic()
-        if now - last > _SECONDS_BETWEEN:
+        rates.update(stage, done)
+        if (now := time.monotonic()) - last > _SECONDS_BETWEEN:
             last = now
-            handle.update(_bundle(line, done, total), raw=True)
+            handle.update(_bundle(rates.line(total, unit), done, total), raw=True)
 
     try:
         yield show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def show_diff(recipe: Recipe, name_a: str, name_b: str, *, html: Path | None) ->
         _write_page(html, diff_html(result))
         say(f"diff: {html}")
     else:
-        say(diff_text(result))
+        say(diff_text(result, width=shutil.get_terminal_size((100, 24)).columns))
 
 
 def _has_colors() -> bool:

@@ -6,21 +6,38 @@ import time
 
 
 class Rates:
-    """Remembers when each stage began, and with how much done, to tell its rate."""
+    """Remembers when the present stage began, and with how much done: what an earlier call did is no speed of this."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, tuple[float, int]] = {}
+        self._stage = ""
+        self._begun = self._last = (0.0, 0)
 
-    def line(self, stage: str, done: int, total: int | None, unit: str) -> str:
-        """Return a line such as "scores: 1,200 of 2,000 records, 310 records/s, about 3 s left"."""
-        now = time.monotonic()
-        # What an earlier call had finished does not count: the rate is that of this call.
-        started, at = self._begun.setdefault(stage, (now, done))
-        rate = (done - at) / (now - started) if now > started else 0.0
-        of = f" of {total:,}" if total else ""
-        left = f", about {_duration((total - done) / rate)} left" if total and rate else ""
-        speed = f", {speed_of(rate, unit)}" if rate else ""
-        return f"{stage}: {done:,}{of} {unit}{speed}{left}"
+    def update(self, stage: str, done: int) -> None:
+        """Hear what is at work now, and how much of it is done."""
+        self._last = (time.monotonic(), done)
+        if stage != self._stage or done < self._begun[1]:  # a stage of the same name may begin anew
+            self._stage, self._begun = stage, self._last
+
+    def facts(self, total: int | None, unit: str) -> list[str]:
+        """Return how much is done, of what, how fast, and the time: what is left if it can be known, else what it took.
+
+        ["60%", "1,200/2,000 records", "310 records/s", "3 s left"], or ["12 s"] where nothing can be counted.
+        """
+        (started, at), (last, done), now = self._begun, self._last, time.monotonic()
+        rate = (done - at) / (last - started) if last > started else 0.0
+        facts = []
+        if total:
+            facts = [f"{done / total:.0%}", f"{done:,}/{total:,} {unit}"]
+        elif done:
+            facts = [f"{done:,} {unit}"]
+        if rate:
+            facts.append(speed_of(rate, unit))
+        left = max((total - done) / rate - (now - last), 0) if total and rate else None
+        return [*facts, _duration(now - started) if left is None else f"{_duration(left)} left"]
+
+    def line(self, total: int | None, unit: str) -> str:
+        """Return a line such as "scores: 60%, 1,200/2,000 records, 310 records/s, 3 s left"."""
+        return f"{self._stage}: {', '.join(self.facts(total, unit))}"
 
 
 def speed_of(rate: float, unit: str) -> str:

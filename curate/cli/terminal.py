@@ -13,7 +13,6 @@ import logging
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -21,12 +20,10 @@ from typing import NoReturn
 import typer
 
 from curate.cli.notebook import cell_bar, in_notebook
-from curate.cli.rates import Rates, speed_of
 from curate.types import CurateError
 
 Show = Callable[[str, int, int | None, str], None]  # stage, done, total if known, unit
 
-_SECONDS_BETWEEN_LINES = 30.0
 _NOBODY_THERE = (errno.EPIPE, errno.EIO, errno.EBADF)  # a closed pipe, a closed terminal, a closed stream
 
 
@@ -165,63 +162,8 @@ def progress() -> Iterator[Show]:
     elif in_notebook():
         with cell_bar() as show:
             yield show
-    elif sys.stderr.isatty():
-        with _bars() as show:
-            yield show
     else:
-        yield _now_and_then()
+        from curate.cli.bars import bar, lines
 
-
-@contextmanager
-def _bars() -> Iterator[Show]:
-    """Give a function that shows one bar on stderr; the bar of the last stage goes when the next begins."""
-    # Imported here: a command without a terminal does not need rich.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[share]:>4}"),
-        TextColumn("{task.fields[count]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, tuple[TaskID, float]] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-
-        def show(stage: str, done: int, total: int | None, unit: str) -> None:
-            if stage not in tasks:
-                for task, _ in tasks.values():
-                    bars.remove_task(task)
-                tasks.clear()
-                task = bars.add_task(stage, total=total, share="", count="", rate="")
-                tasks[stage] = (task, time.monotonic())
-            task, started = tasks[stage]
-            seconds = time.monotonic() - started
-            bars.update(
-                task,
-                completed=done,
-                total=total,
-                share=f"{done / total:.0%}" if total else "",
-                count=f"{done:,}/{total:,} {unit}" if total else f"{done:,} {unit}" if done else "",
-                rate=speed_of(done / seconds, unit) if seconds > 1 and done else "",
-            )
-
-        show("starting", 0, None, "")  # imports and models can take many seconds before the first stage reports
-        yield show
-
-
-def _now_and_then() -> Show:
-    """Return a function that prints a line to stderr every 30 seconds, with a rate and the time that is left."""
-    rates, last = Rates(), time.monotonic()
-
-    def show(stage: str, done: int, total: int | None, unit: str) -> None:
-        nonlocal last
-        line, now = rates.line(stage, done, total, unit), time.monotonic()
-        if now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
-            warn(line)
-
-    return show
+        with bar() if sys.stderr.isatty() else lines(warn) as show:
+            yield show

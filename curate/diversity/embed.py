@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,12 +113,18 @@ def _refuse_random(embedder: SentenceTransformer, folder: Path, name: str, trust
             )
 
 
-def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: int) -> npt.NDArray[np.float32]:
+def embed(
+    texts: Sequence[str],
+    embedder: SentenceTransformer,
+    *,
+    batch_size: int,
+    on_progress: Callable[[float], None] | None = None,
+) -> npt.NDArray[np.float32]:
     """Return texts as unit vectors: float32 [len(texts), D]; a zero row where the embedder returns the zero vector.
 
     On one machine, the same texts in one call give the same bits, and equal texts give equal rows. The library batches
     texts by length, so the last bits depend on the other texts of the call: a caller that resumes must use the same
-    chunks.
+    chunks. `on_progress` is called after every batch with the fraction that is done.
 
     Raises:
         CurateError: the embedder returns NaN or infinity.
@@ -125,13 +133,30 @@ def embed(texts: Sequence[str], embedder: SentenceTransformer, *, batch_size: in
         return embed([""], embedder, batch_size=batch_size)[:0]
     # Each distinct text is embedded once: that saves time, and equal texts get exactly the same vector.
     position = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    vectors = embedder.encode(list(position), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+    with _watched(embedder, -(-len(position) // batch_size), on_progress):
+        vectors = embedder.encode(list(position), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
     # In float64, so that rows are unit vectors to the last bit of float32.
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(norms).all():
         raise CurateError("the embedder gives NaN or infinity; set embed.model to another, or to a float32 copy of it")
     unit = (vectors / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32)
     return np.asarray(unit[[position[text] for text in texts]], np.float32)
+
+
+@contextmanager
+def _watched(
+    embedder: SentenceTransformer, num_batches: int, on_progress: Callable[[float], None] | None
+) -> Iterator[None]:
+    """Tell of every batch, where somebody listens: the library itself would only draw a bar on the terminal."""
+    if on_progress is None:
+        yield
+        return
+    batches = itertools.count(1)
+    hook = embedder[0].register_forward_hook(lambda *_: on_progress(next(batches) / num_batches))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def count_truncated(texts: Sequence[str], embedder: SentenceTransformer) -> int:

@@ -148,7 +148,7 @@ def _merge(job: Job) -> None:
     if stage.is_finished():
         return
     model = trained_model(job.recipe)
-    with job.launch.heartbeat.kept_up(), stage.replacing(folder / "merged") as temporary:
+    with job.launch.busy("merging the adapter"), stage.replacing(folder / "merged") as temporary:
         merge_adapter(
             folder / "adapter",
             model.name,

@@ -44,7 +44,7 @@ def cluster(job: Job) -> None:
         return
     embeddings = verified_embeddings(job)
     count = auto_count(embedded["out"]) if settings.count == "auto" else settings.count  # rows with a vector
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("clustering"):
         clusters = k_means(
             embeddings, count=count, spherical=settings.spherical, iterations=settings.iterations, seed=seed
         )

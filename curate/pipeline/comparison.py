@@ -59,7 +59,7 @@ def compare(job: Job) -> Comparison | None:
     kept: Kept = {}
 
     def prepare() -> Prepared:
-        with job.launch.heartbeat.kept_up():
+        with job.launch.busy("selecting for every cell"):
             if any(needs_embeddings(chosen) for chosen in selects_of(job.recipe, num_layers=layers)):
                 cluster(job)
             kept.update(kept_of_cells(job, cells))  # all cells first: a wrong one is refused before any is trained

@@ -24,6 +24,7 @@ from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import embedding_texts, make_tokens
 from curate.runs.atomic import replacing, write_json
 from curate.runs.keys import read_key
+from curate.runs.processes import chunks_of_rank
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
 from curate.tables.score_columns import read_scored
@@ -113,11 +114,16 @@ def _embedded(job: Job) -> npt.NDArray[np.bool_]:
 
 def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Path]:
     """Embed the chunks of this process that are not finished, and return the files of all chunks."""
-    recipe, alone = job.recipe, job.launch.processes.count == 1
+    processes, num_chunks = job.launch.processes, -(-num_rows // _CHUNK_ROWS)
     # Opened at the first chunk. A process without one may come after the main process has removed these files.
     embedder, rows_to_embed = functools.cache(lambda: _load(job)), functools.cache(lambda: _embedded(job))
     texts = functools.cache(lambda: open_texts(job.folder.work / "texts"))
-    done = sum(min(_CHUNK_ROWS, num_rows - chunk * _CHUNK_ROWS) for chunk in finished) if alone else 0
+    own = chunks_of_rank(num_chunks, processes.rank, processes.count)
+    done = sum(chunk in finished for chunk in own)
+
+    def show(fraction: float) -> None:
+        """Tell how much of this process's chunks is done: the others do as many."""
+        job.launch.advance("embeddings", round(num_rows * (done + fraction) / len(own)), num_rows, "records")
 
     def compute(chunk: int) -> dict[str, Any]:
         nonlocal done
@@ -125,19 +131,21 @@ def _embed_chunks(job: Job, num_rows: int, finished: Collection[int]) -> list[Pa
         embedded = rows_to_embed()[rows]
         chosen = texts().read(rows[embedded])
         vectors = np.full((len(rows), embedder().get_embedding_dimension()), np.nan, np.float32)
+        show(0.0)
         # Batches are made within a chunk, since the last bits of a vector depend on its batch: so the result is the
         # same for any number of processes.
-        vectors[embedded] = embed_texts(chosen, embedder(), batch_size=recipe.embed.batch_size)
-        done += len(rows)
-        job.launch.advance("embeddings", done, num_rows if alone else None, "records")
+        batch_size = job.recipe.embed.batch_size
+        vectors[embedded] = embed_texts(chosen, embedder(), batch_size=batch_size, on_progress=show)
+        done += 1
+        show(0.0)
         return {"vectors": vectors, "truncated": count_truncated(chosen, embedder())}
 
-    folder, num_chunks = job.folder.work / "embeddings", -(-num_rows // _CHUNK_ROWS)
+    folder = job.folder.work / "embeddings"
     return job.launch.compute_chunks(folder, num_chunks, compute, _write_chunk, finished=finished)
 
 
 def _load(job: Job) -> Any:
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("loading the embedder"):
         trust = job.recipe.model.trust_remote_code
         return load_embedder(job.recipe.embed.model, device=str(resolve_device()), trust_remote_code=trust)
 

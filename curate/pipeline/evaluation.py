@@ -90,7 +90,7 @@ def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:
     prompts = prompts_of(examples, tokenizer, template=prompt.template, system=prompt.system, now=now)
     # What the judge reads as the request: of a conversation of several turns, what the user said last.
     requests = [next(t.content for t in reversed(e.turns) if t.role == "user") for e in examples]
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("answers for the judge"):
         ours = generate(model, tokenizer, prompts, max_new_tokens=judge.max_new_tokens)
         untuned = load_trained_model(job, None)
         other = generate(untuned, tokenizer, prompts, max_new_tokens=judge.max_new_tokens)

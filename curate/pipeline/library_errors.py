@@ -33,7 +33,7 @@ def training(job: Job, folder: Path) -> Iterator[None]:
         TimeoutError: another process of the launch ended, or hangs.
     """
     try:
-        with job.launch.heartbeat.kept_up():
+        with job.launch.busy("loading the model to train"):
             yield
     except (RuntimeError, SafetensorError) as error:
         number = next((number for words, number in _FULL.items() if words in str(error)), None)

@@ -24,7 +24,7 @@ from curate.training.lora import load_adapter
 def load_trained_model(job: Job, adapter: Path | None) -> Any:
     """Return the model to train, ready to be evaluated: untuned if `adapter` is None, else with that adapter."""
     model, settings = trained_model(job.recipe), job.recipe.model
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("loading the model to evaluate"):
         loaded = load_model(
             model.name,
             revision=model.revision,
@@ -75,7 +75,7 @@ def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
 def task_results(job: Job, model: Any) -> list[TaskResult]:
     """Return the results of the lm-eval tasks of evaluate.tasks for a loaded model."""
     settings, trained = job.recipe.evaluate, trained_model(job.recipe)
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("tasks"):
         return evaluate_tasks(
             model,
             job.loaded.tokenizer(trained.name, trained.revision),

@@ -46,7 +46,7 @@ def _settled_job(launch: Launch, recipe: Recipe, verb: str, given: Given) -> Job
     loaded = Loaded(trust_remote_code=trust, offload_folder=launch.folder.work / "offload", in_memory=given.model)
 
     def prepare() -> Settled:
-        with launch.heartbeat.kept_up():
+        with launch.busy("looking at data and model"):
             if given.records is not None:  # first: settling reads the file that they are written to
                 put_records(launch.folder, given.records)
             return settle(recipe, launch.folder, loaded, ask_model=verb in _SCORING_VERBS)

@@ -9,13 +9,13 @@ from curate.pipeline.job import Job
 from curate.pipeline.selection import selection_stage
 from curate.read.examples import read_examples
 from curate.report.diff import SelectionDiff, diff
-from curate.report.report import report
+from curate.report.report import comparison_report, report
 from curate.runs.atomic import write_text
 from curate.types import CurateError
 
 
 def write_report(job: Job) -> Path:
-    """Write report.html about the selection select.name, and return its path.
+    """Write report.html about select.name, or about the comparison of a run that holds nothing else; return its path.
 
     Raises:
         CurateError: there is no such selection; its adapter was trained on an earlier one; the plotting library is
@@ -23,6 +23,10 @@ def write_report(job: Job) -> Path:
     """
     name = job.recipe.select.name
     selection = job.folder.stage(selection_stage(name))
+    if selection is None and _only_compared(job):
+        path = _place(job)
+        write_text(path, comparison_report(job.folder.path))
+        return path
     if selection is None:
         raise CurateError(f"{job.folder.path} holds no selection {name!r} yet: run curate select (or curate run)")
     adapter = job.folder.stage(adapter_stage(name))
@@ -31,11 +35,27 @@ def write_report(job: Job) -> Path:
         raise CurateError(
             f"{job.folder.selection(name)} holds an adapter of an earlier selection: run curate train, then the report"
         )
+    path = _place(job)
+    with job.launch.busy("report"):
+        write_text(path, report(job.folder.path, name, read_examples(job.recipe.data, job.settled.source)))
+    return path
+
+
+def _only_compared(job: Job) -> bool:
+    """Whether the run holds a comparison and no selection of any name."""
+    selected = any(name.startswith("selections/") for name in job.folder.manifest()["stages"])
+    return not selected and (job.folder.path / "comparison.json").exists()
+
+
+def _place(job: Job) -> Path:
+    """Where the page goes.
+
+    Raises:
+        CurateError: a folder stands there.
+    """
     path = job.folder.path / "report.html"
     if path.is_dir():
         raise CurateError(f"expected to write {path}, but there is a folder of that name: move it away")
-    with job.launch.heartbeat.kept_up():
-        write_text(path, report(job.folder.path, name, read_examples(job.recipe.data, job.settled.source)))
     return path
 
 

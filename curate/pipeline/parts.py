@@ -56,6 +56,11 @@ class Part:
         return self.num_subnets * self.columns
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of the records, as often as there are forward passes; padding does not count, shared prefixes do."""
+        return int(self.store.rows["needed"][self.plan.order].sum(dtype=np.int64)) * self.forwards
+
+    @property
     def num_chunks(self) -> int:
         """How many chunks there are in all subnets together."""
         return self.num_subnets * self.plan.num_chunks
@@ -87,14 +92,14 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
         CurateError: more than 1 % of the scores are not finite.
     """
     plan, processes = part.plan, job.launch.processes
-    # Progress counts padded tokens, not records: long batches come first, and records would seem to get faster. It
-    # counts those of this process; the others compute about as many.
+    # Progress is shown in tokens of the records, as the closing line counts them. How much of them is done follows from
+    # padded tokens without prefixes, which take the time, and from those of this process: the others do as many.
     own = chunks_of_rank(part.num_chunks, processes.rank, processes.count)
-    total, done = (
+    work, done = (
         int(sum(plan.chunk_costs[chunk % plan.num_chunks] for chunk in chunks))
         for chunks in (own, [chunk for chunk in own if chunk in finished])
     )
-    non_finite, warned, opened = 0, False, -1
+    non_finite, warned, opened, num_tokens = 0, False, -1, part.num_tokens
     scores_of: BatchFunction | None = None
     with ExitStack() as stack:
 
@@ -111,7 +116,7 @@ def compute_part(job: Job, part: Part, finished: Collection[int]) -> list[Path]:
                 scores = scores_of(batch)
                 parts.append(scores)
                 done, non_finite = done + int(plan.costs[batch]), non_finite + int((scores.status == _NON_FINITE).sum())
-                job.launch.advance(part.name, done, total, "tokens")
+                job.launch.advance(part.name, round(num_tokens * done / work), num_tokens, "tokens")
             # After every chunk, not at the end: a wrong dtype shows in the first minutes of hours.
             refuse_non_finite(job, part.folder, non_finite, part.num_subnets * len(part.store))
             joined = join_scores(parts)

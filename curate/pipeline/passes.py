@@ -159,8 +159,7 @@ def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], 
             add_columns(path, temporary, columns, score.about)
         del gathered
     seconds = time.monotonic() - started
-    # Tokens that went through the model, for the speed: a record counts once for every forward pass.
-    computed = sum(float(part.store.rows["needed"][part.plan.order].sum()) * part.forwards for part in score.parts)
+    computed = sum(part.num_tokens for part in score.parts)  # for the speed
     details = {
         "columns": list(columns),
         "forwards": sum(part.forwards for part in score.parts),

@@ -117,7 +117,7 @@ def _part(job: Job, store: TokenStore, plan: BatchPlan) -> Part:
 
 
 def _load(job: Job) -> ScoringModel:
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("loading the model"):
         return job.loaded.scoring_model(job.recipe.model, job.recipe.score.exits)
 
 
@@ -136,16 +136,17 @@ def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], s
         # Once more, over all chunks: a process sees only its own while it computes.
         refuse_non_finite(job, job.folder.work / "scores", counts["non_finite"], len(store))
     rows_out = counts.pop("scored", 0)
-    details = _details(job, store, plan, split, time.monotonic() - started)
+    computed = _part(job, store, plan).num_tokens
+    details = _details(job, computed, plan, split, time.monotonic() - started)
     note = f"{details['tokens_per_second']:,} tokens/s"
     stage.finish(Outcome(len(store), rows_out, dict(sorted(counts.items())), details, note))
     shutil.rmtree(job.folder.work / "scores")
 
 
-def _details(job: Job, store: TokenStore, plan: BatchPlan, split: list[int], seconds: float) -> dict[str, Any]:
+def _details(job: Job, computed: int, plan: BatchPlan, split: list[int], seconds: float) -> dict[str, Any]:
     """Return facts about how it was computed, for the manifest: speed, processes, prefixes, split chunks."""
     return {
-        "tokens_per_second": round(float(store.rows["needed"][plan.order].sum()) / seconds),
+        "tokens_per_second": round(computed / seconds),
         "processes": job.launch.processes.count,
         "prefixes_computed_once": [len(prefix) for prefix in plan.prefixes],
         "imbalance": round(imbalance(plan.chunk_costs, job.launch.processes.count), 4),

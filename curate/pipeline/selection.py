@@ -50,7 +50,7 @@ def selection_stage(name: str) -> str:
 def _select(job: Job) -> bool:
     """Make the selection and the files for trainers; False if it was finished before."""
     recipe, folder = job.recipe, job.folder
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("selecting"):
         ensure_rows(job)
         if needs_embeddings(recipe.select):
             cluster(job)  # again, if cluster.* changed since `embed`

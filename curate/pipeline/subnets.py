@@ -208,7 +208,7 @@ def _folder(job: Job, name: str, number: int) -> Path:
 
 
 def _load(job: Job, model: Model) -> ScoringModel:
-    with job.launch.heartbeat.kept_up():
+    with job.launch.busy("loading the model"):
         return full_model(job.loaded.scoring_model(model, job.recipe.score.exits))
 
 

@@ -14,7 +14,7 @@ from curate.config import Model, Prompt, Recipe
 from curate.diversity.texts import Texts, open_texts, recording
 from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
-from curate.read.examples import read_examples
+from curate.read.examples import expected_count, read_examples
 from curate.read.files import Source
 from curate.runs.atomic import disk_full_as_oserror, replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
@@ -65,8 +65,9 @@ def make_tokens(job: Job) -> TokenStore:
         tokenized = tokenize_as_settled(
             recipe, job.loaded, examples, recipe.model, vocabulary_rows=job.settled.vocabulary
         )
+        expected = expected_count(recipe.data, job.settled.source) or 0
         for count in write_tokens(count_remarks(tokenized, remarks), part):
-            job.launch.advance("tokens", count, None, "records")
+            job.launch.advance("tokens", count, expected if count <= expected else None, "records")
         # Kept beside the tokens, because `select` writes files for trainers from both without loading transformers.
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
         with disk_full_as_oserror(part):

@@ -39,6 +39,14 @@ def batches(file: File) -> Iterator[pa.RecordBatch]:
         raise _damaged(file, error) from None
 
 
+def num_rows(file: File) -> int:
+    """Return the number of rows that the footer of a Parquet file states."""
+    try:
+        return int(pq.read_metadata(file.path).num_rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(file, error) from None
+
+
 def schema(file: File) -> pa.Schema:
     """Return the schema of a Parquet or Arrow file, with its metadata.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from curate.config import Data
+from curate.read.arrow_files import num_rows
 from curate.read.conversations import turns_of
-from curate.read.files import Source, place, read_records
+from curate.read.files import Source, load_hub, place, read_records
 from curate.read.formats import NAMES, OPTIONAL, check_columns, detect_format, key_of, missing_key
 from curate.read.json_text import excerpt
 from curate.read.messages import identity, tools_of
@@ -61,6 +63,25 @@ def open_examples(data: Data, source: Source) -> tuple[Format, Iterator[Example]
 def read_examples(data: Data, source: Source) -> Iterator[Example]:
     """Yield every record of the input as a conversation: see `open_examples`."""
     yield from open_examples(data, source)[1]
+
+
+def expected_count(data: Data, source: Source) -> int | None:
+    """Return about how many records the input has, without reading it to the end; None where that cannot be told.
+
+    Parquet and hub data sets say it. Of text it is the size of the files over the mean size of the first SAMPLE
+    records, to two digits. Packed text and Arrow files do not say how much they hold.
+    """
+    count: int | None = None
+    if source.kind == "hub":
+        count = len(load_hub(source))
+    elif all(file.kind == "parquet" for file in source.files):
+        count = sum(map(num_rows, source.files))
+    elif all(file.compression is None and file.kind not in ("parquet", "arrow") for file in source.files):
+        sizes = [len(record.raw or b"") for record in itertools.islice(read_records(source, data), SAMPLE)]
+        between = 2  # bytes from one record to the next: a comma or two, a line end
+        count = round(sum(file.path.stat().st_size for file in source.files) / (fmean(sizes) + between))
+        count = int(float(f"{count:.1e}"))
+    return count if count is None or data.limit is None else min(count, data.limit)
 
 
 def input_format(data: Data, source: Source) -> Format:

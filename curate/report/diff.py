@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.report.names import cluster_names
-from curate.report.pages import number, page
+from curate.report.pages import number, page, rough, signed
 from curate.report.records import collect
 from curate.report.run_table import LENGTH, Labels, RunTable, read_run
 from curate.report.spread import QUANTILES, Count, Spread, counts, spread
@@ -112,13 +113,14 @@ def diff(folder: Path, name_a: str, name_b: str, examples: Iterable[Example], *,
     )
 
 
-def diff_text(result: SelectionDiff) -> str:
-    """Return the difference as plain text in columns for a terminal; control characters are made visible."""
+def diff_text(result: SelectionDiff, *, width: int = 100) -> str:
+    """Return the difference as plain text for a terminal of that width; control characters are made visible."""
     a, b = visible(result.name_a), visible(result.name_b)
-    blocks = [_overlap_text(result), _table((("", "", "mean", *quantile_names()), *_spread_lines(result, a, b)))]
+    blocks = ["\n".join(textwrap.fill(line, width) for line in _overlap_text(result).splitlines())]
+    blocks.append(_spread_table(result, a, b, width))
     for what, rows in (("cluster", result.clusters), ("group", result.groups)):
         if rows:
-            blocks.append(_table(((what, a, b, "difference"), *_count_lines(rows[:12]))))
+            blocks.append(_table(((what, a, b, "difference"), *_count_lines(rows[:12], max(20, width - 36)))))
             if len(rows) > 12:
                 blocks[-1] += f"\n({len(rows) - 12} more with smaller differences)"
     for name, other, total, only in (
@@ -126,7 +128,7 @@ def diff_text(result: SelectionDiff) -> str:
         (b, a, result.kept_b - result.both, result.only_b),
     ):
         lines = [f"only {name} keeps {total:,}" + (f"; the first {len(only)} by rank:" if only else "")]
-        lines += [_record_text(record, other) for record in only]
+        lines += [_record_text(record, other, width) for record in only]
         blocks.append("\n\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -182,8 +184,18 @@ def _overlap_text(result: SelectionDiff) -> str:
     return (
         f"{visible(result.name_a)} keeps {result.kept_a:,}, {visible(result.name_b)} keeps {result.kept_b:,} of "
         f"{result.records:,} records\n"
-        f"both keep {result.both:,} (by chance {result.by_chance:,.0f}); Jaccard {result.jaccard:.3f}"
+        f"both keep {result.both:,} (by chance {rough(result.by_chance)}); Jaccard {result.jaccard:.3f}"
     )
+
+
+def _spread_table(result: SelectionDiff, a: str, b: str, width: int) -> str:
+    """Length and scores in columns; in a narrow terminal with fewer quantiles."""
+    rows = [("", "", "mean", *quantile_names()), *_spread_lines(result, a, b)]
+    for shown in ((0, 1, 2, 3, 4, 5, 6, 7), (0, 1, 2, 3, 5, 7), (0, 1, 2, 5)):
+        table = _table([[row[i] for i in shown if i < len(row)] for row in rows])
+        if max(map(len, table.splitlines())) <= width:
+            break
+    return table
 
 
 def _spread_lines(result: SelectionDiff, a: str, b: str) -> Iterator[tuple[str, ...]]:
@@ -197,17 +209,17 @@ def _spread_lines(result: SelectionDiff, a: str, b: str) -> Iterator[tuple[str, 
             yield name, of, number(mean, max(digits, 1)), *(number(value, digits) for value in quantiles)
 
 
-def _count_lines(rows: Sequence[Count]) -> Iterator[tuple[str, ...]]:
+def _count_lines(rows: Sequence[Count], limit: int) -> Iterator[tuple[str, ...]]:
     for row in rows:
-        yield visible(row.name), f"{row.a:,}", f"{row.b:,}", f"{row.b - row.a:+,}"
+        yield _short(visible(row.name), limit), f"{row.a:,}", f"{row.b:,}", signed(row.b - row.a)
 
 
-def _record_text(record: OnlyOne, other: str) -> str:
+def _record_text(record: OnlyOne, other: str, width: int) -> str:
     rank = f"rank {record.rank:,}, " if record.rank else ""
     head = f"  record {record.row}: {rank}score {number(record.score)}, {record.response_tokens:,} response tokens"
     head += (f", cluster {visible(record.cluster)}" if record.cluster else "") + f"; {other}: {record.other_reason}"
-    turns = [f"    {role}: {_short(visible(text))}" for role, text in record.turns]
-    return "\n".join([head, *turns])
+    lines = [head, *(f"    {role}: {_short(visible(text))}" for role, text in record.turns)]
+    return "\n".join(textwrap.fill(line, width, subsequent_indent="      ") for line in lines)
 
 
 def _short(text: str, limit: int = 300) -> str:

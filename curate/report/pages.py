@@ -74,7 +74,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "visible": visible, "duration": duration, "compact": compact}
-    environment.filters["is_number"] = is_number
+    environment.filters |= {"is_number": is_number, "signed": signed, "rough": rough}
     return environment
 
 
@@ -87,6 +87,24 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or value != value:  # NaN
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def signed(value: int) -> str:
+    """Return a difference of counts with its sign.
+
+    >>> signed(1200), signed(-2), signed(0)
+    ('+1,200', '-2', '0')
+    """
+    return f"{value:+,}" if value else "0"
+
+
+def rough(value: float) -> str:
+    """Return an expected count: a small one is hardly ever whole.
+
+    >>> rough(0.4), rough(36.64)
+    ('0.4', '37')
+    """
+    return number(value, 0 if value >= 10 else 1)
 
 
 def is_number(value: Any) -> bool:

@@ -21,6 +21,7 @@ from curate.types import CurateError, Example, IntArray
 MAX_BYTES = 5_000_000  # small enough for an e-mail
 MAX_LISTED = 50_000
 MAX_POINTS = 2_500
+_COMPARED = ("data", "prompt", "model", "score", "embed", "cluster", "compare", "train", "evaluate")  # of settings
 _NUMBERS = 200  # bytes that the page may grow by when it states how many texts it has
 
 
@@ -85,8 +86,7 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     return {
         "table": table,
         "score_name": table.by.replace("_", " "),
-        # Without its folder: a report is passed on, and should not show paths of this machine.
-        "model": Path(str(manifest.get("model", {}).get("name", ""))).name,
+        "model": _model_name(manifest),
         "versions": manifest.get("versions", {}),
         "kept": int(table.kept.sum()),
         "dropped": [(name, records.REASON_WORDS.get(name, ""), count) for name, count in summary.dropped(table)],
@@ -95,8 +95,12 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
         "stages": stages,
         "seconds": sum(stage[3] for stage in stages),
         "tokens": manifest["stages"].get("tokens", {}).get("tokens"),
-        "settings": summary.settings_lines(_recipe(folder, table)),
+        # with the settings of this selection: the file's may be those of a later one
+        "settings": summary.settings_lines(
+            {**_recipe_file(folder), "select": {"name": table.selection, **table.settings}}
+        ),
         "clusters": summary.parts(table, table.cluster, names, has_quota="cluster" in strata),
+        "group_words": group_words(groups) if (groups := table.settings.get("groups")) else "groups",
         "groups": summary.parts(table, table.group.codes, group_names, has_quota="group" in strata),
         "evaluation": results.evaluation_tables(folder, table.selection, manifest["stages"]),
         "comparison": compared,
@@ -126,6 +130,29 @@ def _figures(
     return charts
 
 
+def comparison_report(folder: Path) -> str:
+    """Return the comparison of a run that has no selection yet as an HTML page; it opens from disk, fetches nothing.
+
+    Raises:
+        CurateError: comparison.json is not there or damaged; the plotting library is not installed.
+    """
+    compared = results.comparison(folder)
+    if compared is None:
+        raise CurateError(f"{folder} holds no comparison: run curate compare")
+    manifest = RunFolder(folder).manifest()
+    return pages.page(
+        "comparison.html.jinja",
+        scripts={"vega": vega_script(), "report": pages.source("report.js")},
+        comparison=compared,
+        selectors=len({line[0] for table in compared.summaries for line in table.rows}),
+        records=manifest["stages"].get("tokens", {}).get("in"),
+        model=_model_name(manifest),
+        settings=summary.settings_lines(_recipe_file(folder), _COMPARED),
+        figures=pages.script_json({"comparison": compared.figure} if compared.figure is not None else {}),
+        notice=pages.source("THIRD_PARTY.txt"),
+    )
+
+
 def order_words(table: RunTable) -> str:
     """Return in words which records of a stratum were kept first."""
     method, by = table.settings.get("method", "clusters"), table.settings.get("by")
@@ -149,11 +176,25 @@ def chosen_words(settings: Mapping[str, Any]) -> str:
     """
     words = [f"keep {settings['keep']}"] if "keep" in settings else []
     if groups := settings.get("groups"):
-        words.append(f"groups by {groups['field']}")
+        words.append(group_words(groups))
     for column, (low, high) in (settings.get("within") or {}).items():
         ends = (f"from {low:g}" if low is not None else "", f"up to {high:g}" if high is not None else "")
         words.append(f"within {column.replace('_', ' ')} {' '.join(filter(None, ends))}")
     return ", ".join(words)
+
+
+def group_words(groups: Mapping[str, Any]) -> str:
+    """Return in words what the groups of a selection are.
+
+    >>> group_words({"field": "source", "bins": None}), group_words({"field": "response_tokens", "bins": 4})
+    ('groups by source', 'groups by 4 ranges of response tokens')
+    """
+    field = str(groups["field"])
+    return (
+        f"groups by {groups['bins']} ranges of {field.replace('_', ' ')}"
+        if groups.get("bins")
+        else f"groups by {field}"
+    )
 
 
 def _about(table: RunTable, names: Mapping[int, str]) -> dict[str, Any]:
@@ -187,11 +228,13 @@ def _sample(table: RunTable) -> IntArray:
     return np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_POINTS])
 
 
-def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
-    """Return the recipe of the run with the settings of this selection.
+def _model_name(manifest: Mapping[str, Any]) -> str:
+    """Return the name without its folder: a report is passed on, and should not show paths of this machine."""
+    return Path(str(manifest.get("model", {}).get("name", ""))).name
 
-    The file holds the settings of the selection that was made last, which may be another one.
-    """
+
+def _recipe_file(folder: Path) -> dict[str, Any]:
+    """Return the recipe of the run; its `select` is that of the selection that was made last."""
     try:
         recipe = parse((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml") or {}
     except FileNotFoundError:
@@ -200,7 +243,7 @@ def _recipe(folder: Path, table: RunTable) -> dict[str, Any]:
         raise CurateError(f"{folder / 'recipe.yaml'} is damaged: remove it, and curate score makes it again") from None
     if not isinstance(recipe, dict):
         raise CurateError(f"{folder / 'recipe.yaml'} is no recipe: remove it, and curate score makes it again")
-    return {**recipe, "select": {"name": table.selection, **table.settings}}
+    return recipe
 
 
 def _instruction(turns: list[tuple[str, str]]) -> str:

@@ -133,7 +133,7 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
     """
     points = [
         {
-            "place": f"{row.set}, {_LOSSES[row.metric]}",
+            "place": f"{row.set}\n{_LOSSES[row.metric]}",
             "who": row.selector if len({row.keep for row in rows}) == 1 else f"{row.selector}, {row.keep}",
             "value": d.value,
             "low": d.low,
@@ -145,7 +145,7 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
     ]
     if not points:
         return None
-    label = {"labelLimit": 130, "grid": True}
+    label = {"labelLimit": 110, "grid": True, "labelExpr": r"split(datum.label, '\n')"}  # two lines
     # Sets and metrics are the rows of the chart; within a row, every selector has a line of its own.
     y = {"field": "place", "type": "nominal", "sort": None, "title": None, "axis": label}
     offset = {"field": "who", "type": "nominal", "sort": None}
@@ -160,8 +160,9 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
         field("verdict", "nominal"),
     ]
     place = {"y": y, "yOffset": offset, "color": colours, "tooltip": tooltip}
+    zero = {"type": "rule", "strokeDash": [3, 3], "stroke": "var(--soft)"}
     layers = [
-        {"mark": {"type": "rule", "strokeDash": [3, 3], "aria": False}, "encoding": {"x": {"datum": 0, **x}}},
+        {"mark": {**zero, "aria": False}, "encoding": {"x": {"datum": 0, **x}}},
         {
             "mark": {"type": "rule", "strokeWidth": 2, "aria": False},
             "encoding": {**place, "x": {"field": "low", **x}, "x2": {"field": "high"}},

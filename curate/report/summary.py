@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -109,13 +109,13 @@ def costs(manifest: Manifest, selection: str) -> list[tuple[str, int, int, float
     ]
 
 
-def settings_lines(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the settings of a recipe as pairs of `section.key` and value; unset ones are left out.
+def settings_lines(recipe: Mapping[str, Any], sections: Sequence[str] = _SCORING_SECTIONS) -> list[tuple[str, str]]:
+    """Return the settings of these sections as pairs of `section.key` and value; unset ones are left out.
 
     Of an absolute path only the last part is shown, since a report is passed on to others.
     """
     lines = []
-    for section in _SCORING_SECTIONS:
+    for section in sections:
         for key, value in (recipe.get(section) or {}).items():
             if value is not None and value != {} and value != []:
                 lines.append((f"{section}.{key}", _shown(value)))

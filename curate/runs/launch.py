@@ -39,7 +39,7 @@ class Launch:
     folder        the run folder, locked by the main process
     processes     this process among those of the launch
     heartbeat     how other processes see that this one makes progress
-    progress      called with stage, done, total (None if unknown) and unit
+    progress      called with stage, done, total (None if unknown) and unit ("" of what cannot be counted)
     hang_timeout  seconds without progress of another process after which this one ends with TimeoutError
     interrupted   set once a signal has asked to stop
     """
@@ -59,6 +59,13 @@ class Launch:
             raise KeyboardInterrupt
         self.heartbeat.beat()
         self.progress(stage, done, total, unit)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Within it, say what is at work that cannot be counted (a library call), and show life to other processes."""
+        self.advance(what, 0, None, "")
+        with self.heartbeat.kept_up():
+            yield
 
     def from_main(self, stage: str, prepare: Callable[[], Result], kind: type[Result]) -> Result:
         """Return what the main process prepares for a stage; every process gets the same value.

@@ -249,5 +249,5 @@
   }
 
   charts();
-  list();
+  if ($("records")) list(); // a page about a comparison alone has no records
 })();
