@@ -18,7 +18,7 @@ from curate.runs.folder import RunFolder
 from curate.tables.embeddings import open_embeddings
 from curate.types import CurateError, Example, IntArray
 
-MAX_BYTES = 5_000_000  # small enough for an e-mail
+MAX_BYTES = 5_000_000
 MAX_LISTED = 50_000
 MAX_POINTS = 2_500
 _COMPARED = ("data", "prompt", "model", "score", "embed", "cluster", "compare", "train", "evaluate")  # of settings
