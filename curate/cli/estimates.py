@@ -52,7 +52,6 @@ def show_examination(recipe: Recipe) -> None:
     """
     from curate.pipeline.doctor import examine
 
-    # The message repeats the first failure, since the findings go to stdout and may be redirected.
     failed = []
     for finding in examine(recipe):
         say(printable(finding_line(finding)))

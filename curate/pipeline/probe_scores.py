@@ -22,7 +22,7 @@ from curate.scoring.score import ScoringModel, full_model, score_batch
 from curate.tables.chunks import write_chunk
 from curate.types import STATUSES, BatchScores, FloatArray, TokenStore
 
-_MOST_PLANNED = 1_000_000  # records; a larger input is scaled up, since its plan would take longer than the probe
+_MOST_PLANNED = 1_000_000  # records; the plan of a larger input is scaled up from so many
 _MOST_BATCHES, _LEAST_BATCHES = 12, 3
 _BUDGET_SECONDS = 6.0
 _GOLDEN = 0.618034  # its multiples, modulo 1, are spread evenly however many of them are taken

@@ -45,7 +45,7 @@ def verified_embeddings(job: Job) -> npt.NDArray[np.float32]:
     """
     path = job.folder.path / "embeddings.npy"
     vectors = open_embeddings(path)
-    with errors_naming(path, "embed"):  # a file that was cut raises only when it is read
+    with errors_naming(path, "embed"):
         found = digest_of_blocks(path)
     _compare(job.folder, "embeddings", "digest", found, path, "embed")
     return vectors
