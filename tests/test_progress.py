@@ -49,7 +49,7 @@ def drawn(rates: Rates, stage: str, done: int, total: int | None, unit: str, *, 
     console = Console(width=width, file=io.StringIO(), legacy_windows=False)
     with console.capture() as picture:
         progress = Progress(bars._Line(console, rates), console=console)
-        progress.add_task(stage, total=total, completed=done, unit=unit)
+        progress.add_task(stage, completed=done, unit=unit, of=total)
         console.print(progress.get_renderable())
     return picture.get().splitlines()
 
@@ -103,6 +103,18 @@ def test_without_a_terminal_a_silent_stage_says_that_it_lives(monkeypatch: pytes
         assert enough.wait(20), told
     assert told[-1] == "clustering: 0 s"
     assert threading.active_count() == before, "the thread ends with the block"
+
+
+def test_a_stage_without_a_total_does_not_show_that_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", screen)
+    with bars.bar() as show:
+        show("scores", 7, 10, "records")
+        screen.truncate(0)
+        show("clustering", 0, None, "")
+    assert "clustering" in screen.getvalue()
+    assert "/10" not in screen.getvalue().partition("clustering")[2]
 
 
 def test_lines_that_go_to_a_file_get_there_though_a_bar_is_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ class _Line(ProgressColumn):
     def render(self, task: Task) -> Table:
         """Return the line for the terminal as wide as it is now; called several times a second."""
         width = self._console.width - 1  # a terminal that gets narrower wraps a full line, and a part of it stays
-        total = None if task.total is None else int(task.total)
+        total = task.fields["of"]
         facts = self._rates.facts(total, task.fields["unit"])
         stage = Text(task.description, no_wrap=True)
         while len(facts) > 1 and min(len(stage), width // 2) + 1 + len(", ".join(facts)) > width:
@@ -41,8 +41,7 @@ class _Line(ProgressColumn):
         cells: list[Text | ProgressBar] = [stage]
         room = min(width - len(stage) - len(text) - 2, _LONGEST_BAR)
         if room >= _SHORTEST_BAR:
-            pulse = not task.total
-            cells.append(ProgressBar(task.total or None, task.completed, width=room, pulse=pulse))
+            cells.append(ProgressBar(total or None, task.completed, width=room, pulse=not total))
         line.add_row(*cells, Text(text, no_wrap=True))
         return line
 
@@ -54,11 +53,12 @@ def bar() -> Iterator[Callable[[str, int, int | None, str], None]]:
     # rich prints above the bar what goes to stdout; of a stdout that is a file it would take the lines away.
     shared = sys.stdout.isatty()
     with Progress(_Line(console, rates), console=console, transient=True, redirect_stdout=shared) as bars:
-        task = bars.add_task("starting", total=None, unit="")
+        task = bars.add_task("starting", unit="", of=None)
 
         def show(stage: str, done: int, total: int | None, unit: str) -> None:
             rates.update(stage, done)
-            bars.update(task, description=stage, completed=done, total=total, unit=unit)
+            # The total is a field of ours: rich takes None for "as before", so a stage would show that of the last one.
+            bars.update(task, description=stage, completed=done, unit=unit, of=total)
 
         show("starting", 0, None, "")
         yield show
