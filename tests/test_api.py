@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import curate
 from curate.api import SelectSettings
+from curate.api.bars import shown
 from curate.config import Data, Recipe, Select, recipe_with
 from curate.models.memory import tokenizer_in_memory, weights_in_memory
 from curate.pipeline.given import put_records
@@ -580,3 +581,12 @@ def test_a_mistaken_selection_is_not_taken_for_work_that_is_left(first: curate.R
     assert str(caught.value).endswith("there are main: run.select(name='another', ...) makes it")
     assert "failed (select.by: " in repr(first)
     assert "the same call, once that is mended, goes on" in repr(first)
+
+
+def test_optional_kernels_of_a_library_are_no_word_to_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+    library = logging.getLogger("bitsandbytes")
+    before = library.level
+    with shown(silent):
+        library.getChild("backends").warning("Failed to load a kernel")
+    assert not caplog.records
+    assert library.level == before, "what the caller has set is put back"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from curate.report.run_table import RunTable, read_run
 from curate.report.visible import visible
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+DARK = [{"name": "prefers-color-scheme", "value": "dark"}]
 READY = "document.documentElement.dataset.charts === 'ready' && document.documentElement.dataset.records === 'ready'"
 
 
@@ -220,3 +222,28 @@ def test_pictures_are_taken_in_light_dark_and_as_on_a_phone(tmp_path: Path, monk
     assert set(pictures) == {"preview-light.png", "preview-dark.png", "preview-phone.png"}
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
     assert pictures["preview-light.png"] != pictures["preview-dark.png"]
+
+
+def test_a_difference_with_hostile_texts_fits_a_phone(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", groups=True)
+    found = diff(run, "main", "other", texts(60))
+    hostile = tuple(replace(found.only_b[0], turns=(("user", text), ("assistant", text))) for text in HOSTILE)
+    page = tmp_path / "diff.html"
+    page.write_text(diff_html(replace(found, only_b=hostile)), encoding="utf-8")
+    with Browser(width=375) as browser:
+        browser.open(page)
+        browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert browser.run("document.documentElement.scrollWidth") == 375, "nothing scrolls sideways"
+        assert browser.run("window.hacked") is None
+        assert (browser.log, browser.requests) == ([], [page.as_uri()])
+
+
+def test_on_paper_nothing_is_cut_and_nothing_is_dark(path: Path) -> None:
+    with Browser(width=700, scheme="dark") as browser:
+        browser.open(path, until=READY)
+        browser.send("Emulation.setEmulatedMedia", media="print", features=DARK)
+        style = "getComputedStyle(document.querySelector('{}')).{}"
+        assert browser.run(style.format("body", "backgroundColor")) == "rgb(253, 253, 252)"
+        assert browser.run(style.format(".scroll", "overflowX")) == "visible"
+        assert browser.run(style.format("#records .hide", "display")) == "none"
+        assert browser.run(style.format(".filters", "display")) == "none"

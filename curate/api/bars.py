@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from curate.runs.launch import Progress
 
 
-def shown(progress: Progress | None) -> AbstractContextManager[Progress]:
-    """Return a context that gives the function to report progress to: the caller's, or the command line's bars."""
+@contextmanager
+def shown(progress: Progress | None) -> Iterator[Progress]:
+    """Give the function to report progress to: the caller's, or one that shows the bars of the command line.
+
+    Meanwhile bitsandbytes, which anything may import, does not warn of optional kernels; nothing need be quantised.
+    """
     from curate.cli.terminal import progress as bars
 
-    return bars() if progress is None else nullcontext(progress)
+    noisy = logging.getLogger("bitsandbytes")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with bars() if progress is None else nullcontext(progress) as show:
+            yield show
+    finally:
+        noisy.setLevel(level)
