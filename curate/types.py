@@ -86,12 +86,14 @@ class Turn:
 class Example:
     """One record as a conversation, whatever its input format was.
 
-    row      position in the input, from 0
-    id       SHA-256 (hex) of the canonical record: turns and tools, not further fields
-             (of the raw bytes if the record is bad)
-    turns    an optional system turn first, then user, assistant and tool turns
-    tools    tool definitions for a chat template, or None
-    problem  set if the record is bad (data.on_error=skip); turns is then empty
+    row        position in the input, from 0
+    id         SHA-256 (hex) of the canonical record: turns, tools and variables, not further fields
+               (of the raw bytes if the record is bad)
+    turns      an optional system turn first, then user, assistant and tool turns
+    tools      tool definitions for a chat template, or None
+    problem    set if the record is bad (data.on_error=skip); turns is then empty
+    variables  what else a chat template is given, by name: documents, enable_thinking, chat_template_kwargs's own
+    unread     names of the record's fields of which nothing was made
     """
 
     row: int
@@ -99,6 +101,8 @@ class Example:
     turns: tuple[Turn, ...]
     tools: tuple[Mapping[str, Any], ...] | None = None
     problem: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    unread: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

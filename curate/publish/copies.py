@@ -19,7 +19,7 @@ def write_messages(records: KeptRecords, path: Path, *, system: str | None) -> N
     """Write the records as OpenAI messages, one conversation a line.
 
     Tools are written as JSON text: `datasets` keeps objects in columns of one type, and would add the keys of each tool
-    to all others.
+    to all others. What else the chat template is given is written under TRL's name for it.
 
     Args:
         records: what `describe_kept` returned.
@@ -57,7 +57,9 @@ def _write(path: Path, lines: Iterator[dict[str, Any]]) -> None:
 def _conversation(example: Example, system: str | None) -> dict[str, Any]:
     # Role and content first, as people expect to read them.
     messages = [{"role": m.pop("role"), "content": m.pop("content"), **m} for m in messages_of(example, system=system)]
-    return {"messages": messages} | ({"tools": json.dumps(example.tools)} if example.tools else {})
+    line: dict[str, Any] = {"messages": messages}
+    line |= {"tools": json.dumps(example.tools)} if example.tools else {}
+    return line | ({"chat_template_kwargs": example.variables} if example.variables else {})
 
 
 def _text(example: Example, template: Template, system: str | None) -> dict[str, str] | None:

@@ -51,6 +51,7 @@ class KeptRecords:
     odd     only curate can read the file: a record is a list, messages are no list, or roles or numbers are mapped
     tools   a record defines or calls tools
     count   number of records
+    beside  a record gives its chat template documents or variables
     """
 
     path: Path
@@ -63,6 +64,7 @@ class KeptRecords:
     odd: bool
     tools: bool
     count: int
+    beside: bool = False
 
     @property
     def is_chat(self) -> bool:
@@ -87,7 +89,7 @@ def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
     roles: set[str] = set()
     words = ("from", "value") if format == "sharegpt" else ("role", "content")
     word, text = (data.columns.get(name, name) for name in words)
-    plain, tools, count = True, False, 0
+    plain, tools, beside, count = True, False, False, 0
     odd = bool(data.roles) or data.numbers != "refuse"
     for record, example in _read(kept, format, data):
         fields = record.fields
@@ -101,10 +103,11 @@ def describe_kept(kept: Path, source: Source, data: Data) -> KeptRecords:
         # A text in parts, [{"type": "text", "text": ...}, ...], is understood by few programs.
         plain = plain and not any(isinstance(message.get(text), list) for message in messages)
         tools = tools or _uses_tools(example)
+        beside = beside or bool(example.variables)
         count += 1
     renamed = not _USUAL[format] <= keys.keys() or any(name != key for name, key in (keys | data.columns).items())
     usual = plain and not odd and not renamed and not keys.keys() & {"system", "history", "tools"}
-    return KeptRecords(kept, data, format, keys, frozenset(roles), (word, text), usual, odd, tools, count)
+    return KeptRecords(kept, data, format, keys, frozenset(roles), (word, text), usual, odd, tools, count, beside)
 
 
 def _read(kept: Path, format: Format, data: Data) -> Iterator[tuple[Record, Example]]:

@@ -110,6 +110,8 @@ def _readable_file(records: KeptRecords, recipe: Recipe, folder: Path, *, for_tr
 def _exact_file(file: TrainingFile, records: KeptRecords, folder: Path, tokenizer: SavedTokenizer) -> TrainingFile:
     """Return the readable file if TRL makes exactly the ids and labels of curate of it, else the tokens."""
     checks = {"messages": messages_agree, "texts": texts_agree}
+    if records.beside:  # Arrow would give every record the variables of all others, as null
+        return TrainingFile(TOKENS, "tokens")
     path = records.path if file.name == records.path.name else folder / file.name
     if file.kind in checks and checks[file.kind](path, folder / TOKENS, tokenizer):
         return file

@@ -18,5 +18,6 @@ From records to conversations:
     formats.py        recognises the format of records from their keys
     conversations.py  reads the turns of one record, for each format
     messages.py       reads what a message holds beside its text: tool calls, tools, other keys
+    variables.py      reads what a record gives a chat template beside: documents and variables
     examples.py       does all of it: records in, examples out
 """

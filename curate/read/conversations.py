@@ -62,7 +62,7 @@ def format_of_messages(value: Any, columns: Mapping[str, str]) -> Format | None:
     >>> format_of_messages([{"from": "human", "value": "Hi"}], {})
     'sharegpt'
     """
-    messages = _as_list(value)
+    messages = as_list(value)
     first = messages[0] if isinstance(messages, list) and messages else None
     keys = first.keys() if isinstance(first, Mapping) else ()
     for format, (role, _) in zip(MESSAGE_LISTS, MESSAGE_KEYS, strict=True):
@@ -112,7 +112,7 @@ def _messages(fields: Mapping[str, Any], data: Data, format: Format) -> tuple[Tu
 
 def _each_message(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield every message of a list, and its place for error messages, such as "messages[0]"."""
-    value = _as_list(value)
+    value = as_list(value)
     if not isinstance(value, list):
         raise ValueError(f"{name}: expected a list of messages, got {_kind(value)}")
     for i, message in enumerate(value):
@@ -121,7 +121,7 @@ def _each_message(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any
         yield f"{name}[{i}]", message
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """Return a list of messages as a list, whatever form it came in; any other value as it is.
 
     The list may be JSON text (as in a cell of a CSV file), or an object with one list for each key: `datasets` made

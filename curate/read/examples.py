@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from curate.config import Data
 from curate.read.arrow_files import num_rows
 from curate.read.conversations import turns_of
 from curate.read.files import Source, load_hub, place, read_records
-from curate.read.formats import NAMES, OPTIONAL, check_columns, detect_format, key_of, missing_key
+from curate.read.formats import NAMES, OPTIONAL, check_columns, detect_format, key_of, missing_key, names_of
 from curate.read.json_text import excerpt
-from curate.read.messages import identity, tools_of
+from curate.read.messages import identity, is_null, tools_of
+from curate.read.variables import variables_of
 from curate.types import CurateError, Example, Format, Record
 
+_EMPTY: tuple[Any, ...] = ("", [], {})
 SAMPLE = 100  # the format is recognised from so many records at the start
 
 
@@ -37,8 +40,11 @@ def to_example(record: Record, format: Format, data: Data) -> Example:
             raise ValueError(f"expected the key {lacking} of the {format} format, got the keys {keys or '(none)'}")
         renamed = {name: fields[key] for name in NAMES if (key := key_of(name, fields, columns)) is not None}
         turns = turns_of(format, renamed, data)
+        variables = variables_of(renamed)
         tools = tools_of(renamed.get("tools")) if "tools" in OPTIONAL[format] else None
-        return Example(record.row, identity(turns, tools), turns, tools)
+        tools = tools_of(variables.pop("tools", None)) or tools
+        unread = _unread(fields, format, columns, variables)
+        return Example(record.row, identity(turns, tools, variables), turns, tools, variables=variables, unread=unread)
     except ValueError as error:
         raise CurateError(f"{place(record.file, record.line, record.row)}: {error}") from None
 
@@ -97,6 +103,21 @@ def _format(head: Sequence[Record], data: Data) -> Format:
         return detect_format(readable, data.columns)
     check_columns(data.columns, readable)
     return data.format
+
+
+def _unread(
+    fields: Mapping[str, Any], format: Format, columns: Mapping[str, str], variables: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the names of the fields that hold something and of which nothing was made.
+
+    `documents` that are no documents are among them.
+    """
+    names = (name for name in names_of(format) if name in variables or name not in ("documents", "enable_thinking"))
+    read = {key_of(name, fields, columns) for name in names}
+    # Arrow gives a record the fields of all others, as null: they must not count.
+    return frozenset(
+        key for key, value in fields.items() if key not in read and not (is_null(value) or value in _EMPTY)
+    )
 
 
 def _example_or_problem(record: Record, format: Format, data: Data) -> Example:

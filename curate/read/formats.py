@@ -24,7 +24,10 @@ OPTIONAL: dict[Format, tuple[str, ...]] = {
     "sharegpt": ("system", "tools"),
     "prompt_completion": (),
 }
-NAMES = tuple(dict.fromkeys(name for f in REQUIRED for name in (*itertools.chain(*REQUIRED[f]), *OPTIONAL[f])))
+BESIDE = ("documents", "enable_thinking", "chat_template_kwargs")
+"""What records of every format may have beside: see `curate.read.variables`."""
+_OWN = (name for f in REQUIRED for name in (*itertools.chain(*REQUIRED[f]), *OPTIONAL[f]))
+NAMES = tuple(dict.fromkeys((*_OWN, *BESIDE)))
 _NAMES_IN_MESSAGES = tuple(itertools.chain(*MESSAGE_KEYS))
 # Common keys of question and answer, the likeliest first. They are only used in advice, never to read a record.
 _QUESTION_KEYS = ("question", "query", "problem", "input", "prompt", "user", "instruction")
@@ -88,6 +91,11 @@ def missing_key(format: Format, fields: Mapping[str, Any], columns: Mapping[str,
         if all(key_of(name, fields, columns) is None for name in names):
             return excerpt(columns.get(names[0], names[0]))
     return None
+
+
+def names_of(format: Format) -> tuple[str, ...]:
+    """Return our names of all keys that records of a format may have."""
+    return (*itertools.chain(*REQUIRED[format]), *OPTIONAL[format], *BESIDE)
 
 
 def check_columns(columns: Mapping[str, str], records: Sequence[Mapping[str, Any]]) -> None:

@@ -66,7 +66,7 @@ def extra_of(message: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]
     extra: dict[str, Any] = without_nulls({key: value for key, value in message.items() if key not in known})
     calls = extra.get("tool_calls")
     if isinstance(calls, str):  # as in a cell of a CSV file
-        calls = _parsed(calls)
+        calls = parsed(calls)
     if calls is None and isinstance(extra.get("function_call"), dict):
         calls = [extra.pop("function_call")]
     if isinstance(calls, list):
@@ -84,7 +84,7 @@ def calls_in(text: str) -> list[dict[str, Any]] | None:
     >>> calls_in('{"name": "add", "arguments": {"a": 1}}')
     [{'type': 'function', 'function': {'name': 'add', 'arguments': {'a': 1}}}]
     """
-    value = _parsed(text)
+    value = parsed(text)
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls):
         return None
@@ -104,14 +104,16 @@ def tools_of(value: Any) -> tuple[Mapping[str, Any], ...] | None:
             raise ValueError(f"tools: expected a list of tools or its JSON text: {error}") from None
     if is_null(value) or not value:
         return None
-    tools = [_parsed(tool) for tool in value] if isinstance(value, list) else value
+    tools = [parsed(tool) for tool in value] if isinstance(value, list) else value
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise ValueError("tools: expected a list of objects")
     return tuple(_tool(without_nulls(tool)) for tool in tools)
 
 
-def identity(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None) -> str:
-    """Return the id of an example: SHA-256 (hexadecimal) of its turns and tools as canonical JSON.
+def identity(
+    turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None, variables: Mapping[str, Any] | None = None
+) -> str:
+    """Return the id of an example: SHA-256 (hexadecimal) of its turns, tools and variables as canonical JSON.
 
     Raises:
         ValueError: turns or tools hold something that is not JSON.
@@ -123,9 +125,11 @@ def identity(turns: Sequence[Turn], tools: Sequence[Mapping[str, Any]] | None) -
         message |= {"input": turn.input} if turn.input else {}
         message |= {"extra": turn.extra} if turn.extra else {}
         messages.append(message)
+    record: dict[str, Any] = {"turns": messages, "tools": tools}
+    record |= {"variables": variables} if variables else {}
     try:
         # Sorted keys, no blanks: the same example always gives the same text, and so the same id.
-        text = json.dumps({"turns": messages, "tools": tools}, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError):
         raise ValueError("tools or messages hold something that is not JSON") from None
     return hashlib.sha256(text.encode()).hexdigest()
@@ -162,11 +166,11 @@ def _with_object(function: dict[str, Any], key: str) -> dict[str, Any]:
     text = function.get(key)
     if not isinstance(text, str):
         return function
-    value = _parsed(_parsed(text)) if text.strip() else {}
+    value = parsed(parsed(text)) if text.strip() else {}
     return function | {key: without_nulls(value)} if isinstance(value, dict) else function
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """Return the value of a JSON text; any other value, and a text that is not JSON, as it is."""
     if not isinstance(value, str):
         return value

@@ -24,6 +24,7 @@ from curate.tokens.prompts import (
 from curate.tokens.rendering import REFUSALS, Message, RenderRecord, refusal
 from curate.tokens.thoughts import thought_notes
 from curate.tokens.tool_calls import has_arguments, prints_python, with_json_arguments
+from curate.tokens.variables import variable_notes
 from curate.types import Example, Status, Template, Tokens
 
 EMPTY_TURN = "an assistant turn among others is empty: nothing of it is scored or trained on"
@@ -39,6 +40,7 @@ class Wording:
     template  chat, alpaca or plain
     system    system text for examples without one
     render    the chat template
+    reads     variables that it reads beside the messages (`variables_read`); none under alpaca and plain
     limit     most tokens of a text, where a longer one is dropped; None where it is trimmed
     """
 
@@ -46,6 +48,7 @@ class Wording:
     template: Template
     system: str | None
     render: RenderRecord
+    reads: frozenset[str]
     limit: int | None
 
 
@@ -75,6 +78,7 @@ def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tok
     if not has_response(example):
         return unscored(example, "empty_response", NO_ANSWER)
     notes = [EMPTY_TURN] if has_empty_turn(example) else []
+    notes += variable_notes(example, wording.reads)
     if wording.template == "chat":
         try:
             rendered, hits, markup = _write_chat(example, wording)

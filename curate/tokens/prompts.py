@@ -124,8 +124,8 @@ def messages_of(example: Example, *, system: str | None = None) -> list[dict[str
 
 
 def beside_messages(example: Example) -> dict[str, Any]:
-    """Return what a chat template is given beside the messages, by name: its tools."""
-    return {"tools": list(example.tools)} if example.tools else {}
+    """Return what a chat template is given beside the messages, by name: tools, documents, variables."""
+    return {**example.variables, **({"tools": list(example.tools)} if example.tools else {})}
 
 
 def _is_empty(turn: Turn) -> bool:

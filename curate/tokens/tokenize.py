@@ -21,6 +21,7 @@ from curate.tokens.encode import Encoded, encoded, mark_tokens, needed_beginning
 from curate.tokens.prepare import Prompt, Wording, prepare, too_long_reason, unscored
 from curate.tokens.prompts import resolve_template
 from curate.tokens.rendering import renderer
+from curate.tokens.variables import variables_read
 from curate.tokens.vocabulary import beyond_embedding
 from curate.types import CONTEXT, SCORED, CurateError, Example, IntArray, Tokens, TooLong, Turn
 
@@ -103,7 +104,8 @@ def tokenize(
     opening = codec.opening[: 0 if resolved == "chat" else None]  # a chat template writes BOS itself
     trim = too_long == "trim"
     limit = None if trim else max_length - len(opening)
-    wording = Wording(codec, resolved, system, renderer(tokenizer, now or datetime.now()), limit)
+    reads = variables_read(tokenizer) if resolved == "chat" else frozenset()
+    wording = Wording(codec, resolved, system, renderer(tokenizer, now or datetime.now()), reads, limit)
     plan = _Plan(tokenizer, codec, opening, max_length, trim, vocabulary_rows)
     return _tokenize((prepare(example, wording, max_length) for example in examples), plan)
 
