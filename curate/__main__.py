@@ -15,7 +15,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     _open_standard_streams()
     from curate.cli import main as run
+    from curate.runs.launcher import forget_empty
 
+    forget_empty()  # before torch is loaded: it reads OMP_NUM_THREADS
     code = run(sys.argv[1:])
     if code == 130:
         # Not by sys.exit: if the signal came while a library ran `exec`, Python would end by the signal instead.

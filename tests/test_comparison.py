@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import WORDS, alpaca_records, write_json_array
 
+from curate.cli import main
 from curate.compare.selectors import BUILT_IN, LENGTHS_OF, settings_of
 from curate.config import load_recipe
 from curate.config.proof import SELECTORS
@@ -130,6 +131,27 @@ def test_the_unfinished_work_of_another_cell_or_of_none_is_begun_anew(left: str)
     (work / "key.json").write_text(left)
     assert without_seconds(compare(*words)) == without_seconds(first)
     assert not work.exists()
+
+
+def test_a_comparison_in_a_finished_run_leaves_the_run_s_own_recipe() -> None:
+    """What it holds out would make `curate run RUN/recipe.yaml` select and train anew."""
+    recipe, adapter = RUN / "recipe.yaml", RUN / "selections/main/adapter/adapter_model.safetensors"
+    before = recipe.read_bytes(), adapter.stat().st_mtime_ns
+    words = (
+        "data.holdout=12",
+        "compare.selectors=[random]",
+        "compare.keep=[8]",
+        "compare.seeds=1",
+        "train.max_steps=1",
+    )
+    assert main(["compare", "run/recipe.yaml", *words, "compare.baselines=[]"]) == 0
+    table = json.loads((RUN / "comparison.json").read_text())
+    assert main(["run", "run/recipe.yaml"]) == 0
+    assert (recipe.read_bytes(), adapter.stat().st_mtime_ns) == before
+    own = load_recipe(RUN / "comparison.yaml")
+    assert (own.data.holdout, own.run.dir, own.compare.keep) == (12, "run", (8,))
+    assert main(["compare", "run.dir=run"]) == 0, "the comparison's recipe, and all its cells are done"
+    assert without_seconds(json.loads((RUN / "comparison.json").read_text())) == without_seconds(table)
 
 
 @pytest.mark.parametrize("budget", ["steps", "epochs", "tokens"])

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -317,6 +318,27 @@ def test_more_layers_in_the_weights_than_in_the_configuration_are_refused(tmp_pa
         check_weights(str(folder))
     with pytest.raises(CurateError, match=r"config\.json says 3 layers, its weights hold more \(model\.layers\.3\."):
         load_model(str(folder), device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("changes", "attention", "message"),
+    [
+        ({}, "bogus", r"model\.attention=bogus cannot be used for .*not supported"),
+        ({"rope_parameters": {"rope_type": "bogus", "rope_theta": 1e4}}, None, r"config\.json\): KeyError: 'bogus'"),
+        ({"rope_scaling": {"type": "linear", "factor": "x"}}, None, r"config\.json\): TypeError"),
+        ({"hidden_act": "bogus"}, None, r"config\.json\): KeyError: 'bogus'"),
+    ],
+)
+def test_what_no_model_can_be_built_of_is_refused_before_the_weights_are_loaded(
+    llama: Path, tmp_path: Path, changes: dict[str, Any], attention: str | None, message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(llama, folder)
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(CurateError, match=message):
+        check_weights(str(folder), attention=attention)
+    with pytest.raises(CurateError, match=r"bogus|TypeError"):
+        load_model(str(folder), attention=attention, device=CPU)
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_attention_that_is_not_there_is_refused(folder: Path) -> None:
 def test_names_that_lead_nowhere_say_what_to_do(load: Callable[[str], object], folder: Path) -> None:
     with pytest.raises(CurateError, match=r"no model folder .*tinny; did you mean .*tiny\?"):
         load(str(folder.with_name("tinny")))
-    with pytest.raises(CurateError, match=r"expected a model's folder, got the file .*config\.json; try .*tiny"):
+    with pytest.raises(CurateError, match=r"expected a model's folder, got the file .*config\.json; give the .*tiny"):
         load(str(folder / "config.json"))
     with pytest.raises(CurateError, match=r"nobody/nothing .*cannot be had from the Hugging Face hub.*give its folder"):
         load("nobody/nothing")

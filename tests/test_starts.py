@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ Capture = pytest.CaptureFixture[str]
         (["data.path=alpaca.json", "model.name=./nowhere", "embed.model=./none"], "no model folder ./nowhere"),
         (["data.path=alpaca.json", "model.name=llama", "embed.model=./none"], "no embedder folder ./none"),
         (["data.path=alpaca.json", "model.name=llama", "embed.model=embedder", "train.report_to=smoke"], "report_to"),
+        (
+            ["data.path=alpaca.json", "model.name=llama", "model.attention=bogus"],
+            "model.attention=bogus cannot be used",
+        ),
     ],
 )
 def test_what_is_missing_is_named_in_the_order_of_a_run(words: list[str], message: str, capsys: Capture) -> None:
@@ -40,6 +45,24 @@ def test_what_is_missing_is_named_in_the_order_of_a_run(words: list[str], messag
     assert main(["run", *words, "run.dir=new/deep/run"]) == 2
     assert message in capsys.readouterr().err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_a_number_of_processes_that_is_none_is_refused_and_leaves_no_folder(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    assert main(["score", *WORDS[:2], "run.dir=new"]) == 2
+    assert "WORLD_SIZE" in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+def test_empty_variables_of_a_launcher_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "OMP_NUM_THREADS", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "")
+    shutil.rmtree("run/selections")
+    perform("select", load_recipe(None, WORDS))
+    assert Path("run/selections/main/kept.json").exists()
+    assert "WORLD_SIZE" not in os.environ
 
 
 def test_a_start_that_comes_to_nothing_leaves_what_a_person_had_there() -> None:

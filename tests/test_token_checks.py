@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from real import real
 from test_tokens import anything, byte_level, conversation, one, pair, shared, solid, unigram
 from transformers import BloomConfig, GPT2Config, GPTJConfig, JambaConfig, LlamaConfig, MambaConfig, OPTConfig
 
+from curate.pipeline.tokens import _way_on
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import check_max_length, learned_positions
 from curate.tokens.pieces import pieces
@@ -188,3 +190,24 @@ def test_pieces_of_real_tokenizers_are_readable(name: str) -> None:
     tokens = one(record, tokenizer, "plain")
     whole = tokenizer.decode(tokens.input_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert "".join(piece.text for piece in pieces(tokens, tokenizer)) == whole
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "template", "helps"),
+    [
+        ("too_long", "longer than 64 tokens (prompt.max_length)", "chat", "prompt.max_length .* prompt.too_long=trim"),
+        ("unscorable", "the prompt alone fills prompt.max_length (64)", "alpaca", "^raise prompt.max_length[^,]*$"),
+        (
+            "unscorable",
+            "tools are used, and only a chat template has a place for them",
+            "alpaca",
+            "^score them with a m",
+        ),
+        ("unscorable", "the chat template refuses it: no", "chat", "prompt.template=alpaca"),
+        ("unscorable", "no token of a response is left to score", "alpaca", "data.columns"),
+        ("bad_record", "a.jsonl:1: broken JSON", "chat", "without data.on_error=skip"),
+        ("empty_response", "no assistant turn says anything", "chat", "data.columns"),
+    ],
+)
+def test_advice_is_what_helps_against_the_reason(status: str, reason: str, template: str, helps: str) -> None:
+    assert re.search(helps, _way_on(status, reason, template))

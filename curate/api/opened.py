@@ -162,14 +162,15 @@ class Run:
     def _stages(self) -> dict[str, StageRecord]:
         from curate.runs.folder import RunFolder
 
-        return RunFolder(self.path).manifest()["stages"]
+        return RunFolder(self.path).stages()
 
     def _left_to_do(self) -> str:
         """Return how the last call ended and how to go on; "" if it was finished."""
         status: dict[str, Any] = {}
-        with suppress(OSError, ValueError):  # without a status that can be read, the folder counts as finished
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        state, verb = status.get("state"), status.get("verb")
+        with suppress(OSError, ValueError, RecursionError):  # without a status to read, the folder counts as finished
+            told = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+            status = told if isinstance(told, dict) else {}
+        state, verb = str(status.get("state")), status.get("verb")
         ended = {
             "interrupted": "was interrupted",
             "failed": f"failed ({str(status.get('message')).removeprefix('CurateError: ')})",

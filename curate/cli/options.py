@@ -34,10 +34,13 @@ Markdown = Annotated[bool, typer.Option("--markdown", help="As a page.")]
 RecipeName = Annotated[str | None, typer.Argument(metavar="[NAME]", help="A recipe to print.")]
 
 
-def recipe_from(words: Sequence[str] | None) -> Recipe:
-    """Return the recipe that the words of a command name; end the command with a message if they are wrong."""
+def recipe_from(words: Sequence[str] | None, *own: str) -> Recipe:
+    """Return the recipe that the words of a command name; end the command with a message if they are wrong.
+
+    `own` are the files of a run folder in which its recipe is looked for, if the words name no other.
+    """
     with terminal.outcome():
         from curate.cli.recipes import recipe_of  # loads pydantic, which `curate --help` does without
 
-        return recipe_of(words or [])
+        return recipe_of(words or [], own=own or ("recipe.yaml",))
     raise AssertionError

@@ -10,18 +10,18 @@ from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
 from curate.config.places import find_paths, starting_folder
 from curate.config.shipped import recipes_folder
-from curate.runs.folder import RECORDS, RunFolder
+from curate.runs.folder import COMPARISON_RECIPE, RECIPE, RECORDS, RunFolder
 from curate.types import CurateError
 
 _SETTING = re.compile(r"[A-Za-z_]+\.[A-Za-z_.]+=", re.DOTALL)
 
 
-def recipe_of(words: Sequence[str]) -> Recipe:
+def recipe_of(words: Sequence[str], *, own: Sequence[str] = (RECIPE,)) -> Recipe:
     """Return the recipe that the words of a command name, changed by their settings.
 
     The first word may be a recipe file. Without one, and with neither data nor model among the settings, it is the
-    recipe.yaml of run.dir. A recipe.yaml in a run folder works on that folder, even if the folder was moved. Code of a
-    model runs only if a word of this command, or a recipe file that it names, allows it.
+    first of the files `own` that run.dir holds. A recipe in a run folder works on that folder, even if the folder was
+    moved. Code of a model runs only if a word of this command, or a recipe file that it names, allows it.
 
     Raises:
         CurateError: what `load_recipe` refuses.
@@ -31,10 +31,10 @@ def recipe_of(words: Sequence[str]) -> Recipe:
     recipe = load_recipe(path, words)
     if path is not None:
         return _in_its_folder(recipe, path, words)
-    own = Path(recipe.run.dir) / "recipe.yaml"
-    if recipe.data.path or recipe.model.name or not own.is_file():
+    found = next((path for name in own if (path := Path(recipe.run.dir) / name).is_file()), None)
+    if recipe.data.path or recipe.model.name or found is None:
         return recipe
-    return _without_trust(_in_its_folder(load_recipe(own, words), own, words), words=recipe)
+    return _without_trust(_in_its_folder(load_recipe(found, words), found, words), words=recipe)
 
 
 def _without_trust(recipe: Recipe, *, words: Recipe) -> Recipe:
@@ -70,7 +70,7 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
         words: the settings of the command.
     """
     folder = path.parent
-    if path.name != "recipe.yaml" or not RunFolder(folder).holds_run():
+    if path.name not in (RECIPE, COMPARISON_RECIPE) or not RunFolder(folder).holds_run():
         return recipe
     said = {word.partition("=")[0] for word in words}
     recorded = Path(load_recipe(path).run.dir)  # where the run was begun, whatever the words say

@@ -55,7 +55,7 @@ def evaluate(words: Words = None) -> None:
 
 def compare(words: Words = None) -> None:
     """Compare selectors by training on what each keeps: comparison.json. Finished cells are skipped."""
-    recipe = recipe_from(words)
+    recipe = recipe_from(words, "comparison.yaml", "recipe.yaml")
     perform_stages("compare", recipe)
     with terminal.outcome():
         from curate.cli.tables import show_comparison

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate.cli.terminal import say
 from curate.compare.text_table import TextTable, difference_tables, summary_tables
-from curate.tables.comparison import read_rows
+from curate.tables.comparison import read_compared
 
 if TYPE_CHECKING:
     from curate.config import Recipe
@@ -40,7 +40,7 @@ def show_comparison(run_dir: Path) -> None:
     """Print the tables of a comparison: a line a selector, then differences to random. Only the main process prints."""
     if not _is_main():
         return
-    rows = read_rows(run_dir / "comparison.json")
+    rows = read_compared(run_dir / "comparison.json").rows
     for table in [*summary_tables(rows), *difference_tables(rows)]:
         _show(table)
 

@@ -55,7 +55,7 @@ def locate(name: str) -> Location:
     is_gguf = path.suffix.lower() == ".gguf"
     if kind == "file":
         if not is_gguf:
-            raise CurateError(f"expected a model's folder, got the file {name}; try {path.parent}")
+            raise CurateError(f"expected a model's folder, got the file {name}; {_instead_of(path)}")
         _refuse_split_gguf(path)
         return Location(name, path.parent, path)
     if is_gguf:
@@ -64,6 +64,17 @@ def locate(name: str) -> Location:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise CurateError(f"no model folder {name}{did_you_mean(path)}")
     return Location(name)
+
+
+def _instead_of(file: Path) -> str:
+    """Say what to give in place of a file: the model's folder, if it lies in one."""
+    folder = file.absolute().parent
+    if kind_of(folder / "config.json"):
+        return f"give the folder that it lies in, {file.parent if file.parent != Path() else folder}"
+    return (
+        "no config.json lies beside it: expected a folder with config.json, tokenizer.json and safetensors, as "
+        "save_pretrained writes it, or a .gguf file"
+    )
 
 
 def expand_home(name: str) -> Path:

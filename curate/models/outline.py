@@ -9,15 +9,38 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from curate.models.checks import refuse_incomplete
-from curate.models.explain import LIBRARY_ERRORS
+from curate.models.explain import LIBRARY_ERRORS, explain, first_line
 from curate.models.files import read_json
 from curate.models.load import NO_ADAPTER, quiet_library
 from curate.models.locate import kind_of, locate
+from curate.types import CurateError
 
 _UNUSED_HEAD = "pooler."  # often missing in files, harmless: sentence-transformers pools the hidden states by itself
+
+
+def refuse_unbuildable(
+    name: str, config: PreTrainedConfig, *, attention: str | None = None, trust_remote_code: bool = False
+) -> None:
+    """Refuse a configuration of which the library cannot build a model, or not with this attention.
+
+    The library builds every model without numbers before it reads its weights, so what fails here fails there.
+
+    Raises:
+        CurateError: what the library says.
+    """
+    try:
+        with quiet_library(), torch.device("meta"):
+            AutoModelForCausalLM.from_config(config, attn_implementation=attention, trust_remote_code=trust_remote_code)
+    except LIBRARY_ERRORS as error:
+        if attention is not None and attention in str(error):
+            raise CurateError(
+                f"model.attention={attention} cannot be used for {name}: {first_line(str(error))}"
+            ) from error
+        raise explain(name, error, file="config.json") from error
 
 
 def refuse_missing_weights(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> None:

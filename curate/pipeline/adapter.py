@@ -58,7 +58,7 @@ def check_trainable(job: Job) -> None:
     model = trained_model(job.recipe)
     if not model.is_scoring_model and job.recipe.model.name:
         resolve_template(job.recipe.prompt.template, job.loaded.tokenizer(model.name, model.revision))
-        job.loaded.weight_facts(model.name, model.revision)
+        job.loaded.weight_facts(model.name, model.revision, attention=job.recipe.model.attention)
 
 
 def train(job: Job) -> None:

@@ -76,15 +76,18 @@ class Loaded:
             self._configs[name, revision] = config
         return self._configs[name, revision]
 
-    def weight_facts(self, name: str, revision: str | None) -> WeightFacts:
-        """Return what the headers of a model's weight files say; the weights are not loaded."""
+    def weight_facts(self, name: str, revision: str | None, *, attention: str | None = None) -> WeightFacts:
+        """Return what the headers of a model's weight files say; the weights are not loaded.
+
+        `attention` is that with which they will be; one that cannot be used is refused.
+        """
         from curate.models.precheck import check_weights
 
         if (given := self._handed_in(name, revision)) is not None:
             from curate.models.memory import facts_in_memory
 
             return facts_in_memory(given.model)
-        return check_weights(name, revision=revision, trust_remote_code=self._trust)
+        return check_weights(name, revision=revision, trust_remote_code=self._trust, attention=attention)
 
     def scoring_model(self, model: Model, exits: Exits) -> ScoringModel:
         """Return a model ready to score: taken apart into blocks and head, and checked by the self-test.

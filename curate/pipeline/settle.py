@@ -12,7 +12,7 @@ from curate.config import Recipe
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import input_format
 from curate.read.files import Source, open_source, source_sha256
-from curate.runs.folder import RunFolder
+from curate.runs.folder import COMPARISON_RECIPE, RECIPE, RunFolder
 from curate.runs.keys import Key, read_key
 from curate.types import CurateError
 
@@ -132,19 +132,28 @@ def token_settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def save_recipe(folder: Path, recipe: Recipe) -> None:
+def save_recipe(folder: Path, recipe: Recipe, verb: str) -> None:
     """Write recipe.yaml into a run folder, if it changed: the settled recipe, with which the run can be repeated.
 
-    A path that an earlier call wrote, and that still leads to the same place, stays as it was written.
+    A comparison writes comparison.yaml instead, and recipe.yaml only if there is none: what it holds out would change
+    the selection, and so the adapter, when the run is repeated. A path that an earlier call wrote, and that still leads
+    to the same place, stays as it was written.
 
     Raises:
-        CurateError: a folder is called recipe.yaml.
+        CurateError: a folder has the name of that file.
     """
+    if verb == "compare":
+        _save_recipe(folder, recipe, COMPARISON_RECIPE)
+    if verb != "compare" or not (folder / RECIPE).exists():
+        _save_recipe(folder, recipe, RECIPE)
+
+
+def _save_recipe(folder: Path, recipe: Recipe, name: str) -> None:
     from curate.config import dump_recipe, load_recipe
     from curate.config.places import restore_paths
     from curate.runs.atomic import write_text
 
-    path = folder / "recipe.yaml"
+    path = folder / name
     if path.is_dir():
         raise CurateError(f"{path} is a folder: expected a file of the run, move it")
     if path.exists():
@@ -210,7 +219,7 @@ def _ask(recipe: Recipe, source: Source, loaded: Loaded, known: Key) -> tuple[Re
     from curate.scoring.exits import exit_layers
 
     recipe = settle_prompt(recipe, source, loaded, known)
-    facts = loaded.weight_facts(recipe.model.name, recipe.model.revision)
+    facts = loaded.weight_facts(recipe.model.name, recipe.model.revision, attention=recipe.model.attention)
     model, score, device = recipe.model, recipe.score, loaded.device()
     if score.tokens_per_batch == "auto":
         score = score.model_copy(update={"tokens_per_batch": auto_tokens_per_batch(device_type=device.type)})

@@ -21,10 +21,11 @@ from curate.runs.keys import Key, fingerprint, read_key
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_ids
 from curate.tokens.lengths import length_limit, own_max_length
+from curate.tokens.prepare import NEEDS_CHAT
 from curate.tokens.remarks import Remark, count_remarks
 from curate.tokens.saved import save_tokenizer
 from curate.tokens.store import holds, open_tokens, write_tokens
-from curate.tokens.tokenize import tokenize
+from curate.tokens.tokenize import ONLY_PROMPT, tokenize
 from curate.types import STATUSES, CurateError, Example, Tokens, TokenStore
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def make_tokens(job: Job) -> TokenStore:
     # The counts are compared too: a person may have deleted part of work/.
     if known and record and holds(folder, records=record["in"], tokens=record["tokens"]):
         store = open_tokens(folder)
-        _refuse_nothing_to_score(store, {text: Remark(**told) for text, told in record.get("remarks", {}).items()})
+        told = {text: Remark(**remark) for text, remark in record.get("remarks", {}).items()}
+        _refuse_nothing_to_score(store, told, job.recipe.prompt.template)
         return store
     recipe, remarks = job.recipe, dict[str, Remark]()
     named, texts = (recipe.model.name, recipe.model.revision), job.folder.work / "texts"
@@ -82,7 +84,7 @@ def make_tokens(job: Job) -> TokenStore:
         # That a record is not scored is counted in the closing line. A note on a scored one may change what is learnt.
         level = logging.WARNING if remark.status == "scored" else logging.INFO
         logger.log(level, "  %d %s: %s (first: row %d)", remark.count, remark.status, text, remark.row)
-    _refuse_nothing_to_score(store, remarks)
+    _refuse_nothing_to_score(store, remarks, recipe.prompt.template)
     if hits := int(np.count_nonzero(store.rows["control_hits"])):
         logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
     return store
@@ -129,7 +131,7 @@ def settled_now(prompt: Prompt) -> datetime | None:
     return datetime.fromisoformat(prompt.now) if prompt.now else None
 
 
-def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -> None:
+def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark], template: str) -> None:
     """Refuse an input of which at most 2 % of the records can be scored: the settings must be wrong for it.
 
     Raises:
@@ -140,14 +142,25 @@ def _refuse_nothing_to_score(store: TokenStore, remarks: Mapping[str, Remark]) -
         return
     reasons = [(remark.count, text, remark.status) for text, remark in remarks.items() if remark.status != "scored"]
     _, text, status = max(reasons, default=(0, "", ""))
-    advice = {
-        "too_long": "raise prompt.max_length where the model allows it, or cut responses with prompt.too_long=trim",
-        "unscorable": "prompt.template=alpaca writes any record without a chat template",
-    }.get(status, "data.columns says what their keys are called")
     why = f": {text}" if text else ""
     raise CurateError(
-        f"{scored} of {len(store)} records can be scored{why}.\nLook at them with curate preview; {advice}"
+        f"{scored} of {len(store)} records can be scored{why}.\n"
+        f"Look at them with curate preview; {_way_on(status, text, template)}"
     )
+
+
+def _way_on(status: str, reason: str, template: str) -> str:
+    """Say what helps where records have this status for this reason."""
+    if status == "too_long" or reason.startswith(ONLY_PROMPT):
+        trim = ", or cut responses with prompt.too_long=trim" if status == "too_long" else ""
+        return f"raise prompt.max_length where the model allows it{trim}"
+    if reason == NEEDS_CHAT:
+        return "score them with a model that has a chat template for tools, or leave such records out"
+    if status == "unscorable" and template == "chat":
+        return "prompt.template=alpaca writes records without a chat template, but has no place for tools"
+    if status == "bad_record":
+        return "without data.on_error=skip the first of them is told with what to do"
+    return "data.columns says what their keys are called"
 
 
 def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:

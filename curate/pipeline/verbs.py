@@ -117,7 +117,7 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
             if name in FURTHER:
                 run_pass(job, name, store)
     if job.is_main:
-        save_recipe(job.folder.path, job.recipe)  # again: now with the batch size
+        save_recipe(job.folder.path, job.recipe, job.launch.verb)  # again: now with the batch size
     if "columns" in names:
         job.launch.from_main("scores/columns", lambda: add_own_columns(job), type(None))
     return job
@@ -132,7 +132,7 @@ def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
     left += [name for name in names if name in FURTHER and not is_passed(job, name)]
     if left or job.folder.stage("tokens") is None:  # else they would tell of a machine that computed nothing
         job.folder.describe(**environment(job.recipe, job.loaded.device()))
-    save_recipe(job.folder.path, job.recipe)
+    save_recipe(job.folder.path, job.recipe, job.launch.verb)
     return left
 
 

@@ -14,7 +14,8 @@ from curate.report.names import cluster_names
 from curate.report.projection import Projection, project
 from curate.report.run_table import LENGTH, RunTable, read_run
 from curate.report.vega import vega_script
-from curate.runs.folder import RunFolder
+from curate.runs.folder import COMPARISON_RECIPE, RECIPE, RunFolder
+from curate.runs.manifest import facts_of
 from curate.tables.embeddings import open_embeddings
 from curate.types import CurateError, Example, IntArray
 
@@ -71,7 +72,8 @@ def _render(values: Mapping[str, Any], texts: records.Texts) -> str:
 
 def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, str]) -> dict[str, Any]:
     """Return the values that the template shows, without the texts."""
-    manifest = RunFolder(folder).manifest()
+    run = RunFolder(folder)
+    finished = run.stages()
     strata = summary.strata_of(table.settings)
     group_names = dict(enumerate(table.group.names))
     levels = chart_data.exit_levels(table)
@@ -82,19 +84,19 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
     compared = results.comparison(folder)
     if compared is not None and compared.figure is not None:
         charts["comparison"] = compared.figure
-    stages = summary.costs(manifest, table.selection)
+    stages = summary.costs(finished, table.selection)
     return {
         "table": table,
         "score_name": table.by.replace("_", " "),
-        "model": _model_name(manifest),
-        "versions": manifest.get("versions", {}),
+        "model": _model_name(run),
+        "versions": facts_of(run.manifest(), "versions", folder / "manifest.json"),
         "kept": int(table.kept.sum()),
         "dropped": [(name, records.REASON_WORDS.get(name, ""), count) for name, count in summary.dropped(table)],
         "order": order_words(table),
         "chosen": chosen_words(table.settings),
         "stages": stages,
         "seconds": sum(stage[3] for stage in stages),
-        "tokens": manifest["stages"].get("tokens", {}).get("tokens"),
+        "tokens": finished.get("tokens", {}).get("tokens"),
         # with the settings of this selection: the file's may be those of a later one
         "settings": summary.settings_lines(
             {**_recipe_file(folder), "select": {"name": table.selection, **table.settings}}
@@ -102,7 +104,7 @@ def _values(folder: Path, table: RunTable, rows: IntArray, names: Mapping[int, s
         "clusters": summary.parts(table, table.cluster, names, has_quota="cluster" in strata),
         "group_words": group_words(groups) if (groups := table.settings.get("groups")) else "groups",
         "groups": summary.parts(table, table.group.codes, group_names, has_quota="group" in strata),
-        "evaluation": results.evaluation_tables(folder, table.selection, manifest["stages"]),
+        "evaluation": results.evaluation_tables(folder, table.selection, finished),
         "comparison": compared,
         "levels": levels,
         "bins": bins,
@@ -136,18 +138,17 @@ def comparison_report(folder: Path) -> str:
     Raises:
         CurateError: comparison.json is not there or damaged; the plotting library is not installed.
     """
-    compared = results.comparison(folder)
+    run, compared = RunFolder(folder), results.comparison(folder)
     if compared is None:
         raise CurateError(f"{folder} holds no comparison: run curate compare")
-    manifest = RunFolder(folder).manifest()
     return pages.page(
         "comparison.html.jinja",
         scripts={"vega": vega_script(), "report": pages.source("report.js")},
         comparison=compared,
         selectors=len({line[0] for table in compared.summaries for line in table.rows}),
-        records=manifest["stages"].get("tokens", {}).get("in"),
-        model=_model_name(manifest),
-        settings=summary.settings_lines(_recipe_file(folder), _COMPARED),
+        records=run.stages().get("tokens", {}).get("in"),
+        model=_model_name(run),
+        settings=summary.settings_lines(_recipe_file(folder, COMPARISON_RECIPE, RECIPE), _COMPARED),
         figures=pages.script_json({"comparison": compared.figure} if compared.figure is not None else {}),
         notice=pages.source("THIRD_PARTY.txt"),
     )
@@ -228,21 +229,20 @@ def _sample(table: RunTable) -> IntArray:
     return np.sort(np.random.default_rng(0).permutation(len(table))[:MAX_POINTS])
 
 
-def _model_name(manifest: Mapping[str, Any]) -> str:
+def _model_name(run: RunFolder) -> str:
     """Return the name without its folder: a report is passed on, and should not show paths of this machine."""
-    return Path(str(manifest.get("model", {}).get("name", ""))).name
+    return Path(str(facts_of(run.manifest(), "model", run.path / "manifest.json").get("name", ""))).name
 
 
-def _recipe_file(folder: Path) -> dict[str, Any]:
-    """Return the recipe of the run; its `select` is that of the selection that was made last."""
+def _recipe_file(folder: Path, *names: str) -> dict[str, Any]:
+    """Return the first recipe of these names in the run folder; its `select` is that of the selection made last."""
+    path = next((folder / name for name in names if (folder / name).exists()), folder / RECIPE)
     try:
-        recipe = parse((folder / "recipe.yaml").read_text(encoding="utf-8"), "recipe.yaml") or {}
-    except FileNotFoundError:
-        recipe = {}
+        recipe = parse(path.read_text(encoding="utf-8") if path.exists() else "", path.name) or {}
     except (OSError, UnicodeDecodeError):
-        raise CurateError(f"{folder / 'recipe.yaml'} is damaged: remove it, and curate score makes it again") from None
-    if not isinstance(recipe, dict):
-        raise CurateError(f"{folder / 'recipe.yaml'} is no recipe: remove it, and curate score makes it again")
+        raise CurateError(f"{path} is damaged: remove it, and curate score makes it again") from None
+    if not isinstance(recipe, dict) or not all(isinstance(section or {}, dict) for section in recipe.values()):
+        raise CurateError(f"{path} is no recipe: remove it, and curate score makes it again")
     return recipe
 
 

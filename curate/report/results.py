@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from curate.compare.table import Row
 from curate.compare.text_table import difference_tables, summary_tables
 from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
 from curate.runs.manifest import StageRecord
-from curate.tables.comparison import read_rows
+from curate.tables.comparison import Overlap, read_compared
+from curate.tables.evaluation import Evaluated, Task, read_evaluated
+from curate.tables.parquet import errors_naming
 
 _VERDICTS = ("better", "no difference seen", "worse")
 _COLOURS = ("var(--easy)", "var(--middle)", "var(--hard)")
@@ -44,29 +45,28 @@ def evaluation_tables(folder: Path, selection: str, stages: Mapping[str, StageRe
     # After another training the file is still there, but its results are those of the earlier adapter.
     if not path.exists() or stage.get("key", {}).get("adapter") != adapter.get("fingerprint"):
         return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return [table for table in (_losses(found["sets"]), _tasks(found["tasks"]), _judge(found["judge"])) if table.rows]
+    found = read_evaluated(path)
+    with errors_naming(path, "evaluate"):
+        return [table for table in (_losses(found), _tasks(found.tasks), _judge(found.judge)) if table.rows]
 
 
-def _losses(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+def _losses(found: Evaluated) -> Table:
     """Return the table of losses: two rows per set, since the mean over records and over tokens can disagree."""
     rows = []
-    for name, by_model in sets.items():
+    for name, by_model in found.sets.items():
         untuned, adapter = by_model["untuned"], by_model["adapter"]
-        for mean in ("mean_over_records", "mean_over_tokens"):
-            before, after = untuned[mean], adapter[mean]
-            difference = None if before is None or after is None else after - before
-            rows.append(
-                (name, mean.replace("_", " "), adapter["records"], adapter["tokens"], before, after, difference)
-            )
+        for mean, before, after in (
+            ("mean over records", untuned.mean_over_records, adapter.mean_over_records),
+            ("mean over tokens", untuned.mean_over_tokens, adapter.mean_over_tokens),
+        ):
+            rows.append((name, mean, adapter.records, adapter.tokens, before, after, after - before))
     header = ("set", "loss", "records", "response tokens", "untuned", "adapter", "difference")
     return Table("Loss in nats per response token, lower is better", header, tuple(rows))
 
 
-def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Table:
+def _tasks(tasks: Sequence[Task]) -> Table:
     rows = (
-        (t["task"], t["metric"], t["value"], t["stderr"], t["samples"], "higher" if t["higher_is_better"] else "lower")
-        for t in tasks
+        (t.task, t.metric, t.value, t.stderr, t.samples, "higher" if t.higher_is_better else "lower") for t in tasks
     )
     return Table("Tasks", ("task", "metric", "value", "standard error", "examples", "better is"), tuple(rows))
 
@@ -104,23 +104,24 @@ def comparison(folder: Path) -> Comparison | None:
     path = folder / "comparison.json"
     if not path.exists():
         return None
-    rows = read_rows(path)
-    summaries, differences = (
-        tuple(Table(t.title, t.header, t.rows, t.notes) for t in tables)
-        for tables in (summary_tables(rows), difference_tables(rows))
-    )
-    found = json.loads(path.read_text(encoding="utf-8")).get("overlaps", {})
-    return Comparison(summaries, differences, differences_figure(rows), tuple(_overlaps(found)))
+    found = read_compared(path)
+    rows = found.rows
+    with errors_naming(path, "compare"):
+        summaries, differences = (
+            tuple(Table(t.title, t.header, t.rows, t.notes) for t in tables)
+            for tables in (summary_tables(rows), difference_tables(rows))
+        )
+        return Comparison(summaries, differences, differences_figure(rows), tuple(_overlaps(found.overlaps)))
 
 
-def _overlaps(found: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
+def _overlaps(found: Mapping[str, Overlap]) -> Iterator[Table]:
     """Yield a table of overlaps for every number of kept records, each count with that of random draws."""
     # A count alone says little: two random tenths of the records also have a hundredth in common.
     for keep, overlap in found.items():
-        names = overlap["names"]
+        names = overlap.names
         rows = (
             (name, *(f"{count:,} ({chance:,.0f})" for count, chance in zip(counts, chances, strict=True)))
-            for name, counts, chances in zip(names, overlap["count"], overlap["by_chance"], strict=True)
+            for name, counts, chances in zip(names, overlap.count, overlap.by_chance, strict=True)
         )
         note = "In brackets: how many two random draws of these sizes would both keep."
         yield Table(f"Records that both keep, kept: {keep}", ("selector", *names), tuple(rows), (note,))

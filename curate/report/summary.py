@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.report.run_table import RunTable
-from curate.runs.manifest import Manifest
+from curate.runs.manifest import StageRecord
 from curate.types import IntArray
 
 # The sections of a recipe that decide what is kept, or how it is trained on.
@@ -94,7 +94,7 @@ def dropped(table: RunTable) -> list[tuple[str, int]]:
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
 
-def costs(manifest: Manifest, selection: str) -> list[tuple[str, int, int, float]]:
+def costs(stages: Mapping[str, StageRecord], selection: str) -> list[tuple[str, int, int, float]]:
     """Return name, records in, records out and seconds of every finished stage, in the order of the manifest.
 
     Stages of other selections are left out.
@@ -102,7 +102,7 @@ def costs(manifest: Manifest, selection: str) -> list[tuple[str, int, int, float
     mine = f"selections/{selection}"
     return [
         (name, int(stage["in"]), int(stage["out"]), float(stage["seconds"]))
-        for name, stage in manifest["stages"].items()
+        for name, stage in stages.items()
         if {"in", "out", "seconds"} <= stage.keys()
         # The slash at the end keeps selection "a" from matching "ab".
         and (not name.startswith("selections/") or f"{name}/".startswith(f"{mine}/"))

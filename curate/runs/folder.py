@@ -19,17 +19,20 @@ from typing import Any, cast
 from curate.runs.atomic import DISK_FULL, remove, write_json
 from curate.runs.keys import Key, changed_names, fingerprint
 from curate.runs.lock import hold
-from curate.runs.manifest import Manifest, StageRecord, read_manifest, stage_record
+from curate.runs.manifest import Manifest, StageRecord, read_manifest, stage_record, stage_records
 from curate.types import CurateError
 
 MARKER = ".curate"
 """The name of the file that marks a folder as a run folder."""
 
+RECIPE, COMPARISON_RECIPE = "recipe.yaml", "comparison.yaml"
+"""The names of the files that hold the recipes of a run and of its last comparison."""
+
 RECORDS = "records.jsonl"
 """The name of the file for records that are handed in from memory."""
 
 # What a folder may hold before its first run: a recipe that a person put there, and what a refused start has left.
-_MAY_BE_THERE = {"recipe.yaml", ".lock", "status.json"}
+_MAY_BE_THERE = {RECIPE, ".lock", "status.json"}
 _PARTS = ("work", "selections", "comparison")  # the folders of a run
 # Names that `atomic.replacing` gives while it writes: .NAME.TOKEN.curate-tmp, and -old for what it moves aside.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]+\.curate-(?P<kind>tmp|old)")
@@ -57,6 +60,10 @@ class RunFolder:
     def stage(self, name: str) -> StageRecord | None:
         """Return what the manifest says of a stage; None if the stage is not finished."""
         return stage_record(self.manifest(), name, self.path / "manifest.json")
+
+    def stages(self) -> dict[str, StageRecord]:
+        """Return what the manifest says of all finished stages, in its order."""
+        return stage_records(self.manifest(), self.path / "manifest.json")
 
     def record(self, name: str, key: Key, **facts: Any) -> None:
         """Enter a finished stage in the manifest: its key, the key's fingerprint, and facts (counts, seconds)."""

@@ -20,7 +20,8 @@ from pydantic import TypeAdapter
 
 from curate.runs.atomic import exit_code, replacing, write_json
 from curate.runs.folder import RunFolder
-from curate.runs.processes import Heartbeat, Processes, chunks_of_rank, join_launch, launcher_rank, wait_for
+from curate.runs.launcher import forget_empty, is_launched, launcher_rank
+from curate.runs.processes import Heartbeat, Processes, chunks_of_rank, join_launch, wait_for
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ def open_launch(
         CurateError: the folder is refused, or another run works in it.
         TimeoutError: the processes of the launch did not meet within `hang_timeout` seconds.
     """
+    forget_empty()
     processes, path = Processes(launcher_rank()), folder.path
     fresh = processes.is_main and not folder.holds_run()
     made = [p for p in (path, *path.parents) if not p.exists()]
@@ -201,7 +203,7 @@ def open_launch(
             with suppress(OSError):  # the error may be that the disk is full; it must not be hidden by another one
                 _write_failure(folder, verb, processes, error)
                 # Under a launcher the folder stays, because the real exit code is only in its status.json.
-                if fresh and met and processes.count == 1:
+                if fresh and processes.count == 1 and (met or not is_launched()):
                     folder.undo_start(before, made)
             raise
         if processes.is_main:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
+from curate.runs.keys import fingerprint
 from curate.types import CurateError
 
 # Written as a call, not as a class, because "in" is a keyword of Python.
@@ -49,6 +51,15 @@ remarks      why records are not scored, or what a person should know of them, w
 """
 
 
+_KINDS = {
+    **dict.fromkeys(("key", "dropped", "remarks"), dict),
+    **dict.fromkeys(("in", "out", "tokens"), int),
+    **dict.fromkeys(("fingerprint", "file"), str),
+    **dict.fromkeys(("columns", "files"), list),
+    "seconds": int | float,
+}
+
+
 class Manifest(TypedDict, total=False):
     """manifest.json: the finished stages by name, and facts about the whole run (`curate.pipeline.environment`)."""
 
@@ -90,8 +101,48 @@ def stage_record(manifest: Manifest, name: str, path: Path) -> StageRecord | Non
         CurateError: that part of the manifest is damaged; `path` is the file to name.
     """
     record = manifest["stages"].get(name)
-    if record is None:
-        return None
-    if not isinstance(record, dict) or not isinstance(record.get("key", {}), dict):
-        raise CurateError(f"{path}: what it says of {name} is damaged; remove that part, and the stage is done again")
-    return record
+    return None if record is None else _sound(record, name, path)
+
+
+def stage_records(manifest: Manifest, path: Path) -> dict[str, StageRecord]:
+    """Return what a manifest says of all finished stages, in its order.
+
+    Raises:
+        CurateError: a part of the manifest is damaged; `path` is the file to name.
+    """
+    return {name: _sound(record, name, path) for name, record in manifest["stages"].items()}
+
+
+def facts_of(manifest: Manifest, name: Literal["model", "versions"], path: Path) -> dict[str, str | None]:
+    """Return what a manifest says of the model, or of versions; empty if it says nothing.
+
+    Raises:
+        CurateError: that part of the manifest is damaged; `path` is the file to name.
+    """
+    facts = manifest.get(name, {})
+    if not isinstance(facts, dict):
+        raise CurateError(f"{path}: what it says of {name} is damaged; remove that part")
+    return facts
+
+
+class _Facts(dict[str, Any]):
+    """Facts by name. One that is asked for and missing is `damaged`, an error for a person."""
+
+    def __init__(self, facts: Mapping[str, Any], damaged: CurateError) -> None:
+        super().__init__(facts)
+        self._damaged = damaged
+
+    def __missing__(self, name: str) -> Any:
+        raise self._damaged
+
+
+def _sound(record: Any, name: str, path: Path) -> StageRecord:
+    """Return the record of a stage, if every fact is of its kind and the key is that of the fingerprint."""
+    damaged = CurateError(f"{path}: what it says of {name} is damaged; remove that part, and the stage is done again")
+    if not isinstance(record, dict) or any(
+        fact in record and not isinstance(record[fact], kind) for fact, kind in _KINDS.items()
+    ):
+        raise damaged
+    if {"key", "fingerprint"} <= record.keys() and fingerprint(record["key"]) != record["fingerprint"]:
+        raise damaged
+    return cast("StageRecord", _Facts(record, damaged))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from curate.runs.launcher import asked_of_launcher, number_from_launcher
 from curate.types import CurateError
 
 _POLL_SECONDS = 0.1
@@ -46,18 +47,6 @@ class Processes:
         return self.rank == 0
 
 
-def launcher_rank() -> int:
-    """Return the rank that a launcher gave this process; 0 without a launcher. Known before the processes meet."""
-    return _number_from_launcher("RANK", 0)
-
-
-def _number_from_launcher(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isascii() or not text.isdigit():
-        raise CurateError(f"expected a number in the environment variable {name}, got {text!r}; a launcher sets it")
-    return int(text)
-
-
 def join_launch(hang_timeout: float) -> Processes:
     """Return this process among those of the launch. It is alone unless a launcher set WORLD_SIZE.
 
@@ -66,9 +55,9 @@ def join_launch(hang_timeout: float) -> Processes:
             FSDP or DeepSpeed without a GPU; an environment variable of a launcher was set by hand.
         TimeoutError: the others did not come within `hang_timeout` seconds.
     """
-    if _number_from_launcher("WORLD_SIZE", 1) == 1:
+    if number_from_launcher("WORLD_SIZE", 1) == 1:
         # Scoring by one process where four were meant would only be noticed by its time.
-        asked = _asked_of_launcher()
+        asked = asked_of_launcher()
         if asked > 1:
             raise CurateError(
                 f"accelerate was asked for {asked} processes and started one (its --cpu does that). {_ON_CPUS}"
@@ -202,29 +191,6 @@ def _modified(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-def _asked_of_launcher() -> int:
-    """Return how many processes `accelerate launch` was asked for, by flag or configuration file.
-
-    It does not tell its children, so the parent's command line is read. 1 if the parent is another program.
-    """
-    try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-    except OSError:  # not Linux
-        return 1
-    launchers = (i for i, word in enumerate(words[:5]) if word == "launch" or word.endswith("accelerate-launch"))
-    launch = next(launchers, 0)
-    if not any("accelerate" in word for word in words[1 : launch + 1]):
-        return 1
-    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
-    from accelerate.commands.launch import launch_command_parser
-
-    asked = launch_command_parser().parse_args(words[launch + 1 :])
-    configured = asked.config_file or (Path(default_config_file).is_file() and not asked.cpu)
-    if asked.num_processes is None and configured:
-        return int(load_config_from_file(asked.config_file).num_processes)
-    return int(asked.num_processes or 1)
 
 
 def chunks_of_rank(num_chunks: int, rank: int, num_processes: int) -> range:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
 from curate.compare.cells import Cell, Cost, Measurement
 from curate.compare.table import Row
-from curate.tables.parquet import errors_naming
+from curate.tables.json_values import read_json
 
 SCHEMA = pa.schema(
     [
@@ -36,7 +35,7 @@ SCHEMA = pa.schema(
         ("evaluation_seconds", pa.float64()),
     ]
 )
-_COSTS = tuple(field.name for field in dataclasses.fields(Cost))
+_COSTS = tuple(cost.name for cost in dataclasses.fields(Cost))
 
 
 def write_comparison(path: Path, measurements: Sequence[Measurement]) -> None:
@@ -79,12 +78,27 @@ def read_comparison(path: Path) -> list[Measurement]:
     ]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read the rows of the table in a comparison.json.
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many records two selectors both keep, square over the selectors `names`; by chance: of two random draws."""
+
+    names: list[str]
+    count: list[list[int]]
+    by_chance: list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a report shows of a comparison.json: the rows of its table, and overlaps by the kept number of records."""
+
+    rows: list[Row]
+    overlaps: dict[str, Overlap] = field(default_factory=dict)
+
+
+def read_compared(path: Path) -> Compared:
+    """Return what a comparison.json holds, checked field by field: a damaged file is named, never half read.
 
     Raises:
         CurateError: the file is missing or damaged.
     """
-    # Checked field by field against `Row`: a damaged file is named, never half read.
-    with errors_naming(path, "compare"):
-        return TypeAdapter(list[Row]).validate_python(json.loads(path.read_text(encoding="utf-8"))["rows"])
+    return read_json(path, Compared, "compare")

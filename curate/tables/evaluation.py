@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curate.evaluation.summary import Losses, summarize
-from curate.tables.json_values import as_json
+from curate.evaluation.summary import Losses, LossSummary, summarize
+from curate.tables.json_values import as_json, read_json
 
 Model = Literal["untuned", "adapter"]
 MODELS: tuple[Model, ...] = get_args(Model)
@@ -77,6 +77,36 @@ def read_evaluation(path: Path) -> list[SetLosses]:
         losses.loss[rows] = mine["loss"].to_numpy()
         found.append(SetLosses(pair["model"], pair["set"], losses))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One metric of one lm-eval task, as in `curate.evaluation.tasks`; `value` is None where it is not finite."""
+
+    task: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    samples: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What a report shows of an evaluation.json: losses by set and model, tasks, and a judge's counts."""
+
+    sets: dict[str, dict[str, LossSummary]]
+    tasks: list[Task]
+    judge: dict[str, int | float | str | list[Any] | None] | None
+
+
+def read_evaluated(path: Path) -> Evaluated:
+    """Read an evaluation.json.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    return read_json(path, Evaluated, "evaluate")
 
 
 def evaluation_json(

@@ -1,13 +1,29 @@
-"""Turns values into what JSON can hold, for evaluation.json and comparison.json."""
+"""Turns values into what JSON can hold, for evaluation.json and comparison.json, and reads such files again."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
+
+from curate.tables.parquet import errors_naming
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T], verb: str) -> T:
+    """Read a JSON file of a run; every field is checked against `kind`, a dataclass. `verb` is what makes the file.
+
+    Raises:
+        CurateError: it is missing, or is no such JSON: somebody has changed it.
+    """
+    with errors_naming(path, verb):
+        return TypeAdapter(kind).validate_json(path.read_bytes())
 
 
 def as_json(value: Any) -> Any:
