@@ -167,8 +167,6 @@ def open_launch(
 ) -> Iterator[Launch]:
     """Lock the run folder while a verb runs on the processes of this launch, and leave its outcome in status.json.
 
-    SIGTERM is treated like Ctrl-C.
-
     Args:
         folder: the run folder.
         verb: for status.json.
