@@ -42,9 +42,9 @@ def _curate(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        import curate
+        from importlib.metadata import version as version_of
 
-        say(f"curate {curate.__version__}")
+        say(f"curate {version_of('lc-curate')}")
         raise typer.Exit
 
 
