@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -690,10 +691,16 @@ def test_clusters_need_embeddings_and_other_methods_do_not() -> None:
 
 def test_progress_is_told_by_stage_with_units() -> None:
     told: list[tuple[str, int, int | None, str]] = []
-    perform("score", load_recipe(None, [*WORDS, "run.dir=new"]), progress=lambda *step: told.append(step))
-    counted = {(stage, unit) for stage, _, _, unit in told if unit}
-    assert counted == {("tokens", "records"), ("scores", "tokens")}
-    assert {stage for stage, _, _, unit in told if not unit} == {"looking at data and model", "loading the model"}
+    words = [*WORDS, "run.dir=new", "score.tokens_per_batch=256"]
+    perform("score", load_recipe(None, words), progress=lambda *step: told.append(step))
+    one_after_the_other = [
+        ("looking at data and model", ""),
+        ("tokens", "records"),
+        ("loading the model", ""),
+        ("scores", "tokens"),
+    ]
+    assert [stage for stage, _ in groupby((stage, unit) for stage, _, _, unit in told)] == one_after_the_other
+    assert len([step for step in told if step[0] == "scores"]) > 5
     assert [step for step in told if step[0] == "tokens"][-1][1] == 80
     _, done, total, _ = [step for step in told if step[0] == "scores"][-1]
     store = open_tokens(Path("new/work/tokens"))

@@ -28,10 +28,11 @@ def batch_scores(load: LoadModel, store: TokenStore, plan: BatchPlan) -> Callabl
     The prefix that the records of a batch share is computed once for all batches that share it.
 
     Args:
-        load: loads the model, or returns the loaded one; called at the first batch.
+        load: loads the model, or returns the loaded one; called at the first batch, and once.
         store: the tokens.
         plan: the batches.
     """
+    load = functools.cache(load)  # it says what it does, which a person need not read at every batch
 
     @functools.lru_cache(maxsize=1)  # one is enough: batches are sorted by prefix, and a KV cache is large
     def prefix_cache_of(prefix_id: int) -> Cache | None:
