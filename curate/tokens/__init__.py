@@ -8,6 +8,7 @@ From an example to its text, in reading order:
     alike.py       finds the responses of a long chat from few renderings
     tool_calls.py  writes arguments of tool calls as objects or as JSON text
     thoughts.py    says what a template does not write of an answer's thoughts
+    variables.py   finds which variables a chat template reads, and says what of a record it does not get
     prepare.py     does all of this: an example to its text, or to the reason why it has none
 
 From text to tokens:
