@@ -980,6 +980,7 @@ def test_a_run_that_was_begun_without_a_date_goes_on_without(workplace: Path) ->
     manifest = json.loads(path.read_text())
     for stage in manifest["stages"].values():
         stage["key"]["prompt.now"] = None
+        stage["fingerprint"] = fingerprint(stage["key"])
     path.write_text(json.dumps(manifest))
     perform("score", load_recipe(None, words))
     assert load_recipe("undated/recipe.yaml").prompt.now is None
