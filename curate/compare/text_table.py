@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curate.compare.cells import LOSSES
+from curate.compare.cells import LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, LOSSES
 from curate.compare.table import Row, Verdict, distinct
 
 MARKS: dict[Verdict, str] = {
@@ -15,6 +15,10 @@ MARKS: dict[Verdict, str] = {
     "reference": "",
     "not compared": "?",
 }
+
+
+MEANS = {LOSS_OVER_RECORDS: "over records", LOSS_OVER_TOKENS: "over tokens"}
+"""Over what each loss is a mean, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,17 @@ def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
 
 
 def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Make a table for every keep: a line per selector, set and metric with its difference, interval and verdict."""
-    header = ("selector", "set", "metric", "seeds", "mean", "to random", "interval", "verdict")
-    return [
-        TextTable(_title(keep), header, tuple(_difference_line(row) for row in some if row.verdict != "reference"), ())
-        for keep in distinct(row.keep for row in rows)
-        for some in [[row for row in rows if row.keep == keep]]
-    ]
+    """Make a table for every keep, set and metric: a line per selector with its difference, interval and verdict."""
+    header = ("selector", "seeds", "mean", "to random", "interval", "verdict")
+    found = []
+    for keep, name, metric in distinct((row.keep, row.set, row.metric) for row in rows):
+        some = [row for row in rows if (row.keep, row.set, row.metric) == (keep, name, metric)]
+        lines = tuple(_difference_line(row) for row in some if row.verdict != "reference")
+        if lines:
+            # One table of all would be wider than a terminal.
+            title = f"{_title(keep)}, {name}, {MEANS.get(metric, metric)}"
+            found.append(TextTable(title, header, lines, _covers(some)))
+    return found
 
 
 def _title(keep: str) -> str:
@@ -91,6 +99,16 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _difference_line(row: Row) -> tuple[str, ...]:
     d = row.difference
-    interval = f"{d.low:+.4f} to {d.high:+.4f}, {d.covers}" if d and d.low is not None and d.high is not None else ""
-    value = f"{d.value:+.4f}" if d else ""
-    return row.selector, row.set, row.metric, str(row.seeds), f"{row.mean:.4f}", value, interval, row.verdict
+    interval = f"{d.low:+.4f} to {d.high:+.4f}" if d and d.low is not None and d.high is not None else ""
+    return row.selector, str(row.seeds), f"{row.mean:.4f}", f"{d.value:+.4f}" if d else "", interval, row.verdict
+
+
+def _covers(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return a note on what the intervals of a table cover, with the selectors that it holds for."""
+    by_cover: dict[str, list[str]] = {}
+    for row in rows:
+        if row.difference and row.difference.low is not None:
+            by_cover.setdefault(row.difference.covers, []).append(row.selector)
+    if len(by_cover) < 2:
+        return tuple(f"intervals cover {covers}" for covers in by_cover)
+    return tuple(f"the interval of {', '.join(names)} covers {covers}" for covers, names in by_cover.items())

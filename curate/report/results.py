@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.compare.table import Row
-from curate.compare.text_table import difference_tables, summary_tables
+from curate.compare.text_table import MEANS, difference_tables, summary_tables
 from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
 from curate.runs.manifest import StageRecord
 from curate.tables.comparison import Overlap, read_compared
@@ -18,7 +18,6 @@ from curate.tables.parquet import errors_naming
 _VERDICTS = ("better", "no difference seen", "worse")
 _COLOURS = ("var(--easy)", "var(--middle)", "var(--hard)")
 _SHAPES = ("triangle-left", "circle", "triangle-right")
-_LOSSES = {"loss_over_records": "over records", "loss_over_tokens": "over tokens"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
     """
     points = [
         {
-            "place": f"{row.set}\n{_LOSSES[row.metric]}",
+            "place": f"{row.set}\n{MEANS[row.metric]}",
             "who": row.selector if len({row.keep for row in rows}) == 1 else f"{row.selector}, {row.keep}",
             "value": d.value,
             "low": d.low,
@@ -142,7 +141,7 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
             "verdict": row.verdict,
         }
         for row in rows
-        if (d := row.difference) is not None and d.low is not None and row.metric in _LOSSES
+        if (d := row.difference) is not None and d.low is not None and row.metric in MEANS
     ]
     if not points:
         return None
