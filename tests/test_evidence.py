@@ -30,30 +30,51 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     return out
 
 
-NUMBERS = {4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+def verdicts(told: dict[str, Any], selector: str) -> list[str]:
+    return [row["verdict"] for row in told["rows"] if row["selector"] == selector]
 
 
-@pytest.mark.parametrize("part", ["two_seeds", "one_seed"])
-def test_the_tables_of_the_readme_are_those_of_the_comparison(part: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "shown"),
+    [
+        ("three_seeds", ("random", "clusters", "random_same_lengths", "untuned")),
+        ("two_seeds", ("random", "clusters", "longest", "hard")),
+        ("one_seed", ("random", "last_exit")),
+    ],
+)
+def test_the_tables_of_the_readme_are_those_of_the_comparison(part: str, shown: tuple[str, ...]) -> None:
     told = json.loads((ROOT / "recipes" / "results" / "compare-alpaca.json").read_text(encoding="utf-8"))
     evidence = re.search(r"<!-- evidence -->(.*)<!-- /evidence -->", (ROOT / "README.md").read_text(), re.DOTALL)
     assert evidence is not None
-    expected = lines(told[part]["rows"])
-    assert len(expected) >= 3
+    expected = lines([row for row in told[part]["rows"] if row["selector"] in shown])
+    assert len(expected) == len(shown)
     assert [line for line in expected if line not in evidence[1].splitlines()] == []
 
 
 def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     told = json.loads((ROOT / "recipes" / "results" / "compare-alpaca.json").read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    ours = [row["verdict"] for row in told["two_seeds"]["rows"] if row["selector"] == "clusters"]
-    assert f"on {NUMBERS[ours.count('worse')]} of eight numbers with two seeds, and never better" in readme
-    assert len(ours) == 8
-    assert "better" not in ours
-    hard = [row["verdict"] for row in told["one_seed"]["rows"] if row["selector"] == "hard"]
-    assert f"worse on {NUMBERS[hard.count('worse')]} of eight numbers, and\nnever better" in readme
-    assert len(hard) == 8
-    assert "better" not in hard
+    assert verdicts(told["three_seeds"], "clusters") == ["worse"] * 8
+    assert "worse beyond the interval\non all eight numbers with three seeds" in readme
+    assert verdicts(told["three_seeds"], "random_same_lengths") == ["no difference seen"] * 8
+    assert "no difference to a free one is seen on any of the eight" in readme
+    means = {(row["selector"], row["set"], row["metric"]): row["mean"] for row in told["three_seeds"]["rows"]}
+    lost = [
+        (means["random_same_lengths", *column] - mean) / (means["clusters", *column] - mean)
+        for (selector, *column), mean in means.items()
+        if selector == "random"
+    ]
+    assert "loses less than half as much" in readme
+    assert max(lost) < 0.5
+    assert len(lost) == 8
+    hard = verdicts(told["two_seeds"], "hard")
+    assert (hard.count("worse"), hard.count("better"), len(hard)) == (3, 0, 8)
+    assert "worse on three of eight numbers, never better" in readme
+    longest = {
+        (row["set"], row["metric"]): row["verdict"] for row in told["two_seeds"]["rows"] if row["selector"] == "longest"
+    }
+    assert {longest[name, "loss_over_tokens"] for name in SETS} == {"better"}
+    assert "better" not in verdicts(told["one_seed"], "last_exit")
     found = told["one_seed"]["rank_correlations"]
     names, rho = found["names"], found["rho"]
     for a, b, said in (("complexity", "perplexity", ".72"), ("complexity", "ifd", "-.08"), ("ifd", LENGTH, ".85")):
@@ -67,8 +88,7 @@ def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     ]
     assert (sum(behind), len(behind)) == (7, 8)
     assert "against seven of eight lists" in readme
-    tokens = {r["selector"]: r["kept_tokens"] for r in told["one_seed"]["rows"]}
-    assert abs(tokens["clusters"] / tokens["random"] - 1) < 0.01
+    tokens = {r["selector"]: r["kept_tokens"] for r in told["two_seeds"]["rows"]}
     assert 3 < tokens["longest"] / tokens["random"] < 3.5
 
 
