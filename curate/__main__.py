@@ -45,8 +45,8 @@ def _open_standard_streams() -> None:
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
     """End with 130 and a message, without cleaning up: no run folder is locked."""
-    cursor = b"\x1b[?25h" if os.isatty(2) else b""  # a progress bar hides it
-    os.write(2, cursor + b"curate: interrupted; the same command starts again, and goes on from what is finished\n")
+    bar = b"\r\x1b[2K\x1b[?25h" if os.isatty(2) else b""  # takes its line away, and shows the cursor that it hid
+    os.write(2, bar + b"curate: interrupted; the same command starts again, and goes on from what is finished\n")
     os._exit(130)
 
 

@@ -147,3 +147,8 @@ def test_about_how_many_records_come_is_known_beforehand(tmp_path: Path) -> None
     with pa.CompressedOutputStream(str(tmp_path / "b.jsonl.gz"), "gzip") as stream:
         stream.write((tmp_path / "a.jsonl").read_bytes())
     assert expected("b.jsonl.gz") is None, "it is packed"
+
+
+def test_the_clock_of_a_bar_starts_with_the_bar() -> None:
+    """Drawn before the first news of a stage, it showed how long the machine had been on."""
+    assert Rates().facts(None, "") == ["0 s"]

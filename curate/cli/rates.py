@@ -10,7 +10,7 @@ class Rates:
 
     def __init__(self) -> None:
         self._stage = ""
-        self._begun = self._last = (0.0, 0)
+        self._begun = self._last = (time.monotonic(), 0)
 
     def update(self, stage: str, done: int) -> None:
         """Hear what is at work now, and how much of it is done."""
