@@ -153,7 +153,8 @@ class TokenStore:
     marks      uint8 [total tokens]: CONTEXT, SCORED or END
     rows       ROW [N], a row per input record:
                  end        where its tokens end; they start where the previous row's tokens end
-                 needed     how many of its tokens the model must see: those before the last SCORED one, a target only
+                 needed     how many of its tokens the model must see: those before the last SCORED token,
+                            which is only predicted
                  scored     how many of its tokens are SCORED
                  status     index into STATUSES
                  id         the 32 bytes of its SHA-256

@@ -82,6 +82,7 @@ def _prepare(job: Job, store: TokenStore) -> Prepared:
     """Decide how batches are planned: as the call that began did, else by trying the model on this device."""
     tokens_per_batch, chunks = settled_tokens_per_batch(job.recipe), job.folder.work / "scores"
     if (known := read_key(chunks)) is not None:  # an earlier call has begun
+        # Whether prefixes are reused was decided by the call that began: it is taken over, not compared.
         job.folder.require_same("scores", known, {**_stage(job).key, _REUSE: known.get(_REUSE)})
         reuse_prefixes = bool(known.get(_REUSE))
         plan = plan_batches_of(store, tokens_per_batch, reuse_prefixes=reuse_prefixes)
@@ -111,7 +112,8 @@ def _with_tokens_per_batch(job: Job, tokens_per_batch: int) -> Job:
 def _part(job: Job, store: TokenStore, plan: BatchPlan) -> Part:
     @contextmanager
     def whole_model(subnet: int) -> Iterator[BatchFunction]:
-        yield batch_scores(lambda: _load(job), store, plan)  # a function: where no chunk is left, no model is loaded
+        # Passed as a function, so that the model is loaded only if a chunk still has to be computed.
+        yield batch_scores(lambda: _load(job), store, plan)
 
     return Part("scores", job.folder.work / "scores", store, plan, 1, whole_model)
 

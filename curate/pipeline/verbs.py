@@ -37,7 +37,7 @@ def perform(
     """Run the stages of a verb in the recipe's run folder, and return the folder. Finished stages are skipped.
 
     Args:
-        verb: "run" is all the others but compare, one after the other.
+        verb: "run" is all the others but compare; it embeds and evaluates only where that is needed.
         recipe: see `curate.config.load_recipe`.
         progress: called with stage, done, total (None if unknown) and unit.
         training: for "run" only: if false, it ends with the selection.

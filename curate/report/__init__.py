@@ -22,6 +22,6 @@ What these three use, in reading order:
     pages.py       fills the templates, and keeps pages from loading anything
     vega.py        gives the plotting library as a script
 
-A new section of the report has three places: its numbers in summary.py or chart_data.py, its chart in figures.py, and
-its place on the page in templates/report.html.jinja; report.py hands the values to the template.
+A new section of the report has four places: its numbers in summary.py or chart_data.py, its chart in figures.py, its
+place on the page in templates/report.html.jinja, and `_values` and `_figures` of report.py, which hand them over.
 """

@@ -45,7 +45,7 @@ def select(candidates: Candidates, rule: Rule) -> Selection:
 
     1. The pool: rows that are scored, long enough, within ranges and not held out; of exact duplicates the best by the
        order. A row whose `rule.by` is not finite is refused by every method, if there is such a column.
-    2. The strata: one stratum of all rows, or one per cluster (method clusters), or FlexRand's two parts. Where there
+    2. The strata: one stratum of all rows, or one per cluster (method clusters), or FlexRand's two strata. Where there
        are groups, each group has strata of its own.
     3. The quotas: distributed over groups first, then inside each group over its strata.
     4. The order in every stratum; ties go to the lower row. With `rule.near_duplicates`, a record that is too close to
@@ -53,11 +53,11 @@ def select(candidates: Candidates, rule: Rule) -> Selection:
 
     The same candidates and rule always give the same selection, since every draw comes from `rule.seed`.
 
-    Methods are known by name here (k_center has an order that no column gives) and in six functions of this module:
-    `_check` (what a method needs), `_order`, `_pool`, `_strata` and `_quotas` (its order, pool, strata and quotas), and
-    `_cut` (which methods skip near-duplicates). Outside it: `curate.pipeline.needed` (which methods read scores or
-    embeddings), `curate.pipeline.selection` (which ones draw, and the words of the data card), and
-    `curate.report.report` (the words of the report).
+    A new method is added to `Method` in types.py, then where methods are told apart by name. In this module: here
+    (k_center has an order that no column gives), `_check` (what a method needs), `_order`, `_pool`, `_strata`,
+    `_quotas`, and `_cut` (which methods skip near-duplicates). Outside it: `curate.pipeline.needed` (which methods read
+    scores or embeddings), `curate.pipeline.selection` (which ones draw, and the words of the data card),
+    `curate.pipeline.cost_of_stages` (its cost), `curate.report.report` and `curate.report.run_table` (its words).
 
     Cost: about half a second for a million rows, and 15 to 25 bytes a row (45 for clusters inside groups). For k_center
     see `farthest_first`, for near-duplicates `near.walk`.
