@@ -58,6 +58,8 @@ def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     assert "worse beyond the interval\non all eight numbers with three seeds" in readme
     assert verdicts(told["three_seeds"], "random_same_lengths") == ["no difference seen"] * 8
     assert "no difference to a free one is seen on any of the eight" in readme
+    assert verdicts(told["one_seed"], "random_same_lengths").count("worse") == 5
+    assert "five were worse" in readme
     means = {(row["selector"], row["set"], row["metric"]): row["mean"] for row in told["three_seeds"]["rows"]}
     lost = [
         (means["random_same_lengths", *column] - mean) / (means["clusters", *column] - mean)

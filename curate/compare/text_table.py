@@ -42,13 +42,13 @@ def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
 
 def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
     """Make a table for every keep, set and metric: a line per selector with its difference, interval and verdict."""
-    header = ("selector", "seeds", "mean", "to random", "interval", "verdict")
+    header = ("selector", "seeds", "to random", "interval", "verdict")
     found = []
     for keep, name, metric in distinct((row.keep, row.set, row.metric) for row in rows):
         some = [row for row in rows if (row.keep, row.set, row.metric) == (keep, name, metric)]
         lines = tuple(_difference_line(row) for row in some if row.verdict != "reference")
         if lines:
-            # One table of all would be wider than a terminal.
+            # One table of all would be wider than a terminal. Means are in the summary.
             title = f"{_title(keep)}, {name}, {MEANS.get(metric, metric)}"
             found.append(TextTable(title, header, lines, _covers(some)))
     return found
@@ -100,7 +100,7 @@ def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
 def _difference_line(row: Row) -> tuple[str, ...]:
     d = row.difference
     interval = f"{d.low:+.4f} to {d.high:+.4f}" if d and d.low is not None and d.high is not None else ""
-    return row.selector, str(row.seeds), f"{row.mean:.4f}", f"{d.value:+.4f}" if d else "", interval, row.verdict
+    return row.selector, str(row.seeds), f"{d.value:+.4f}" if d else "", interval, row.verdict
 
 
 def _covers(rows: Sequence[Row]) -> tuple[str, ...]:

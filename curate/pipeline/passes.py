@@ -40,8 +40,10 @@ class Prepared:
     finished: list[list[int]]
 
 
-def is_passed(job: Job, name: str) -> bool:
-    """Say, and log, whether the columns of a further score are in scores.parquet. Called by the main process.
+def clean_if_passed(job: Job, name: str) -> bool:
+    """Return, and log, whether the columns of a further score are in scores.parquet; if so, remove its chunks.
+
+    Called by the main process.
 
     Raises:
         CurateError: they were made with other settings.
@@ -51,7 +53,7 @@ def is_passed(job: Job, name: str) -> bool:
     if record is None or not path.exists() or not set(record["columns"]) <= set(score_columns(path)):
         return False
     stage.refuse_change()
-    shutil.rmtree(_folder(job, name), ignore_errors=True)  # the call that finished may have been killed before this
+    shutil.rmtree(_folder(job, name), ignore_errors=True)  # left if the call that finished was killed
     return stage.is_finished()
 
 

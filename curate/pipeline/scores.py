@@ -46,11 +46,13 @@ class Prepared:
     finished: list[int]
 
 
-def is_scored(job: Job) -> bool:
-    """Say, and log, whether complexity was scored before. Called by the main process."""
+def clean_if_scored(job: Job) -> bool:
+    """Return, and log, whether complexity was scored before; if so, remove the chunks that a killed call has left.
+
+    Called by the main process.
+    """
     if not _stage(job).is_finished():
         return False
-    # The call that finished may have been killed before it removed its chunks.
     shutil.rmtree(job.folder.work / "scores", ignore_errors=True)
     return True
 

@@ -125,11 +125,11 @@ def _score(job: Job, selects: Sequence[Select], *, complexity: bool) -> Job:
 
 def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
     """Return the passes that are not finished, and write recipe.yaml and facts about the machine before they begin."""
-    from curate.pipeline.passes import is_passed
-    from curate.pipeline.scores import is_scored
+    from curate.pipeline.passes import clean_if_passed
+    from curate.pipeline.scores import clean_if_scored
 
-    left = [name for name in names if name == "complexity" and not is_scored(job)]
-    left += [name for name in names if name in FURTHER and not is_passed(job, name)]
+    left = [name for name in names if name == "complexity" and not clean_if_scored(job)]
+    left += [name for name in names if name in FURTHER and not clean_if_passed(job, name)]
     if left or job.folder.stage("tokens") is None:  # else they would tell of a machine that computed nothing
         job.folder.describe(**environment(job.recipe, job.loaded.device()))
     save_recipe(job.folder.path, job.recipe, job.launch.verb)
