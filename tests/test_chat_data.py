@@ -211,6 +211,71 @@ def test_the_setting_of_a_note_is_read_by_the_command_line() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# What a template does not write
+
+TOOL = {"type": "function", "function": {"name": "add", "description": "d", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("template", "omitted"),
+    [
+        (chat_templates.CHATML, ["tools that a record offers", "tool calls"]),
+        (chat_templates.HERMES, []),
+        (
+            "{% for m in messages if m.role in ('user', 'assistant') %}{{ m.content }}\n{% endfor %}",
+            ["system messages", "tools that a record offers", "tool calls", "messages of the role tool"],
+        ),
+    ],
+)
+def test_a_record_is_noted_that_holds_what_the_template_does_not_write(template: str, omitted: list[str]) -> None:
+    turns = Turn("system", "s"), *with_call({"a": 1}).turns
+    notes = one(Example(0, "0" * 64, turns, tools=(TOOL,)), byte_level(template), "chat").notes
+    expected = [f"the template does not write {kind}: it is scored and trained on without them" for kind in omitted]
+    assert list(notes) == expected
+    assert one(pair("q", "a"), byte_level(template), "chat").notes == ()
+
+
+def test_a_system_text_of_the_settings_is_noted_where_the_template_does_not_write_it() -> None:
+    template = "{% for m in messages if m.role != 'system' %}{{ m.content }}\n{% endfor %}"
+    (note,) = one(pair("q", "a"), byte_level(template), "chat", system="Be short.").notes
+    assert "system messages" in note
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The same text at every rendering
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("['a', 'b'] | random", "draws at random"),
+        ("[['a', 'b'], ['c', 'd']] | map('random') | join", "draws at random"),
+        ("lipsum(1, False)", "draws at random"),
+        ("messages[0].items", "address in memory"),
+        ("messages[0].get", "address in memory"),
+        ("raise_exception", "address in memory"),
+        ("cycler('a', 'b')", "address in memory"),
+    ],
+)
+def test_a_template_that_writes_another_text_each_time_makes_no_scores(expression: str, reason: str) -> None:
+    import random
+
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    tokens = one(pair("q", "a"), byte_level(f"{{{{ {expression} }}}}{chat_templates.CHATML}"), "chat")
+    assert tokens.status == "unscorable"
+    assert reason in tokens.reason
+    assert random.random() == expected  # nothing else draws other numbers because a template did
+
+
+@pytest.mark.parametrize("words", ["at random", "lipsum", "<function f at 0x7f00aa>"])
+def test_such_words_in_a_record_or_a_template_are_ordinary_text(words: str) -> None:
+    tokenizer = byte_level(f"random lipsum\n{chat_templates.CHATML}")
+    assert decode(tokenizer, one(pair(words, words), tokenizer, "chat"), SCORED) == words
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The clock
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from curate.probe.findings import Finding, verdict
+from curate.tokens.left_out import left_out
 from curate.tokens.rendering import REFUSALS, Message, RenderRecord, renderer, writes_date
 from curate.tokens.tokenize import tokenize
-from curate.tokens.tool_calls import with_json_arguments
 from curate.tokens.vocabulary import tokens_beyond
 from curate.types import END, Example, Tokens, Turn
 
-_WORD, _RARE = "answer", "zyx81"  # the second stands in no template
+_WORD = "answer"
 # What end tokens look like: <|im_end|>, </s>, [/INST].
 _CONTROL = re.compile(r"<\|[^<>|]+\|>|</?[A-Za-z_]+>|\[/?[A-Z]+\]")
 _USER = {"role": "user", "content": "a"}
@@ -153,41 +153,14 @@ def _roles(render: RenderRecord) -> Finding:
 
 
 def _left_out(render: RenderRecord) -> Iterator[Finding]:
-    """Yield what a record may hold and the template neither writes nor refuses: a model never sees it.
-
-    Each kind of content is rendered with a word in it that stands nowhere else.
-    """
-    call = {"type": "function", "function": {"name": f"call_{_RARE}", "arguments": {"x": 1}}}
-    calling: Sequence[Message] = [_USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
-    tool = {"type": "function", "function": {"name": _RARE, "description": "d", "parameters": {"type": "object"}}}
-    called = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
-    replying: Sequence[Message] = [_USER, called, {"role": "tool", "content": _RARE, "name": "f"}, _ASSISTANT]
-    plain: Sequence[Message] = [_USER, _ASSISTANT]
-    probes: dict[str, list[tuple[Sequence[Message], Mapping[str, Any]]]] = {
-        "system messages": [([{"role": "system", "content": _RARE}, *plain], {})],
-        "tools that a record offers": [(plain, {"tools": [tool]})],
-        "documents": [(plain, {"documents": [{"title": _RARE, "text": _RARE, "content": _RARE}]})],
-        "tool calls": [(calling, {}), (with_json_arguments(calling), {})],
-        "messages of the role tool": [(replying, {}), (with_json_arguments(replying), {})],
-        "thoughts (reasoning_content)": [
-            ([_USER, {**_ASSISTANT, name: _RARE}], {}) for name in ("reasoning_content", "reasoning", "thinking")
-        ],
-    }
-    for what, tries in probes.items():
-        texts = [text for messages, beside in tries if (text := _text(render, messages, beside=beside)) is not None]
-        if texts and not any(_RARE in text for text in texts):
-            yield Finding("note", "left out", f"the template does not write {what}: records are scored without them")
+    """Yield what a record may hold and the template neither writes nor refuses."""
+    for what in left_out(render):
+        yield Finding("note", "left out", f"the template does not write {what}: records are scored without them")
 
 
-def _text(
-    render: RenderRecord,
-    messages: Sequence[Message],
-    *,
-    beside: Mapping[str, Any] | None = None,
-    generation_prompt: bool = False,
-) -> str | None:
+def _text(render: RenderRecord, messages: Sequence[Message], *, generation_prompt: bool = False) -> str | None:
     """Return a conversation as the template writes it; None if the template refuses it."""
     try:
-        return render(messages, beside or {}, generation_prompt)
+        return render(messages, {}, generation_prompt)
     except REFUSALS:
         return None

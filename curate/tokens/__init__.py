@@ -7,6 +7,7 @@ From an example to its text, in reading order:
     rendering.py   runs a chat template, at a fixed date and time
     alike.py       finds the responses of a long chat from few renderings
     tool_calls.py  writes arguments of tool calls as objects or as JSON text
+    left_out.py    finds what a chat template does not write, and says which records hold it
     thoughts.py    says what a template does not write of an answer's thoughts
     variables.py   finds which variables a chat template reads, and says what of a record it does not get
     prepare.py     does all of this: an example to its text, or to the reason why it has none

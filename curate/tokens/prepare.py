@@ -11,6 +11,7 @@ import numpy as np
 from curate.tokens.chat import chat
 from curate.tokens.control import Codec, disarm, markup_in_answers, write_names
 from curate.tokens.encode import surely_exceeds
+from curate.tokens.left_out import left_out_notes
 from curate.tokens.prompts import (
     Rendered,
     Response,
@@ -41,6 +42,7 @@ class Wording:
     system    system text for examples without one
     render    the chat template
     reads     variables that it reads beside the messages (`variables_read`); none under alpaca and plain
+    omits     what it does not write (`left_out`); none under alpaca and plain
     limit     most tokens of a text, where a longer one is dropped; None where it is trimmed
     """
 
@@ -49,6 +51,7 @@ class Wording:
     system: str | None
     render: RenderRecord
     reads: frozenset[str]
+    omits: frozenset[str]
     limit: int | None
 
 
@@ -78,7 +81,7 @@ def prepare(example: Example, wording: Wording, max_length: int) -> Prompt | Tok
     if not has_response(example):
         return unscored(example, "empty_response", NO_ANSWER)
     notes = [EMPTY_TURN] if has_empty_turn(example) else []
-    notes += variable_notes(example, wording.reads)
+    notes += variable_notes(example, wording.reads) + left_out_notes(example, wording.system, wording.omits)
     if wording.template == "chat":
         try:
             rendered, hits, markup = _write_chat(example, wording)

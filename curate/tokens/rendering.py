@@ -1,12 +1,16 @@
 """Runs a tokenizer's chat template, at a fixed date and time.
 
 A template is a program that comes with the model. It may read the clock (`strftime_now`, as Llama 3's does), and then
-the same record is another text tomorrow. So every rendering of a run is made for the same moment.
+the same record is another text tomorrow. So every rendering of a run is made for the same moment. What else would give
+the same record another text is refused: random draws, and objects that Python prints with their address in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +39,7 @@ _CLOCK = (
     "{{ curate_dates[format] if format in curate_dates else raise_exception(curate_ask ~ format) }}"
     "{% endmacro %}\n"
 )
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
 _MOMENTS = datetime(2001, 2, 3, 4, 5, 6), datetime(2022, 11, 15, 17, 48, 59)  # they differ in every part, weekday too
 
 
@@ -47,7 +52,8 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
     In the template `strftime_now` formats `now`. A date that the template reads from a variable (Llama 3.1's
     `date_string`) keeps the template's own default, as it does in `apply_chat_template`.
 
-    The returned function raises what the template raises, and CurateError if the template is no valid Jinja.
+    The returned function raises what the template raises, ValueError where two renderings would differ, and CurateError
+    if the template is no valid Jinja.
     """
     dates: dict[str, str] = {}
 
@@ -57,13 +63,14 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
         answers = {"curate_dates": dates, "curate_ask": _ASK} if clock else {}
         while True:
             try:
-                text = tokenizer.apply_chat_template(
-                    list(messages),
-                    chat_template=clock + source,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    **{**beside, **answers},
-                )
+                with _refusing_draws(source):
+                    text = tokenizer.apply_chat_template(
+                        list(messages),
+                        chat_template=clock + source,
+                        tokenize=False,
+                        add_generation_prompt=add_generation_prompt,
+                        **{**beside, **answers},
+                    )
             except TemplateSyntaxError as error:
                 raise CurateError(
                     f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} is no valid Jinja: {error}; "
@@ -75,9 +82,31 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
                     raise
                 dates[format] = now.strftime(format)
             else:
+                _refuse_addresses(str(text), messages, beside)
                 return str(text)
 
     return render
+
+
+@contextmanager
+def _refusing_draws(source: str) -> Iterator[None]:
+    """Raise ValueError if the template draws at random: Jinja has a filter `random`, and `lipsum` makes up texts."""
+    if "random" not in source and "lipsum" not in source:
+        yield
+        return
+    before = random.getstate()  # Jinja draws from Python's own generator
+    yield
+    if random.getstate() != before:
+        random.setstate(before)
+        raise ValueError("it draws at random, so the same record is another text at every rendering")
+
+
+def _refuse_addresses(text: str, messages: Sequence[Message], beside: Mapping[str, Any]) -> None:
+    """Raise ValueError if Python printed an object of its own, as `{{ x.items }}` does: that is a method of x."""
+    if " at 0x" in text and (found := _ADDRESS.search(text)) and found[0] not in f"{messages}{beside}":
+        raise ValueError(
+            "it writes an object's address in memory, another in every process; perhaps {{ x.items }} for {{ x['items'] }}"
+        )
 
 
 def reads_clock(template: str) -> bool:

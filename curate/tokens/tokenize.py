@@ -18,6 +18,7 @@ import numpy as np
 
 from curate.tokens.control import Codec, make_codec
 from curate.tokens.encode import Encoded, encoded, mark_tokens, needed_beginning
+from curate.tokens.left_out import left_out
 from curate.tokens.prepare import Prompt, Wording, prepare, too_long_reason, unscored
 from curate.tokens.prompts import resolve_template
 from curate.tokens.rendering import renderer
@@ -104,8 +105,11 @@ def tokenize(
     opening = codec.opening[: 0 if resolved == "chat" else None]  # a chat template writes BOS itself
     trim = too_long == "trim"
     limit = None if trim else max_length - len(opening)
-    reads = variables_read(tokenizer) if resolved == "chat" else frozenset()
-    wording = Wording(codec, resolved, system, renderer(tokenizer, now or datetime.now()), reads, limit)
+    render = renderer(tokenizer, now or datetime.now())
+    reads, omits = frozenset[str](), frozenset[str]()
+    if resolved == "chat":
+        reads, omits = variables_read(tokenizer), frozenset(left_out(render))
+    wording = Wording(codec, resolved, system, render, reads, omits, limit)
     plan = _Plan(tokenizer, codec, opening, max_length, trim, vocabulary_rows)
     return _tokenize((prepare(example, wording, max_length) for example in examples), plan)
 
