@@ -192,6 +192,43 @@ def test_dates_and_nans_beside_a_message_are_json(tmp_path: Path) -> None:
         example(chat({"role": "assistant", "content": "x", "score": float("inf")}))
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "as_in_jsonl"),
+    [
+        (pa.float32(), 0.1, 0.1),
+        (pa.float32(), 3.0, 3),
+        (pa.float16(), 0.3, 0.3),
+        (pa.float64(), 0.1, 0.1),
+        (pa.list_(pa.float32()), [0.1, None, 1e-7], [0.1, None, 1e-7]),
+        (pa.timestamp("s"), datetime.datetime(2024, 1, 2), "2024-01-02"),  # what `datasets` makes of that text
+        (pa.timestamp("ns"), datetime.datetime(2024, 1, 2, 10), "2024-01-02T10:00:00"),
+        (pa.timestamp("us", "UTC"), datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), "2024-01-02T00:00:00+00:00"),
+        (pa.map_(pa.int64(), pa.string()), [(1, "one")], {"1": "one"}),
+        (pa.map_(pa.string(), pa.float32()), [("a", 0.1)], {"a": 0.1}),
+    ],
+)
+def test_values_of_narrow_or_rare_types_are_what_jsonl_would_hold(
+    tmp_path: Path, kind: pa.DataType, value: Any, as_in_jsonl: Any
+) -> None:
+    message = pa.struct([("role", pa.string()), ("content", pa.string()), ("extra", kind)])
+    rows = [[{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "extra": value}]]
+    pq.write_table(pa.table({"messages": pa.array(rows, pa.list_(message))}), tmp_path / "a.parquet")
+    (record,) = examples(tmp_path / "a.parquet")
+    assert record.turns[1].extra == {"extra": as_in_jsonl}
+    assert record == example(chat({"role": "assistant", "content": "a", "extra": as_in_jsonl}))
+
+
+def test_json_text_in_lists_of_fixed_size_is_parsed(tmp_path: Path) -> None:
+    inner = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}', "[2]"]))
+    extras = pa.FixedSizeListArray.from_arrays(inner, 2)
+    roles, contents = pa.array(["assistant"]), pa.array(["a"])
+    message = pa.StructArray.from_arrays([roles, contents, extras], ["role", "content", "extra"])
+    table = pa.table({"messages": pa.ListArray.from_arrays([0, 1], message)})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    assert examples(tmp_path / "a.arrow")[0].turns[0].extra == {"extra": [{"a": 1}, [2]]}
+
+
 json_like = st.recursive(
     st.none() | st.integers() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),

@@ -6,6 +6,7 @@ and the others are made a few megabytes at a time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from curate.types import CurateError
 BATCH_ROWS = 1024  # rows made into Python objects at once; fewer if together they are larger than BATCH_BYTES
 TOO_LARGE = "too large"
 _TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+_NARROW = (pa.float16(), pa.float32())
 _LIST = (pa.ListType, pa.LargeListType, pa.MapType)
 
 Sizes = npt.NDArray[np.int64]
@@ -30,24 +32,24 @@ Sizes = npt.NDArray[np.int64]
 def rows(file: File, *, limit: int) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """Yield each row of a Parquet or Arrow file: its fields and "", or None and what is wrong with it.
 
-    Arrow maps become dictionaries, and JSON text in JSON columns is parsed. A row of more than `limit` bytes is not
+    Arrow maps become dictionaries, and values are as in JSON (`_as_in_json`). A row of more than `limit` bytes is not
     made; its problem is TOO_LARGE.
 
     Raises:
         CurateError: the file cannot be read: see `curate.read.arrow_files.batches`.
     """
     for batch in batches(file):
-        json_columns = _json_columns(batch.schema)
+        rewritten = _rewritten_columns(batch.schema)
         sizes = row_sizes(batch)
         for start, stop in _parts(sizes):
             if not (sizes[start:stop] > limit).any():
-                yield from _records(batch.slice(start, stop - start), json_columns)
+                yield from _records(batch.slice(start, stop - start), rewritten)
                 continue
             for row in range(start, stop):
                 if sizes[row] > limit:
                     yield None, TOO_LARGE
                 else:
-                    yield from _records(batch.slice(row, 1), json_columns)
+                    yield from _records(batch.slice(row, 1), rewritten)
 
 
 def expand(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -115,9 +117,7 @@ def _parts(sizes: Sizes) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _records(
-    batch: pa.RecordBatch, json_columns: dict[str, pa.DataType]
-) -> Iterator[tuple[dict[str, Any] | None, str]]:
+def _records(batch: pa.RecordBatch, rewritten: dict[str, pa.DataType]) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """Yield the rows of a batch as `rows` does. A row that Arrow cannot convert does not take the others with it."""
     try:
         records = batch.to_pylist(maps_as_pydicts="strict")
@@ -126,35 +126,41 @@ def _records(
             yield None, f"it cannot be read: {one_line(error)}"
             return
         for i in range(len(batch)):  # Arrow does not say which row it was
-            yield from _records(batch.slice(i, 1), json_columns)
+            yield from _records(batch.slice(i, 1), rewritten)
         return
     for fields in records:
-        for name, kind in json_columns.items():
-            fields[name] = _parse_json(fields[name], kind)
+        for name, kind in rewritten.items():
+            fields[name] = _as_in_json(fields[name], kind)
         yield fields, ""
 
 
-def _json_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the columns that hold JSON text at any depth, with their types.
+def _rewritten_columns(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the columns in which `_as_in_json` may change values, with their types.
 
-    `datasets` writes columns in which values have several types this way.
+    `datasets` writes columns in which values have several types as JSON text.
     """
-    return {field.name: field.type for field in schema if "arrow.json" in str(field.type)}
+    return {field.name: field.type for field in schema if re.search("arrow.json|float", str(field.type))}
 
 
-def _parse_json(value: Any, kind: pa.DataType) -> Any:
-    """Return a value with its JSON text parsed, at any depth. Text that is not JSON stays text."""
+def _as_in_json(value: Any, kind: pa.DataType) -> Any:
+    """Return a value as JSONL would have given it, at any depth: JSON text parsed, narrow floats as they were written.
+
+    Text that is not JSON stays text. In 32 bits 0.1 is 0.10000000149011612; the shortest number that means the same
+    there is 0.1.
+    """
     if isinstance(value, str) and isinstance(kind, pa.BaseExtensionType):
         try:
             return parse(value.encode())
         except ValueError:
             return value
+    if isinstance(value, float) and kind in _NARROW:
+        return float(str(kind.to_pandas_dtype()(value)))
     if isinstance(value, dict) and isinstance(kind, pa.StructType):
-        return {field.name: _parse_json(value[field.name], field.type) for field in kind}
+        return {field.name: _as_in_json(value[field.name], field.type) for field in kind}
     if isinstance(value, dict) and isinstance(kind, pa.MapType):
-        return {key: _parse_json(inner, kind.item_type) for key, inner in value.items()}
-    if isinstance(value, list) and isinstance(kind, _LIST):
-        return [_parse_json(inner, kind.value_type) for inner in value]
+        return {key: _as_in_json(inner, kind.item_type) for key, inner in value.items()}
+    if isinstance(value, list) and isinstance(inner_kind := getattr(kind, "value_type", None), pa.DataType):
+        return [_as_in_json(inner, inner_kind) for inner in value]
     return value
 
 

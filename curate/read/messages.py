@@ -26,15 +26,18 @@ def without_nulls(value: Any) -> Any:
     """Return a value without the null keys of its objects, at any depth. Nulls in lists stay.
 
     NaN counts as null, because pandas writes it for a missing value. Dates become ISO 8601 text, since JSON has no
-    dates. Floats that are whole numbers become integers: see `int_if_whole`.
+    dates; a moment at midnight is a date, because `datasets` and pandas make moments of the text 2024-01-02. Floats
+    that are whole numbers become integers: see `int_if_whole`. Keys are text.
 
     >>> without_nulls({"a": None, "b": [{"c": None}, None], "n": 2.0})
     {'b': [{}, None], 'n': 2}
     """
     if isinstance(value, Mapping):
-        return {key: without_nulls(inner) for key, inner in value.items() if not is_null(inner)}
+        return {str(key): without_nulls(inner) for key, inner in value.items() if not is_null(inner)}
     if isinstance(value, list):
         return [None if is_null(inner) else without_nulls(inner) for inner in value]
+    if isinstance(value, datetime.datetime) and value.tzinfo is None and value.time() == datetime.time.min:
+        value = value.date()
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else int_if_whole(value)
 
 

@@ -105,7 +105,7 @@ def _refuse_addresses(text: str, messages: Sequence[Message], beside: Mapping[st
     """Raise ValueError if Python printed an object of its own, as `{{ x.items }}` does: that is a method of x."""
     if " at 0x" in text and (found := _ADDRESS.search(text)) and found[0] not in f"{messages}{beside}":
         raise ValueError(
-            "it writes an object's address in memory, another in every process; perhaps {{ x.items }} for {{ x['items'] }}"
+            "it writes an object's address in memory, another in every process; {{ x.items }} for {{ x['items'] }}?"
         )
 
 
