@@ -90,6 +90,13 @@ def test_what_is_no_command_is_refused(capsys: Capture, words: list[str]) -> Non
     assert words[-1] in capsys.readouterr().err
 
 
+def test_a_path_that_no_file_can_have_is_refused_in_a_few_lines(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    assert "name is too long" in refused(capsys, "score", *WORDS, f"run.dir={tmp_path}/{'x' * 5_000}")
+    assert "levels of symbolic links" in refused(capsys, "score", *WORDS, f"run.dir={tmp_path}/circle/run")
+    assert len(refused(capsys, "score", *WORDS, "run.dir=new", f"data.path={'x ' * 5_000}")) < 2_000
+
+
 @pytest.mark.parametrize("word", ["data.path=x", "mine.yaml", "--data.path=x"])
 def test_a_recipe_or_setting_without_a_verb_is_told_where_the_verb_stands(capsys: Capture, word: str) -> None:
     expected = f"expected what to do before {word!r}, such as curate run {word.lstrip('-')}"

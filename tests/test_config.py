@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from curate.config import Groups, Recipe, SmallModel, dump_recipe, load_recipe
+from curate.config import Groups, Recipe, SmallModel, dump_recipe, load_recipe, recipe_with
 from curate.config.shipped import recipes_folder
 from curate.types import CurateError
 
@@ -147,8 +147,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(word: str, hint: s
         ("run:\n  yes: 2\n", "recipe line 2: keys are words, got True"),
         ("run:\n  ? [a]\n  : 2\n", "recipe line 2: keys are words, got ['a']"),
         ("- run\n", "is a mapping of sections, got list"),
-        ("run: 5\n", "run: Input should be a valid dictionary"),
-        ("run: [1]\n", "run: Input should be a valid dictionary"),
+        ("run: 5\n", "run: expected {dir, seed, hang_timeout}, got "),
+        ("run: [1]\n", "run: expected {dir, seed, hang_timeout}, got "),
         ("run: {seed: 1\n", "is not valid YAML"),
         ("run:\n\tseed: 1\n", "is not valid YAML"),
         ("a: 1\n---\nb: 2\n", "is not valid YAML"),
@@ -243,12 +243,12 @@ def test_numbers_are_decimal_in_recipes_and_words(tmp_path: Path) -> None:
     for number in ("1:30", "0x10", "0b11", "0o17"):
         path = recipe_file(tmp_path, f"run: {{seed: {number}}}")
         for refused in (refusal(path=path), refusal(f"run.seed={number}")):
-            assert refused.startswith("run.seed: Input should be a valid integer")
+            assert refused.startswith("run.seed: expected whole number")
             assert refused.endswith(f", got '{number}'")
 
 
 def test_one_word_where_a_list_is_meant_is_answered_with_how_lists_are_written() -> None:
-    assert refusal("compare.labels=mine") == "compare.labels: expected a list, written [one, another], got 'mine'"
+    assert refusal("compare.labels=mine") == "compare.labels: expected list of text, written [one, another], got 'mine'"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_bad_value_is_refused_by_its_key(word: str) -> None:
 
 
 def test_a_bad_choice_is_answered_with_the_valid_ones() -> None:
-    assert "'alpaca', 'messages', 'sharegpt' or 'prompt_completion', got 'alpaka'" in refusal("data.format=alpaka")
+    assert "auto or alpaca, messages, sharegpt, prompt_completion, got 'alpaka'" in refusal("data.format=alpaka")
 
 
 @pytest.mark.parametrize("word", ["run", "run=1", "seed=1", "--seed=1"])
@@ -342,13 +342,61 @@ def test_a_word_cannot_reach_into_what_is_no_section(tmp_path: Path) -> None:
     assert "data.path has no keys of its own" in refusal("data.path.x=1", path=path)
 
 
+KEYS = [f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields]  # type: ignore[union-attr]
+WRONG: list[Any] = [
+    *([[1]], [None], ["\0"], {"a": {"b": [1]}}, {"a": None}, {"\0": "a"}),
+    *(10**30, -(10**30), float("nan"), float("inf"), "\0", "\ud83d", "x" * 5_000, object()),
+]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20])
+def test_a_wrong_value_is_answered_with_its_key_and_never_with_an_error_of_a_library(value: Any) -> None:
+    refused = {}
+    for key in KEYS:
+        try:
+            recipe_with(Recipe(), {key: value})
+        except CurateError as error:
+            refused[key] = str(error)
+    assert all(key in line for key, text in refused.items() for line in text.split("; valid: ")[0].split("; "))
+    # What is left takes text of any length: names, paths, choices of a library.
+    assert len(refused) == len(KEYS) or (isinstance(value, str) and len(value) == 5_000 and len(refused) > 60)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("score.exits=x", "score.exits: expected whole number or all or list of whole number, written [one, another]"),
+        ("score.exits=[a]", "score.exits.0: expected whole number, got 'a'"),
+        (
+            "score.ifd={a: 1}",
+            "score.ifd.model is missing, got {'a': 1}; unknown key score.ifd.a; valid: model, revision",
+        ),
+        ("score.masked={sparsit: [0]}", "unknown key score.masked.sparsit; did you mean score.masked.sparsity?"),
+        ("select.groups={field: a, quota: {b: []}}", "select.groups.quota.b: expected whole number or text, got []"),
+        ("compare.selectors=[3]", "compare.selectors.0: expected text or {name, select, lengths_of}, got 3"),
+        ("select.within={ifd: [1]}", "select.within.ifd.1 is missing, got [1]"),
+        (
+            "evaluate.sets=[{name: a, path: b, limit: 0}]",
+            "evaluate.sets.0.limit: expected a value greater than 0, got 0",
+        ),
+    ],
+)
+def test_a_wrong_value_inside_a_setting_is_named_by_its_place_and_all_that_it_may_be(word: str, message: str) -> None:
+    assert refusal(word).startswith(message)
+
+
+def test_an_emoji_that_json_escapes_as_two_halves_is_one_character(tmp_path: Path) -> None:
+    path = recipe_file(tmp_path, json.dumps({"prompt": {"system": "\N{PARTY POPPER}"}}))
+    assert load_recipe(path).prompt.system == "\N{PARTY POPPER}"
+
+
 def test_several_mistakes_are_told_at_once() -> None:
     message = refusal("run.seed=-1", "select.kep=1")
     assert "run.seed" in message
     assert "select.kep" in message
 
 
-TEXT = st.text(max_size=30)
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 COUNT = st.integers(1, 10**6)
 SHARE = st.decimals("0.01", "100", places=2).map(lambda share: f"{share}%")
 LAYERS = st.lists(st.integers(1, 200), min_size=1, max_size=6, unique=True)

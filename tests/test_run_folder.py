@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import curate
 from curate.runs.atomic import disk_full_as_oserror, exit_code, replacing, write_json, write_text
 from curate.runs.folder import RunFolder
 from curate.runs.keys import changed_names, fingerprint
@@ -275,3 +278,33 @@ def test_a_folder_that_cannot_be_made_is_a_mistake(tmp_path: Path) -> None:
 def test_json_is_written_as_people_read_it(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"é": [1]})
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "é": [\n    1\n  ]\n}\n'
+
+
+# ---------------------------------------------------------------- what is no file
+
+
+def special(path: Path, kind: str) -> None:
+    """Put something that is neither a file nor a folder at a path."""
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):  # a socket's path is short
+            made.bind(path.name)
+    else:
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a device"])
+@pytest.mark.parametrize(
+    "place", [".lock", "manifest.json", "scores.parquet", "selections/main/kept.json", "work/tokens/rows.bin"]
+)
+def test_a_pipe_a_socket_or_a_device_in_a_run_folder_is_named_and_never_read(
+    tmp_path: Path, kind: str, place: str
+) -> None:
+    RunFolder(tmp_path).claim(begin=True)
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    special(path, kind)
+    for call in (lambda: RunFolder(tmp_path).claim(begin=True), lambda: curate.open(tmp_path)):
+        with pytest.raises(CurateError, match=f"{path} is {kind}: expected a file or folder of the run"):
+            call()

@@ -193,13 +193,15 @@ def open(path: str | Path, *, progress: Progress | None = None) -> Run:
         progress: as for `curate.run`; used by `Run.select`.
 
     Raises:
-        CurateError: the path is not the folder of a run.
+        CurateError: the path is not the folder of a run, or there is a pipe or device in it.
     """
     import logging
 
     from curate.runs.folder import RunFolder
+    from curate.runs.special import refuse_special_inside
 
     path = Path(path).expanduser()
+    refuse_special_inside(path)
     # A mistyped path would otherwise look like a run without scores.
     if not RunFolder(path).holds_run():
         what = "a folder, but not of a run" if path.is_dir() else "no such folder"

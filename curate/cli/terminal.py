@@ -61,7 +61,7 @@ def outcome() -> Iterator[None]:
 
     Errors that are nobody's mistake pass, and end with a traceback.
     """
-    from curate.runs.atomic import DISK_FULL, NO_RIGHTS
+    from curate.runs.atomic import DISK_FULL, NO_RIGHTS, UNUSABLE_PATH
 
     prepare_terminal()
     try:
@@ -75,6 +75,11 @@ def outcome() -> Iterator[None]:
             fail(
                 f"{NO_RIGHTS[error.errno]} for {_place(error)}: expected that it can be read and written; change its "
                 "rights",
+                2,
+            )
+        if error.errno in UNUSABLE_PATH:
+            fail(
+                f"cannot use {_place(error)}: {UNUSABLE_PATH[error.errno]}; give another path, or remove what is there",
                 2,
             )
         if error.errno not in DISK_FULL:
@@ -101,8 +106,13 @@ def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on stderr and an exit code."""
     rank = os.environ.get("RANK", "0")
     who = "" if rank == "0" else f" (process {rank})"
-    warn(f"curate{who}: {printable(message)}")
+    warn(f"curate{who}: {printable(_short(message))}")
     raise typer.Exit(code)
+
+
+def _short(message: str) -> str:
+    """Return a message without its middle if it is very long: it may quote a value of any length."""
+    return message if len(message) <= 1_500 else f"{message[:1_000]} ... {message[-400:]}"
 
 
 class _Lines(logging.Handler):

@@ -14,6 +14,7 @@ In reading order:
     strict_yaml.py  reads and writes YAML strictly: no key twice, decimal numbers, no references
     recipe_file.py  reads a recipe from a file and words, and writes it
     places.py       finds the files that the paths of a recipe name, from wherever it is replayed
+    explain.py      explains what is wrong with a recipe: key, what was expected, what came
     reference.py    describes every setting as text: values, default, what it does
     shipped.py      finds the shipped recipes
 """

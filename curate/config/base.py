@@ -19,7 +19,8 @@ def is_list(value: Any) -> TypeGuard[list[Any] | tuple[Any, ...]]:
 class Section(BaseModel):
     """A section of a recipe: it cannot be changed, has no unknown keys, and takes booleans only where they are meant.
 
-    YAML reads yes, no, on and off as booleans, and pydantic by itself would take True as the number 1.
+    YAML reads yes, no, on and off as booleans, and pydantic by itself would take True as the number 1. Text and numbers
+    are such that file names, Arrow and C libraries can hold them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
@@ -31,7 +32,24 @@ class Section(BaseModel):
         takes_booleans = "bool" in str(field.annotation)
         if not takes_booleans and any(isinstance(v, bool) for v in (value if is_list(value) else [value])):
             raise ValueError("expected no boolean; YAML reads yes, no, on and off as booleans: quote them if words")
+        if not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):  # it looks by itself
+            _refuse_odd(value)
         return value
+
+
+def _refuse_odd(value: Any) -> None:
+    """Refuse text with a NUL or half of a UTF-16 pair, and whole numbers of more than 64 bits, at any depth."""
+    if isinstance(value, str):
+        if odd := [c for c in value if c == "\0" or "\ud800" <= c <= "\udfff"]:
+            raise ValueError(f"expected text, got the character {odd[0]!a} in it, which no file can hold")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"expected a number of at most 64 bits, got {value:.3g}")
+    elif isinstance(value, dict):
+        _refuse_odd([*value.keys(), *value.values()])
+    elif is_list(value):
+        for item in value:
+            _refuse_odd(item)
 
 
 def parse_keep(value: object) -> int | str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from curate.config import strict_yaml
+from curate.config.explain import explain
 from curate.config.recipe import Recipe
 from curate.config.words import annotation_of, parse_word
 from curate.types import CurateError
@@ -57,7 +57,7 @@ def _validated(tree: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise CurateError("; ".join(_explain(e) for e in error.errors())) from None
+        raise CurateError(explain(error, Recipe, tree)) from None
 
 
 def _change(tree: dict[str, Any], word: str) -> None:
@@ -117,20 +117,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise CurateError(f"the recipe {path} is a mapping of sections, got {type(tree).__name__}")
     return {section: ({} if settings is None else settings) for section, settings in tree.items()}
-
-
-def _explain(error: Any) -> str:
-    """Return one pydantic error as a line that names the key, what is wrong, and the nearest valid key."""
-    path = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        fields = Recipe.model_fields
-        valid = list(fields) if len(path) == 1 else list(fields[path[0]].annotation.model_fields)  # type: ignore[union-attr]
-        near = difflib.get_close_matches(path[-1], valid, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*path[:-1], near[0]])}?" if near else f"valid: {', '.join(valid)}"
-        return f"unknown key {'.'.join(path)}; {hint}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "tuple_type":
-        message = "expected a list, written [one, another]"
-    # value_error comes from our own validators, and their messages say what they got.
-    got = "" if error["type"] == "value_error" else f", got {error['input']!r}"
-    return f"{'.'.join(path[:2])}: {message}{got}"

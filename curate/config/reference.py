@@ -64,25 +64,25 @@ def _settings_of(prefix: str, model: type[BaseModel]) -> Iterator[Setting]:
         default = "" if field.default is PydanticUndefined else field.default
         if field.default_factory is not None:
             default = field.default_factory()  # type: ignore[call-arg]  # ours take no arguments
-        yield Setting(f"{prefix}.{name}", _values(field.annotation), _shown(default), field.description or "")
+        yield Setting(f"{prefix}.{name}", values_of(field.annotation), _shown(default), field.description or "")
 
 
-def _values(annotation: Any) -> str:
+def values_of(annotation: Any) -> str:
     """Return the values that a type allows, in words.
 
-    >>> _values(int | Literal["auto"]), _values(tuple[int, ...] | None)
+    >>> values_of(int | Literal["auto"]), values_of(tuple[int, ...] | None)
     ('whole number or auto', 'list of whole number')
     """
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _values(inside[0])
+        return values_of(inside[0])
     if origin in (Union, types.UnionType):
         # null is not listed as a value: it is the default of every setting that takes it.
-        return " or ".join(dict.fromkeys(_values(kind) for kind in inside if kind is not type(None)))
+        return " or ".join(dict.fromkeys(values_of(kind) for kind in inside if kind is not type(None)))
     if origin is Literal:
         return ", ".join(map(str, inside))
     if origin is tuple:
-        return f"list of {_values(inside[0])}"
+        return f"list of {values_of(inside[0])}"
     if origin is dict:
         return "mapping"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -129,7 +129,7 @@ class Cluster(Section):
     spherical: bool = Field(
         True, description="spherical k-means: only the direction of an embedding counts (cosine); false: plain k-means"
     )
-    iterations: int = Field(25, gt=0, description="rounds of k-means")
+    iterations: int = Field(25, gt=0, lt=2**31, description="rounds of k-means")
     seed: int | None = Field(None, ge=0, lt=2**31, description="seed of k-means; default: run.seed")
 
     @field_validator("count")

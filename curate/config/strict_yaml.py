@@ -47,6 +47,12 @@ def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float:
     return int(text) if text.lstrip("+-").isdecimal() else float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
+def _joined(loader: _StrictLoader, node: yaml.ScalarNode) -> str:
+    """Return a text in which two halves of a UTF-16 pair are one character: JSON escapes an emoji as two halves."""
+    text: str = node.value
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _REPLACED = {_INT, _FLOAT, "tag:yaml.org,2002:timestamp"}
 # PyYAML finds the type of a bare word by patterns, which it looks up by the first character of the word. Here those of
@@ -64,6 +70,7 @@ _StrictLoader.add_implicit_resolver(
 )
 for _tag in (_INT, _FLOAT):
     _StrictLoader.add_constructor(_tag, _number)
+_StrictLoader.add_constructor("tag:yaml.org,2002:str", _joined)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 

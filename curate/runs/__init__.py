@@ -5,6 +5,7 @@ In reading order:
     atomic.py     writes files so that a reader finds all or nothing
     keys.py       what a result depends on, by name, and its fingerprint
     manifest.py   the types of manifest.json: what it says of the run and of every finished stage
+    special.py    refuses pipes, sockets and devices in place of files of a run
     lock.py       lets only one run at a time work in a folder
     folder.py     the run folder: its paths, its manifest, status.json
     launcher.py   what a launcher says of this process, in environment variables

@@ -28,6 +28,13 @@ NO_RIGHTS = {
     errno.EROFS: "it lies on a disk that is read-only",
 }
 
+UNUSABLE_PATH = {
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ELOOP: "its links lead in a circle",
+    errno.ENOTDIR: "a file stands where a folder is expected",
+    errno.EISDIR: "a folder stands where a file is expected",
+}
+
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -35,13 +42,14 @@ def exit_code(error: BaseException) -> int:
     """Return the exit code of a process that ends with `error`.
 
     130  interrupted
-    2    a person's mistake, or a limit of the machine: a full disk, no permission, a process that hangs
+    2    a person's mistake, or a limit of the machine: a full disk, no permission, a path that no file can have, a
+         process that hangs
     1    anything else: a fault of this package
     """
     if isinstance(error, KeyboardInterrupt):
         return 130
-    full = isinstance(error, OSError) and error.errno in {*DISK_FULL, *NO_RIGHTS}
-    return 2 if full or isinstance(error, (CurateError, TimeoutError)) else 1
+    limit = isinstance(error, OSError) and error.errno in {*DISK_FULL, *NO_RIGHTS, *UNUSABLE_PATH}
+    return 2 if limit or isinstance(error, (CurateError, TimeoutError)) else 1
 
 
 @contextmanager

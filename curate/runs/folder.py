@@ -20,6 +20,7 @@ from curate.runs.atomic import DISK_FULL, remove, write_json
 from curate.runs.keys import Key, changed_names, fingerprint
 from curate.runs.lock import hold
 from curate.runs.manifest import Manifest, StageRecord, read_manifest, stage_record, stage_records
+from curate.runs.special import refuse_special_inside
 from curate.types import CurateError
 
 MARKER = ".curate"
@@ -122,8 +123,8 @@ class RunFolder:
             begin: whether the verb may begin a run; only then is a folder made.
 
         Raises:
-            CurateError: the folder holds files of something else; a part of it is a link; there is no run yet, and
-                the verb cannot begin one.
+            CurateError: the folder holds files of something else, or a pipe or device; a part of it is a link; there is
+                no run yet, and the verb cannot begin one.
         """
         if not begin and not self.holds_run():
             raise CurateError(f"{self.path} holds no run yet: run curate run or curate score with this run.dir first")
@@ -141,6 +142,7 @@ class RunFolder:
             if error.errno in DISK_FULL:
                 raise
             raise CurateError(f"cannot write to run.dir {self.path}: {error.strerror}") from None
+        refuse_special_inside(self.path)
         # A link could lead a run's own clean-up (`remove`, `clean`) into a folder that belongs to something else.
         parts = [self.path / ".lock", *(p for name in _PARTS for p in _with_inside(self.path / name))]
         for part in parts:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 from curate.runs.keys import fingerprint
+from curate.runs.special import refuse_special
 from curate.types import CurateError
 
 # Written as a call, not as a class, because "in" is a keyword of Python.
@@ -79,6 +80,7 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         CurateError: the file cannot be read, or is not the manifest of a run.
     """
+    refuse_special(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -47,6 +47,8 @@ def _read(path: Path) -> pa.Table:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CurateError(f"score.columns={path}: expected a file that ends in {', '.join(_READERS)}")
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise CurateError(f"score.columns={path}: expected a file, got a folder, a pipe or a device")
     try:
         return reader(str(path))
     except (pa.ArrowException, OSError) as error:
