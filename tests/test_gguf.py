@@ -162,6 +162,23 @@ def test_one_changed_byte_changes_both_fingerprints(file: Path) -> None:
     assert tokenizer_fingerprint(str(file)) != before[1]
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "additional_chat_templates/default.jinja"])
+def test_what_the_library_reads_beside_it_is_in_the_fingerprint_of_the_tokenizer(
+    file: Path, llama: Path, name: str
+) -> None:
+    def loaded() -> Any:
+        tokenizer = load_tokenizer(str(file))
+        return tokenizer("é <s>")["input_ids"], tokenizer.chat_template
+
+    before, tokenizer, weights = loaded(), tokenizer_fingerprint(str(file)), weight_fingerprint(str(file))
+    beside = file.parent / name
+    beside.parent.mkdir(exist_ok=True)
+    beside.write_text((llama / "tokenizer.json").read_text().replace('"<s>"', '"<z>"'))
+    assert loaded() != before
+    assert tokenizer_fingerprint(str(file)) != tokenizer
+    assert weight_fingerprint(str(file)) == weights
+
+
 @pytest.mark.parametrize("length", [0, 3, 20, 100, 5_000, 20_000, -20_000, -4_200, -1])
 def test_a_file_that_ends_too_early_is_refused_by_name(file: Path, length: int) -> None:
     file.write_bytes(file.read_bytes()[:length])

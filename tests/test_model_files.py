@@ -239,6 +239,36 @@ def test_weights_that_the_configuration_names_are_the_ones_that_count(folder: Pa
         weight_fingerprint(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("settings", "key", "file"),
+    [
+        ("config.json", "configuration_files", "config.4.0.0.json"),
+        ("tokenizer_config.json", "fast_tokenizer_files", "../tokenizer.4.0.0.json"),
+    ],
+)
+def test_settings_that_send_the_library_to_other_files_are_refused(
+    folder: Path, settings: str, key: str, file: str
+) -> None:
+    edit_json(folder / settings, **{key: [file]})
+    shutil.copy(folder / settings, folder / file)
+    load = load_config if settings == "config.json" else load_tokenizer
+    with pytest.raises(CurateError, match=f"{settings} names other files to be read .{key}.*remove {key}"):
+        load(str(folder))
+
+
+def test_a_versioned_tokenizer_is_loaded_and_fingerprinted(folder: Path) -> None:
+    edit_json(folder / "tokenizer_config.json", fast_tokenizer_files=["tokenizer.4.0.0.json"])
+    versioned = folder / "tokenizer.4.0.0.json"
+    versioned.write_text((folder / "tokenizer.json").read_text())
+    before, ids = tokenizer_fingerprint(str(folder)), load_tokenizer(str(folder))("abc")["input_ids"]
+    content = json.loads(versioned.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    write_json(versioned, content)
+    assert load_tokenizer(str(folder))("abc")["input_ids"] == [ids[1], ids[0], ids[2]]
+    assert tokenizer_fingerprint(str(folder)) != before
+
+
 def test_a_distributed_checkpoint_is_not_read_in_place_of_the_model(folder: Path) -> None:
     """transformers prefers files of such names to model.safetensors."""
     shutil.copy(folder / "model.safetensors", folder / "shard-00001-model-00001-of-00001.safetensors")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ from transformers import (
 from curate.models.device import resolve_device, resolve_dtype
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.models.load import load_config, load_model, load_tokenizer, text_config
+from curate.models.precheck import check_weights
 from curate.types import CurateError
 
 CPU = torch.device("cpu")
@@ -196,6 +199,23 @@ def test_unused_weights_are_reported_and_do_no_harm(folder: Path, caplog: pytest
     with caplog.at_level(logging.WARNING, "curate.models.load"):
         load_model(str(folder), device=CPU)
     assert "1 weight(s) are not part of the model and unused, e.g. value_head.weight" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "weight", ["model.layers.1.self_attn.q_proj.bias", "model.norm.bias", "model.layers.0.mlp.up_proj.weight_scale_inv"]
+)
+def test_an_unused_part_of_a_module_is_refused_before_and_after_loading(folder: Path, weight: str) -> None:
+    edit_weights(folder, lambda w: w.update({weight: torch.ones(32)}))
+    for check in (check_weights, partial(load_model, device=CPU)):
+        with pytest.raises(CurateError, match=f"its weights hold {re.escape(weight)}, and the model of its config"):
+            check(str(folder))
+
+
+@pytest.mark.parametrize("weight", ["model.layers.1.self_attn.bias", "model.layers.0.self_attn.rotary_emb.inv_freq"])
+def test_buffers_of_older_libraries_do_no_harm(folder: Path, weight: str) -> None:
+    edit_weights(folder, lambda w: w.update({weight: torch.ones(4)}))
+    check_weights(str(folder))
+    load_model(str(folder), device=CPU)
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\xff" * 8 + b[8:], lambda b: b""])

@@ -24,7 +24,7 @@ def refuse_incomplete(
     what: str = "causal language model, not a base model or an adapter",
     warn: bool = True,
 ) -> None:
-    """Refuse a model if weights are missing, have another shape, or belong to a whole layer that is unused.
+    """Refuse a model if weights are missing, have another shape, or are an unused layer or part of a used one.
 
     The library fills missing weights with random numbers and goes on, so such a model would be scored wrongly.
 
@@ -52,6 +52,7 @@ def refuse_incomplete(
         raise CurateError(f"{name}: {first_line(info['error_msgs'][0])}")
     if unused := sorted(info["unexpected_keys"]):
         _refuse_unused_layers(name, unused, model)
+        _refuse_unused_parts(name, unused, model)
         if not warn:
             return
         logger.warning("%s: %d weight(s) are not part of the model and unused, e.g. %s", name, len(unused), unused[0])
@@ -73,6 +74,24 @@ def _refuse_unused_layers(name: str, unused: Sequence[str], model: PreTrainedMod
             raise CurateError(
                 f"{name}: its config.json says {depth[stack]} layers, its weights hold more ({key} is unused): "
                 "expected a configuration of the whole model; download it again, or save the shorter model by itself"
+            )
+
+
+def _refuse_unused_parts(name: str, unused: Sequence[str], model: PreTrainedModel) -> None:
+    """Refuse unused biases and scales of modules that the model has: without them it computes something else.
+
+    Example: q_proj.bias is unused beside q_proj.weight, since config.json lacks attention_bias. Quantised models may
+    have biases that are all zero, and are left alone.
+    """
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
+    modules = {key.rpartition(".")[0] for key in model.state_dict()}
+    for key in unused:
+        module, _, part = key.rpartition(".")
+        if module in modules and (part == "bias" or "scale" in part):
+            raise CurateError(
+                f"{name}: its weights hold {key}, and the model of its config.json has no place for it: "
+                "expected the configuration that belongs to these weights; download it again"
             )
 
 

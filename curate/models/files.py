@@ -46,6 +46,7 @@ def locate_checked(name: str, json_files: tuple[str, ...]) -> Location:
         refuse_adapter(place.folder, name)
         refuse_damaged(place.folder, json_files)
         _refuse_absurd(place.folder / "config.json")
+        _refuse_pointers(place.folder)
     return place
 
 
@@ -57,6 +58,15 @@ def _refuse_absurd(path: Path) -> None:
     for key, value in ((key, part.get(key)) for part in parts for key in _COUNTS):
         if isinstance(value, int | float) and value > _COUNTS[key]:
             raise CurateError(f"{path} is damaged: {key} is {value:,}; download or copy it again")
+
+
+def _refuse_pointers(folder: Path) -> None:
+    """Refuse settings that send the library, by its version, to files that are not checked and fingerprinted here."""
+    for file, key in (("config.json", "configuration_files"), ("tokenizer_config.json", "fast_tokenizer_files")):
+        names = read_json(folder / file, dict).get(key) if kind_of(folder / file) else None
+        in_folder = isinstance(names, list) and all(PureWindowsPath(str(name)).name == name for name in names)
+        if names and not (in_folder and key == "fast_tokenizer_files"):  # those are fingerprinted, if they lie here
+            raise CurateError(f"{folder / file} names other files to be read ({key}), which are not: remove {key}")
 
 
 def read_json(path: Path, kind: type[T]) -> T:

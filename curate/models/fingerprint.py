@@ -20,7 +20,7 @@ _BLOCK, _NUM_BLOCKS = 1 << 20, 17
 _GGUF_HEADER = 16 << 20
 _LONGEST_HEADER = 100_000_000  # the safetensors library refuses longer ones
 _TOKENIZER_FILES = (
-    "tokenizer*.json",
+    "*tokenizer*.json",
     "*.model",
     "*.model.*",
     "*.tiktoken",
@@ -69,11 +69,11 @@ def tokenizer_fingerprint(name: str, revision: str | None = None) -> str:
     place = locate(name)
     if place.folder is None:
         return cached_folder(name, revision).name
-    if place.gguf:
-        return hash_files([place.gguf], place.folder)
+    files = {file for pattern in _TOKENIZER_FILES for file in place.folder.glob(pattern)}
+    if place.gguf:  # the library also reads a tokenizer.json and chat templates that lie beside it
+        return hash_files({place.gguf, *files}, place.folder)
     refuse_adapter(place.folder, name)
-    files = {file for pattern in _TOKENIZER_FILES for file in place.folder.glob(pattern)} | {*_code(place.folder)}
-    return hash_files(files, place.folder, extra=_tokenizer_class(place))
+    return hash_files({*files, *_code(place.folder)}, place.folder, extra=_tokenizer_class(place))
 
 
 def hash_files(files: Iterable[Path], folder: Path, *, extra: str = "") -> str:
