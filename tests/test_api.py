@@ -24,7 +24,7 @@ import curate
 from curate.api import SelectSettings
 from curate.api.bars import shown
 from curate.config import Data, Recipe, Select, recipe_with
-from curate.models.memory import tokenizer_in_memory, weights_in_memory
+from curate.models.in_memory import tokenizer_in_memory, weights_in_memory
 from curate.pipeline.given import put_records
 from curate.read.files import open_source, read_records
 from curate.runs.folder import RunFolder
@@ -469,7 +469,7 @@ def test_every_weight_and_the_configuration_tell_models_apart(loaded: dict[str, 
 
 
 def test_a_large_weight_is_sampled_from_its_first_to_its_last_number() -> None:
-    from curate.models.memory import _BLOCK, _HASHED_WHOLE, _NUM_BLOCKS, _sample
+    from curate.models.in_memory import _BLOCK, _HASHED_WHOLE, _NUM_BLOCKS, _sample
 
     whole = torch.arange(_HASHED_WHOLE)
     assert _sample(whole) is whole

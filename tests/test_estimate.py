@@ -6,6 +6,7 @@ No test looks at a clock: tests/benchmarks/bench_estimate.py holds estimates aga
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from curate.cli import main
 from curate.config import Train, load_recipe
+from curate.models.memory import memory_growth, process_memory, take_peak_memory
 from curate.pipeline import perform
 from curate.pipeline import probe_sample as sampling
 from curate.pipeline.estimate import estimate
@@ -31,6 +33,7 @@ from curate.pipeline.stored_estimate import keep_estimate
 from curate.probe.cost import BatchCost, fit_cost
 from curate.probe.estimate import (
     PROCESSES,
+    Compared,
     Counts,
     Estimate,
     MemoryEstimate,
@@ -39,7 +42,6 @@ from curate.probe.estimate import (
     compare_with_truth,
     seconds_by_processes,
 )
-from curate.probe.memory import peak_memory
 from curate.probe.spread import spread
 from curate.read.files import open_source
 from curate.runs.folder import RunFolder
@@ -193,7 +195,7 @@ def test_training_takes_the_steps_of_the_trainer(processes: int, words: dict[str
     assert steps >= 1
     assert batches <= steps * accumulation
     if train.max_steps:
-        assert (steps, batches) == (7, 7 * accumulation)
+        assert steps == 7
     else:
         per_process = train.epochs * 101 / 2 / processes
         assert per_process <= batches <= per_process + 1 + train.epochs
@@ -209,6 +211,20 @@ def test_a_run_of_its_own_takes_those_steps() -> None:
     assert stage["steps"] == training_batches(stage["in"], recipe.train, 1)[0]
 
 
+@given(kept=st.integers(1, 60), size=st.integers(1, 5), accumulation=st.integers(1, 5), steps=st.integers(1, 40))
+def test_the_batches_of_max_steps_are_those_of_a_walk_through_the_epochs(
+    kept: int, size: int, accumulation: int, steps: int
+) -> None:
+    """As the Trainer goes: a step takes `accumulation` batches, the last one of an epoch what is left."""
+    walked, left = 0, 0
+    for _ in range(steps):
+        left = left or math.ceil(kept / size)
+        walked += min(accumulation, left)
+        left -= min(accumulation, left)
+    train = Train(batch_size=size, gradient_accumulation=accumulation, max_steps=steps)
+    assert training_batches(kept, train, 1) == (steps, walked)
+
+
 def test_clustering_nothing_takes_no_time() -> None:
     assert clustering_seconds(0, 8, load_recipe(None, []).cluster) == 0.0
 
@@ -221,7 +237,7 @@ def test_processes_divide_what_they_share() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux counts")
 def test_memory_that_is_taken_and_given_back_is_seen() -> None:
-    with peak_memory(torch.device("cpu")) as grown:
+    with memory_growth(torch.device("cpu")) as grown:
         block = np.ones(64_000_000, np.uint8)
         given_up = time.monotonic() + 60
         # Memory that is held for less than the time between two looks may be missed.
@@ -231,6 +247,19 @@ def test_memory_that_is_taken_and_given_back_is_seen() -> None:
     seen = grown()
     assert seen is not None
     assert seen > 50_000_000
+
+
+@pytest.mark.skipif(take_peak_memory() is None, reason="peaks of memory are not counted here")
+def test_a_peak_is_that_since_the_last_time_it_was_taken() -> None:
+    block = np.ones(200_000_000, np.uint8)
+    before = process_memory(torch.device("cpu"))
+    del block
+    first, second = take_peak_memory(), take_peak_memory()
+    assert before is not None
+    assert first is not None
+    assert second is not None
+    assert first > 0.98 * before  # Linux counts pages in batches for each thread
+    assert second < first - 150_000_000
 
 
 # The whole
@@ -290,7 +319,7 @@ def made_up(**changes: Any) -> Estimate:
     stages = tuple(
         StageEstimate(name, seconds_by_processes(1, 8)) for name in ("tokens", "complexity", "ifd", "embed", "train")
     )
-    memory = (MemoryEstimate("train", 5, None),)
+    memory = (MemoryEstimate("train", 500, 300, 200), MemoryEstimate("embed", 5, None, 1))
     return replace(Estimate(counts, stages, memory, "cpu", {"select.name": "main"}, ("so",), 1.0), **changes)
 
 
@@ -298,7 +327,7 @@ def test_a_truth_is_compared_stage_by_stage_at_its_own_number_of_processes() -> 
     stages: dict[str, Any] = {
         "tokens": {"in": 10, "tokens": 80, "truncated": 0, "dropped": {"empty_response": 2}, "seconds": 9.0},
         "scores": {"seconds": 2.5, "processes": 2},
-        "embeddings": {"seconds": 4.0},
+        "embeddings": {"seconds": 4.0, "peak_memory": 9},
         "clusters": {"seconds": 1.0},
         "selections/other/adapter": {"seconds": 1.0},
     }
@@ -318,6 +347,16 @@ def test_a_truth_is_compared_stage_by_stage_at_its_own_number_of_processes() -> 
     assert (rows["complexity"].estimated, rows["complexity"].ratio) == (5.0, 2.0)
     assert (rows["embed"].estimated, rows["embed"].true) == (5.0, 5.0)
     assert compare_with_truth(made_up(), {}) == []
+
+
+def test_peaks_of_memory_are_compared_where_all_of_an_estimate_is_known() -> None:
+    stages: dict[str, Any] = {
+        "embeddings": {"seconds": 4.0, "peak_memory": 9},  # whose activations are not known
+        "clusters": {"seconds": 1.0, "peak_memory": 10},
+        "selections/main/adapter": {"seconds": 1.0, "peak_memory": 800},
+    }
+    found = [row for row in compare_with_truth(made_up(), {"stages": stages}) if row.unit == "bytes"]
+    assert found == [Compared("memory of train", "bytes", 1000, 800, 1.25)]
 
 
 @pytest.mark.usefixtures("workplace")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from curate.models.memory import InMemory
+    from curate.models.in_memory import InMemory
     from curate.runs.launch import Progress
 
 # Settings of the section `model` that say how a model is loaded: one in memory is loaded already.
@@ -43,9 +43,9 @@ def run(
 
     A model in memory is set to eval mode, and is scored on its device and in its precision. It has no files to hash, so
     at every call its configuration, samples of all its weights and its tokenizer are hashed instead (see
-    `curate.models.memory.weights_in_memory`). The run goes on only with the same weights in memory; `curate score` in a
-    shell is refused. Selecting needs no model. A later training loads `train.model` from files; by default that is
-    `model.name_or_path`.
+    `curate.models.in_memory.weights_in_memory`). The run goes on only with the same weights in memory; `curate score`
+    in a shell is refused. Selecting needs no model. A later training loads `train.model` from files; by default that
+    is `model.name_or_path`.
 
     Args:
         records: a list of dicts, a `datasets.Dataset` or a pandas DataFrame; or a file, a folder or a hub id.
@@ -101,7 +101,7 @@ def _threads_put_back() -> Iterator[None]:
 def _loaded(model: object, tokenizer: object) -> InMemory | None:
     """Return the model in memory with its tokenizer; None if the model is given by name."""
     if not isinstance(model, (str, Path)):
-        from curate.models.memory import in_memory
+        from curate.models.in_memory import in_memory
 
         return in_memory(model, tokenizer)
     if tokenizer is not None:

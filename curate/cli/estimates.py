@@ -84,8 +84,9 @@ def estimate_lines(result: Estimate) -> Iterator[str]:
     yield f"{'in all':<12}" + "".join(f"{duration(result.total_seconds(n)):>14}" for n in _SHOWN)
     yield ""
     for peak in result.memory:
-        beyond = "unknown" if peak.activations is None else gigabytes(peak.activations)
-        yield f"memory of {peak.stage}: weights {gigabytes(peak.weights)}, beyond them {beyond}"
+        parts = ("weights", peak.weights), ("activations", peak.activations), ("Python and libraries", peak.process)
+        told = ", ".join(f"{what} {gigabytes(number)}" for what, number in parts if number is not None)
+        yield f"memory of {peak.stage}: {'more than ' if peak.peak is None else ''}{gigabytes(peak.known)} ({told})"
     yield f"probed {result.device} for {duration(result.probe_seconds)}"
     for sentence in result.assumptions:
         yield f"  {sentence}"
@@ -97,7 +98,7 @@ def truth_lines(rows: Sequence[Compared]) -> Iterator[str]:
         yield ""
         yield f"{'':<24}{'estimated':>14}{'true':>14}{'ratio':>8}"
     for row in rows:
-        estimated, true = (f"{v:,.1f} s" if row.unit == "seconds" else f"{v:,.0f}" for v in (row.estimated, row.true))
+        estimated, true = (in_unit(value, row.unit) for value in (row.estimated, row.true))
         yield f"{row.what:<24}{estimated:>14}{true:>14}" + ("" if row.ratio is None else f"{row.ratio:>8.2f}")
 
 
@@ -110,6 +111,17 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def in_unit(value: float, unit: str) -> str:
+    """Return a figure of a comparison with the truth, for a person.
+
+    >>> in_unit(1234, "records"), in_unit(4, "seconds"), in_unit(2_500_000, "bytes")
+    ('1,234', '4.0 s', '2.5 MB')
+    """
+    if unit == "bytes":
+        return gigabytes(int(value))
+    return f"{value:,.1f} s" if unit == "seconds" else f"{value:,.0f}"
 
 
 def gigabytes(number: int) -> str:

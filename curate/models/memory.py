@@ -1,117 +1,106 @@
-"""Checks and fingerprints a model and a tokenizer that the caller has loaded."""
+"""Measures memory: what a process holds, the peak of a stage, the growth in a piece of work.
+
+On a GPU it is what torch has allocated there. On a CPU it is resident memory, as Linux counts it: with Python, its
+libraries and mapped weights.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass
-from typing import Any, get_args
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    import torch
 
-from curate.models.device import Dtype
-from curate.models.load import refuse_encoder_decoder, text_config
-from curate.models.weights import WeightFacts
-from curate.types import CurateError
-
-# Weights of up to 2**18 numbers are hashed whole, larger ones by samples: the fingerprint is computed at every call,
-# and copying a whole model from the GPU would take seconds each time.
-_HASHED_WHOLE = 1 << 18
-_BLOCK, _NUM_BLOCKS = 1 << 14, 17
-_IGNORED_KEYS = ("_name_or_path", "transformers_version")  # where it was, what wrote it: neither changes a score
+_STATUS = Path("/proc/self/status")
+_COUNT_ANEW = Path("/proc/self/clear_refs")
+_SECONDS_BETWEEN_LOOKS = 0.005  # short against a batch on a CPU, and little work
 
 
-@dataclass(frozen=True, slots=True)
-class InMemory:
-    """A loaded model with its tokenizer, checked by `in_memory`.
+def process_memory(device: torch.device) -> int | None:
+    """Return the bytes that this process holds now; 0 on a GPU, None where they are not counted.
 
-    name   where they were loaded from, or "in-memory" where the model does not say
-    dtype  precision of the weights, as model.dtype calls it
+    Before weights are loaded that is what a process on a CPU needs beside a model: Python, its libraries, tokenizers.
     """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    name: str
-    dtype: Dtype
+    if device.type == "cuda":
+        return 0
+    return _counted("VmRSS") if device.type == "cpu" else None
 
 
-def in_memory(model: object, tokenizer: object) -> InMemory:
-    """Return a loaded model with its tokenizer after checking that they can be used for scoring.
+def take_peak_memory() -> int | None:
+    """Return the most bytes that this process has held since the last call, or since it began; then count anew.
 
-    Raises:
-        CurateError: not a transformers model, no fast tokenizer, an encoder-decoder, weights that are not in memory,
-            or a precision other than float32, bfloat16 and float16.
+    None where they are not counted: without /proc, and on Apple's GPU. None too where Linux does not allow to count
+    anew, since a peak of earlier work would then be told as one of later work.
     """
-    if not isinstance(model, PreTrainedModel):
-        merge = "; merge the adapter first: model.merge_and_unload()" if hasattr(model, "merge_and_unload") else ""
-        raise CurateError(f"model: expected a hub id, a folder or a transformers model, got {_type(model)}{merge}")
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
-        raise CurateError(f"tokenizer: a model in memory needs its fast tokenizer beside it, got {_type(tokenizer)}")
-    name = model.name_or_path or "in-memory"
-    refuse_encoder_decoder(name, model.config)
-    away = next((key for key, weight in model.named_parameters() if weight.device.type == "meta"), None)
-    if away is not None:
-        raise CurateError(
-            f"model: expected one whose weights are all in memory, got one without {away}; give its name instead, "
-            "with model.device_map=auto among the settings"
-        )
-    dtype: Any = str(model.dtype).removeprefix("torch.")
-    if dtype not in get_args(Dtype):
-        raise CurateError(f"model: expected float32, bfloat16 or float16 weights, got {dtype}")
-    return InMemory(model, tokenizer, name, dtype)
+    torch = sys.modules.get("torch")  # loading it takes seconds, and where nobody has, nothing is on a GPU
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        peak = int(torch.cuda.max_memory_allocated())
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+    if torch is not None and torch.backends.mps.is_available():
+        return None
+    resident = _counted("VmHWM")
+    try:
+        _COUNT_ANEW.write_text("5", encoding="ascii")  # 5 resets VmHWM; see proc(5)
+    except OSError:
+        return None
+    return resident
 
 
-@torch.no_grad()
-def weights_in_memory(model: PreTrainedModel) -> str:
-    """Return the fingerprint of a loaded model: "in memory: " and a SHA-256 (hex).
+@contextmanager
+def memory_growth(device: torch.device) -> Iterator[Callable[[], int | None]]:
+    """Yield a function that, after the context, returns the largest growth of memory inside it, in bytes.
 
-    Hashed are the configuration, the attention implementation, and every weight and buffer: name, shape, precision and
-    numbers. A weight of more than 262,144 numbers is sampled: 17 evenly spaced blocks of 16,384, the first and the last
-    block included. Two models that differ only between these blocks have the same fingerprint. The fingerprint never
-    equals that of a folder.
+    It returns None where memory is not counted: on a CPU without /proc, and on Apple's GPU. On a CPU, measure the
+    largest piece of work first: memory that Python has freed but not returned to the system is used again unseen.
     """
-    config = {key: value for key, value in model.config.to_dict().items() if key not in _IGNORED_KEYS}
-    attention = getattr(model.config, "_attn_implementation", None)  # changes the last bits of a score
-    digest = hashlib.sha256(json.dumps([config, attention], sort_keys=True, default=str).encode())
-    # Buffers too: model.to(torch.bfloat16) also rounds the rotary frequencies, which no state_dict holds.
-    for key, weight in sorted({**model.state_dict(), **dict(model.named_buffers())}.items()):
-        digest.update(f"{key}\0{tuple(weight.shape)}\0{weight.dtype}\0".encode())
-        sample = _sample(weight.reshape(-1)).cpu().contiguous()
-        digest.update(sample.view(torch.uint8).numpy().tobytes())
-    return f"in memory: {digest.hexdigest()}"
+    if device.type == "cuda":
+        import torch
+
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: int(torch.cuda.max_memory_allocated(device) - before)
+    elif device.type == "cpu" and _counted("RssAnon") is not None:
+        with _watched_process() as grown:
+            yield grown
+    else:
+        yield lambda: None
 
 
-def tokenizer_in_memory(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the fingerprint of a loaded tokenizer: "in memory: " and a SHA-256 (hex).
+@contextmanager
+def _watched_process() -> Iterator[Callable[[], int]]:
+    """Watch the memory of the process from a thread while the context is open; yield a function from () to bytes."""
+    # Not the kernel's own peak, VmHWM: it counts mapped files too, and weights are mapped.
+    before, peak, over = _counted("RssAnon") or 0, 0, threading.Event()
 
-    Hashed are the tokenizer itself, its class, chat template, special tokens and maximum length. Padding and truncation
-    are left out: every call of a fast tokenizer changes them.
-    """
-    backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    own = [type(tokenizer).__name__, tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer.model_max_length]
-    text = json.dumps([backend, *own], sort_keys=True, default=str)
-    return f"in memory: {hashlib.sha256(text.encode()).hexdigest()}"
+    def look() -> None:
+        nonlocal peak
+        peak = max(peak, (_counted("RssAnon") or 0) - before)
 
+    def watch() -> None:
+        while not over.wait(_SECONDS_BETWEEN_LOOKS):
+            look()
 
-def facts_in_memory(model: PreTrainedModel) -> WeightFacts:
-    """Return for a loaded model what `weight_facts` reads from files."""
-    weights = model.state_dict().values()
-    return WeightFacts(
-        parameters=sum(weight.numel() for weight in weights),
-        bytes=sum(weight.nbytes for weight in weights),
-        embedding_rows=model.get_input_embeddings().weight.shape[0],
-        num_layers=text_config(model).num_hidden_layers,
-    )
-
-
-def _sample(weight_N: torch.Tensor) -> torch.Tensor:
-    count = weight_N.numel()
-    if count <= _HASHED_WHOLE:
-        return weight_N
-    starts = ((count - _BLOCK) * block // (_NUM_BLOCKS - 1) for block in range(_NUM_BLOCKS))
-    return torch.cat([weight_N[start : start + _BLOCK] for start in starts])
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: peak
+    finally:
+        over.set()
+        watcher.join()
+        look()
 
 
-def _type(value: object) -> str:
-    return "nothing" if value is None else type(value).__name__
+def _counted(name: str) -> int | None:
+    """Return the bytes in a line of /proc/self/status, such as VmRSS; None without such a line."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in lines if line.startswith(f"{name}:")), None)
+    return None if kilobytes is None else int(kilobytes) * 1024  # /proc writes kB and means 1,024 bytes

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from curate.models.device import resolve_device
+from curate.models.memory import process_memory
 from curate.pipeline.compute import fitting_tokens_per_batch, may_reuse_prefixes, settled_tokens_per_batch
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.needed import passes_to_run
@@ -97,7 +99,7 @@ def _estimate_own_model(sample: Sample, folder: Path, names: list[str]) -> Stage
     recipe, store = sample.recipe, sample.store
     # Not `sample.loaded`, which would keep the model: its memory is to be free when training is measured.
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder / "offload")
-    started = time.perf_counter()
+    started, process = time.perf_counter(), process_memory(resolve_device())
     scorer = loaded.scoring_model(recipe.model, recipe.score.exits)
     load_seconds, size = time.perf_counter() - started, settled_tokens_per_batch(recipe)
     reuse = "complexity" in names and may_reuse_prefixes(lambda: scorer, store, size)
@@ -118,7 +120,7 @@ def _estimate_own_model(sample: Sample, folder: Path, names: list[str]) -> Stage
             seconds, plan = _seconds_of_pass(sample, probed, name), whole
         alone_seconds = load_seconds if number == 0 else 0.0
         stages.append(_stage(name, alone_seconds, seconds, plan, base))
-    memory = tuple(MemoryEstimate(name, bytes_of(scorer.parts.model), cost.activations) for name in names)
+    memory = tuple(MemoryEstimate(name, bytes_of(scorer.parts.model), cost.activations, process) for name in names)
     return StageCosts(tuple(stages), memory, size)
 
 
@@ -129,14 +131,15 @@ def _estimate_small_model(sample: Sample, folder: Path) -> StageCosts:
     started = time.perf_counter()
     store = tokens_of(sample, sample.examples, model, folder / "tokens-ifd")
     records = sample.records * (sample.read_seconds + (time.perf_counter() - started) / len(store))
-    started = time.perf_counter()
+    started, process = time.perf_counter(), process_memory(resolve_device())
     scorer = full_model(loaded.scoring_model(model, recipe.score.exits))
     load_seconds = time.perf_counter() - started
     full = full_plan(store, sample.records_per_row, settled_tokens_per_batch(recipe), reuse_prefixes=False)
     cost = measure_scoring(scorer, store, full.plan, folder)
     probed = _Probed(scorer, store, full, cost, load_seconds, pass_seconds(cost, full, store, scorer))
     stage = _stage("ifd", records + load_seconds, _seconds_of_pass(sample, probed, "ifd"), full, probed.base)
-    return StageCosts((stage,), (MemoryEstimate("ifd", bytes_of(scorer.parts.model), cost.activations),))
+    memory = MemoryEstimate("ifd", bytes_of(scorer.parts.model), cost.activations, process)
+    return StageCosts((stage,), (memory,))
 
 
 def _seconds_of_pass(sample: Sample, probed: _Probed, name: str) -> float:

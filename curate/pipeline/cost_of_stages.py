@@ -26,7 +26,7 @@ from curate.pipeline.probe_stages import (
     measure_training,
     training_batches,
 )
-from curate.probe.estimate import PROCESSES, MemoryEstimate, StageEstimate, seconds_by_processes
+from curate.probe.estimate import PROCESSES, StageEstimate, seconds_by_processes
 from curate.probe.spread import spread
 from curate.read.examples import read_examples
 from curate.read.files import open_source
@@ -52,8 +52,7 @@ def estimate_selection(sample: Sample, folder: Path) -> StageCosts:
     cost = measure_embedding(sample.texts.read(rows), recipe.embed)
     clustering = clustering_seconds(records, cost.dimension, recipe.cluster)
     seconds = seconds_by_processes(cost.load_seconds + clustering, records * cost.seconds_per_text)
-    memory = MemoryEstimate("embed", cost.weights, cost.activations)
-    return StageCosts((StageEstimate("embed", seconds), select), (memory,))
+    return StageCosts((StageEstimate("embed", seconds), select), (cost.memory,))
 
 
 def estimate_training(sample: Sample, folder: Path) -> StageCosts:
@@ -86,7 +85,7 @@ def estimate_training(sample: Sample, folder: Path) -> StageCosts:
         # The model is loaded twice: untuned, and with the adapter. Evaluating is not divided among processes.
         one = 2 * cost.load_seconds + sum(_loss_seconds(cost, full, store) for full, store in references)
         stages.append(StageEstimate("evaluate", (one,) * len(PROCESSES)))
-    return StageCosts(tuple(stages), (MemoryEstimate("train", cost.weights, cost.activations),))
+    return StageCosts(tuple(stages), (cost.memory,))
 
 
 def _loss_seconds(cost: TrainingCost, full: FullPlan, store: TokenStore) -> float:

@@ -14,7 +14,7 @@ from curate.runs.folder import RECORDS, RunFolder
 from curate.types import CurateError
 
 if TYPE_CHECKING:
-    from curate.models.memory import InMemory
+    from curate.models.in_memory import InMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from curate.models.memory import InMemory
+    from curate.models.in_memory import InMemory
     from curate.models.weights import WeightFacts
     from curate.scoring.score import ScoringModel
 
@@ -53,7 +53,7 @@ class Loaded:
         from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 
         if (given := self._handed_in(name, revision)) is not None:
-            from curate.models.memory import tokenizer_in_memory, weights_in_memory
+            from curate.models.in_memory import tokenizer_in_memory, weights_in_memory
 
             return weights_in_memory(given.model), tokenizer_in_memory(given.tokenizer)
         return weight_fingerprint(name, revision=revision), tokenizer_fingerprint(name, revision=revision)
@@ -84,7 +84,7 @@ class Loaded:
         from curate.models.precheck import check_weights
 
         if (given := self._handed_in(name, revision)) is not None:
-            from curate.models.memory import facts_in_memory
+            from curate.models.in_memory import facts_in_memory
 
             return facts_in_memory(given.model)
         return check_weights(name, revision=revision, trust_remote_code=self._trust, attention=attention)

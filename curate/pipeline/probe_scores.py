@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from transformers import Cache
 
+from curate.models.memory import memory_growth
 from curate.probe.cost import BatchCost, fit_cost
-from curate.probe.memory import peak_memory
 from curate.runs.atomic import replacing
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches
 from curate.scoring.dropout import dropout_subnets, score_dropout
@@ -106,7 +106,7 @@ def measure_scoring(
     least three batches no further one is begun.
     """
     # The heaviest batch comes first and is not timed: it warms up, and shows how much memory is needed.
-    with peak_memory(scorer.parts.device) as grown:
+    with memory_growth(scorer.parts.device) as grown:
         scores = _scored(scorer, store, plan, plan.heaviest)
     models = {model.layers: model for model in (scorer, full_model(scorer))}.values()
     begun, seen, seconds = time.monotonic(), list[FloatArray](), list[float]()

@@ -16,8 +16,9 @@ from curate.diversity.cluster import MAX_TRAINING_POINTS, auto_count, cluster
 from curate.diversity.embed import count_truncated, embed, load_embedder
 from curate.models.device import resolve_device
 from curate.models.load import load_model
+from curate.models.memory import memory_growth, process_memory
 from curate.pipeline.probe_scores import FullPlan, ScoringCost, measure_scoring, pass_seconds
-from curate.probe.memory import peak_memory
+from curate.probe.estimate import MemoryEstimate
 from curate.scoring.confidence import head_rows
 from curate.scoring.parts import find_parts
 from curate.scoring.score import ScoringModel
@@ -40,15 +41,13 @@ class EmbeddingCost:
     load_seconds      to load the embedder
     seconds_per_text  to embed a text
     dimension         length of a vector
-    weights           bytes of the embedder's weights
-    activations       bytes beyond them; None where they cannot be counted
+    memory            its peak
     """
 
     load_seconds: float
     seconds_per_text: float
     dimension: int
-    weights: int
-    activations: int | None
+    memory: MemoryEstimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,7 @@ class TrainingCost:
     adapter_factor     seconds of a forward pass with the adapter over those without
     scoring            what a forward pass without the adapter costs
     scorer             the model, which holds the adapter when this is returned
-    weights            bytes of the model's weights
-    activations        bytes beyond them while training; None where they cannot be counted
+    memory             the peak of training
     """
 
     load_seconds: float
@@ -71,8 +69,7 @@ class TrainingCost:
     adapter_factor: float
     scoring: ScoringCost
     scorer: ScoringModel
-    weights: int
-    activations: int | None
+    memory: MemoryEstimate
 
 
 def bytes_of(model: Any) -> int:
@@ -83,6 +80,7 @@ def bytes_of(model: Any) -> int:
 def measure_embedding(texts: Sequence[str], settings: Embed) -> EmbeddingCost:
     """Return what embedding texts costs, from up to four batches of texts of similar length, as a run makes them."""
     device, started = resolve_device(), time.perf_counter()
+    process = process_memory(device)
     embedder = load_embedder(settings.model, device=str(device))
     loaded = time.perf_counter()
     by_length = sorted(texts, key=len, reverse=True)
@@ -90,7 +88,7 @@ def measure_embedding(texts: Sequence[str], settings: Embed) -> EmbeddingCost:
     num_blocks = min(_MOST_BLOCKS, len(texts) // size) if texts else 0
     middles = [len(texts) * (2 * i + 1) // (2 * num_blocks) for i in range(num_blocks)]
     blocks = [by_length[max(0, min(m - size // 2, len(texts) - size)) :][:size] for m in middles]
-    with peak_memory(device) as grown:  # of the longest texts, which need most memory
+    with memory_growth(device) as grown:  # of the longest texts, which need most memory
         embed(by_length[:size] or ["a"], embedder, batch_size=settings.batch_size)  # also warms up
     begun = time.perf_counter()
     for block in blocks:
@@ -99,7 +97,8 @@ def measure_embedding(texts: Sequence[str], settings: Embed) -> EmbeddingCost:
     seconds = (time.perf_counter() - begun) / max(size * num_blocks, 1)
     dimension = embedder.get_embedding_dimension()
     assert dimension is not None
-    return EmbeddingCost(loaded - started, seconds, dimension, bytes_of(embedder), grown())
+    memory = MemoryEstimate("embed", bytes_of(embedder), grown(), process)
+    return EmbeddingCost(loaded - started, seconds, dimension, memory)
 
 
 def clustering_seconds(num_rows: int, dimension: int, settings: Cluster) -> float:
@@ -145,7 +144,7 @@ def measure_training(
         train: settings of the adapter.
         folder: takes what is written on the way.
     """
-    started = time.perf_counter()
+    started, process = time.perf_counter(), process_memory(resolve_device())
     loaded = load_model(**model.model_dump(exclude={"allow_tokens"}))
     parts = find_parts(loaded)
     confirm(parts)
@@ -155,13 +154,14 @@ def measure_training(
     scorer = ScoringModel(parts, (parts.num_layers,), rows)
     scoring = measure_scoring(scorer, store, full.plan, folder, budget=_BUDGET_SECONDS / 2)
     chosen, settings = _few_steps(features, train, scoring.batch.per_token)
-    with peak_memory(parts.device) as grown:
+    with memory_growth(parts.device) as grown:
         setup_seconds, step_seconds = _time_steps(chosen, loaded, settings, folder)
     loaded.eval()  # training has put the adapter into the model, and switched dropout on
     adapted = measure_scoring(scorer, store, full.plan, folder, budget=_BUDGET_SECONDS / 2)
     factor = pass_seconds(adapted, full, store, scorer) / max(pass_seconds(scoring, full, store, scorer), 1e-9)
     per_batch = step_seconds / settings.accumulation()
-    return TrainingCost(load_seconds, setup_seconds, per_batch, factor, scoring, scorer, weights, grown())
+    memory = MemoryEstimate("train", weights, grown(), process)
+    return TrainingCost(load_seconds, setup_seconds, per_batch, factor, scoring, scorer, memory)
 
 
 def training_batches(kept: int, train: Train, processes: int) -> tuple[int, int]:
@@ -176,13 +176,16 @@ def training_batches(kept: int, train: Train, processes: int) -> tuple[int, int]
 
     >>> training_batches(100, Train(batch_size=4, epochs=2), 1)
     (14, 50)
+    >>> training_batches(100, Train(batch_size=4, max_steps=8), 1)
+    (8, 29)
     """
     accumulation = train.accumulation(processes)
     an_epoch = math.ceil(math.ceil(kept / train.batch_size) / processes)
+    steps_an_epoch = math.ceil(an_epoch / accumulation)
     if train.max_steps is not None:
-        return train.max_steps, train.max_steps * accumulation
-    steps = math.ceil(train.epochs * math.ceil(an_epoch / accumulation))
-    return steps, math.ceil(train.epochs * an_epoch)
+        epochs, more = divmod(train.max_steps, steps_an_epoch)
+        return train.max_steps, epochs * an_epoch + more * accumulation
+    return math.ceil(train.epochs * steps_an_epoch), math.ceil(train.epochs * an_epoch)
 
 
 def _few_steps(features: Sequence[Feature], train: Train, seconds_per_token: float) -> tuple[list[Feature], Train]:

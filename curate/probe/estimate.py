@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,11 +52,28 @@ class StageEstimate:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Peak memory of a stage in one process, in bytes; `activations` is None where it could not be measured."""
+    """Peak memory of a stage in one process, in bytes. A part that could not be measured is None.
+
+    stage        the stage
+    weights      of the model
+    activations  what computing takes beside the weights
+    process      what the process holds before it loads the model: Python, libraries, tokenizers; 0 on a GPU
+    """
 
     stage: str
     weights: int
     activations: int | None
+    process: int | None
+
+    @property
+    def known(self) -> int:
+        """Return the sum of the parts that could be measured."""
+        return self.weights + (self.activations or 0) + (self.process or 0)
+
+    @property
+    def peak(self) -> int | None:
+        """Return the sum of all parts; None where one of them is unknown."""
+        return None if self.activations is None or self.process is None else self.known
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One figure as estimated and as it came out; `ratio` is estimated / true, None where true is zero."""
+    """One figure as estimated and as it came out; `ratio` is estimated / true, None where true is zero.
+
+    The unit is "", records, seconds or bytes (of a peak of memory).
+    """
 
     what: str
     unit: str
@@ -124,7 +144,7 @@ def as_object(estimate: Estimate) -> dict[str, Any]:
 
 
 def compare_with_truth(estimate: Estimate, manifest: Mapping[str, Any]) -> list[Compared]:
-    """Compare an estimate with the stages in a manifest: first the counts, then the seconds of every stage.
+    """Compare an estimate with the stages in a manifest: the counts, then seconds and peak memory of every stage.
 
     The estimate for as many processes as the stage had is taken. Stages that did not run are left out. Of several
     selections the one that the estimate's settings name is taken.
@@ -141,7 +161,15 @@ def compare_with_truth(estimate: Estimate, manifest: Mapping[str, Any]) -> list[
             count = min(records[0].get("processes", launched), PROCESSES[-1])
             seconds = sum(record["seconds"] for record in records)
             rows.append(_compared(stage.name, "seconds", stage.seconds[count - 1], seconds))
+            rows += _memory(stage.name, estimate.memory, records)
     return rows
+
+
+def _memory(name: str, memory: Sequence[MemoryEstimate], records: Sequence[Mapping[str, Any]]) -> list[Compared]:
+    """Return the peak of memory of a stage, beside the largest of its records; nothing where one is not known."""
+    peaks = [record["peak_memory"] for record in records if "peak_memory" in record]
+    estimated = [whole.peak for whole in memory if whole.stage == name and whole.peak is not None]
+    return [_compared(f"memory of {name}", "bytes", estimated[0], max(peaks))] if peaks and estimated else []
 
 
 def _counts(counts: Counts, record: Mapping[str, Any]) -> Iterator[Compared]:

@@ -21,6 +21,7 @@ StageRecord = TypedDict(
         "out": int,
         "dropped": dict[str, int],
         "seconds": float,
+        "peak_memory": int,
         "processes": int,
         "columns": list[str],
         "file": str,
@@ -42,6 +43,7 @@ seconds      how long it took
 
 Further names that other stages read; some stages store more, which only people read:
 
+peak_memory  the most memory of the main process in this stage, bytes: of a GPU, else with Python and its libraries
 processes    how many processes computed it (passes)
 columns      the columns that it added to scores.parquet (further passes)
 file, files  the file of kept records, and all files that a selection holds
@@ -54,7 +56,7 @@ remarks      why records are not scored, or what a person should know of them, w
 
 _KINDS = {
     **dict.fromkeys(("key", "dropped", "remarks"), dict),
-    **dict.fromkeys(("in", "out", "tokens"), int),
+    **dict.fromkeys(("in", "out", "tokens", "peak_memory"), int),
     **dict.fromkeys(("fingerprint", "file"), str),
     **dict.fromkeys(("columns", "files"), list),
     "seconds": int | float,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from curate.models.memory import take_peak_memory
 from curate.runs.atomic import replacing
 from curate.runs.folder import RunFolder
 from curate.runs.keys import Key
@@ -86,9 +87,14 @@ class Stage:
             self.folder.forget(self.name)
 
     def finish(self, outcome: Outcome) -> None:
-        """Enter the stage in the manifest, and log its closing line: in, out, dropped by reason, seconds."""
+        """Enter the stage in the manifest, and log its closing line: in, out, dropped by reason, seconds.
+
+        Stages follow each other, so the memory counted since the stage before is that of this one.
+        """
         seconds = time.monotonic() - self.started
-        facts = {"in": outcome.rows_in, "out": outcome.rows_out, "dropped": dict(outcome.dropped)}
+        facts: dict[str, Any] = {"in": outcome.rows_in, "out": outcome.rows_out, "dropped": dict(outcome.dropped)}
+        if (peak := take_peak_memory()) is not None:
+            facts["peak_memory"] = peak
         self.folder.record(self.name, self.key, **facts, **outcome.details, seconds=round(seconds, 3))
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in outcome.dropped.items())
         logger.info(

@@ -30,8 +30,6 @@ import curate
 
 DEMO = Path(curate.__file__).parent / "demo"
 VERBS = ("score", "embed", "select", "train", "evaluate")
-# What loads the weights whose memory an estimate names, by verb.
-PASSES = {"score": ("complexity", "ifd", "masked", "dropout"), "embed": ("embed",), "train": ("train",)}
 WORDS = (
     "data.holdout=25%",
     "score.ifd=true",
@@ -104,23 +102,33 @@ def measured(model: Path, records: int, folder: Path, settings: Sequence[str]) -
     named = [f"data.path={data}", f"data.limit={records}", f"model.name={model}", f"run.dir={folder / 'run'}"]
     recipe = folder / "recipe.yaml"
     recipe.write_text(dump_recipe(load_recipe(None, [*named, f"embed.model={embedder()}", *WORDS, *settings])))
-    estimate = child("estimate", recipe)
-    peaks = {verb: child(verb, recipe)["peak"] for verb in VERBS}
-    rows = compared(estimate["estimate"], folder / "run")
+    estimate = child("estimate", recipe)["estimate"]
+    for verb in VERBS:
+        child(verb, recipe)
+    rows = compared(estimate, folder / "run")
     for row in rows:
-        yield Figure(model.name, row.what, row.unit, row.estimated, row.true, row.ratio)
+        in_mb = 1e6 if row.unit == "bytes" else 1
+        unit = "MB" if row.unit == "bytes" else row.unit
+        yield Figure(model.name, row.what, unit, row.estimated / in_mb, row.true / in_mb, row.ratio)
     stages = [row for row in rows if row.unit == "seconds"]
-    yield figure(model, "all stages", "s", sum(row.estimated for row in stages), sum(row.true for row in stages))
-    for verb, names in PASSES.items():
-        known = [m for m in estimate["estimate"]["memory"] if m["stage"] in names and m["activations"] is not None]
-        if known and peaks[verb] is not None:
-            expected = max(m["weights"] + m["activations"] for m in known)
-            yield figure(model, f"memory of {verb}", "MB", expected / 1e6, peaks[verb] / 1e6)
-    yield Figure(model.name, "the estimate itself", "s", 0.0, estimate["estimate"]["probe_seconds"], None)
+    yield figure(model, "all stages", "seconds", sum(row.estimated for row in stages), sum(row.true for row in stages))
+    # An estimate takes kept records to be as long as all. Where they are not, the seconds of training are off as much.
+    yield figure(model, "tokens of a kept record", "", *tokens_of_a_record(folder / "run"))
+    yield Figure(model.name, "the estimate itself", "seconds", 0.0, estimate["probe_seconds"], None)
 
 
 def figure(model: Path, what: str, unit: str, estimated: float, true: float) -> Figure:
     return Figure(model.name, what, unit, estimated, true, estimated / true if true else None)
+
+
+def tokens_of_a_record(run: Path) -> tuple[float, float]:
+    """The mean tokens of all scored records, and of the kept ones."""
+    import pyarrow.parquet as pq
+
+    scores = pq.read_table(run / "scores.parquet", columns=["prompt_tokens", "response_tokens"]).to_pandas()
+    kept = pq.read_table(run / "selections" / "main" / "selection.parquet").to_pandas()["kept"]
+    tokens = scores.sum(axis=1, skipna=False)
+    return float(tokens.mean()), float(tokens[kept.to_numpy()].mean())
 
 
 def embedder() -> Path:
@@ -149,14 +157,7 @@ def child(verb: str, recipe: Path) -> dict[str, Any]:
 
 
 def do(verb: str, recipe: str) -> dict[str, Any]:
-    """Do a verb with its peak of memory watched, everything that it needs imported: libraries are not measured."""
-    import datasets  # noqa: F401
-    import faiss  # noqa: F401
-    import peft  # noqa: F401
-    import sentence_transformers  # noqa: F401
-    import torch
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
+    """Do a verb, or estimate all of them."""
     from curate.config import load_recipe
     from curate.pipeline import perform
     from curate.pipeline.estimate import estimate
@@ -165,27 +166,8 @@ def do(verb: str, recipe: str) -> dict[str, Any]:
     settings = load_recipe(Path(recipe), [])
     if verb == "estimate":
         return {"estimate": as_object(estimate(settings))}
-    if torch.cuda.is_available():
-        perform(verb, settings)  # type: ignore[arg-type]
-        return {"peak": torch.cuda.max_memory_allocated()}
-    before = reset_peak()
     perform(verb, settings)  # type: ignore[arg-type]
-    return {"peak": None if before is None else status("VmHWM") - before}
-
-
-def reset_peak() -> int | None:
-    """Let the kernel count this process's peak anew, and return what it holds now; None where it cannot."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return status("VmRSS")
-    except OSError:
-        return None
-
-
-def status(name: str) -> int:
-    """Bytes in a line of /proc/self/status; mapped weights count too, as an estimate counts them."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(f"{name}:"))) * 1024
+    return {}
 
 
 if __name__ == "__main__":
