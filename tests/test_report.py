@@ -184,9 +184,8 @@ def test_a_comparison_is_shown_where_there_is_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     write_comparison(run)
     elements = Elements(report(run, "main", texts(60)))
-    assert {"Comparison", "selector", "holdout", "<i>x", "+0.5000", "worse", "2 (1)", "kept: 10%"} <= set(
-        elements.words
-    )
+    assert {"Comparison", "selector", "holdout", "<i>x", "+0.5000", "worse", "2 (1)"} <= set(elements.words)
+    assert "kept: 10%, loss over tokens" in elements.words
     spec = json.loads(elements.script("figures"))["comparison"]
     (point,) = spec["data"]["values"]
     assert (point["who"], point["low"], point["value"], point["high"]) == ("<i>x", 0.25, 0.5, 0.75)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curate.compare.cells import LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, LOSSES
 from curate.compare.table import Row, Verdict, distinct
@@ -32,12 +32,20 @@ class TextTable:
 
 
 def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Make a table for every keep: a line per selector, a column per set with both means, then tokens and seconds.
+    """Make tables for every keep: one for each mean of the loss, one of the tasks, one of tokens and seconds.
 
-    The mark after each number compares it with random of the same keep: + better, - worse, = no difference seen,
-    ? not compared.
+    Each has a line per selector and a column per set. The mark after each number compares it with random of the same
+    keep: + better, - worse, = no difference seen, ? not compared.
     """
-    return [_summary(keep, [row for row in rows if row.keep == keep]) for keep in distinct(row.keep for row in rows)]
+    found = []
+    for keep in distinct(row.keep for row in rows):
+        some = [row for row in rows if row.keep == keep]
+        # One table of all would be wider than a terminal.
+        others = [metric for metric in distinct(row.metric for row in some) if metric not in LOSSES]
+        tables = [_means(f"{_title(keep)}, loss {MEANS[metric]}", some, [metric]) for metric in LOSSES]
+        tables = [table for table in (*tables, _means(f"{_title(keep)}, tasks", some, others)) if table.rows]
+        found += [*tables[:-1], replace(tables[-1], notes=_notes(some)), _cost(f"{_title(keep)}, cost", some)]
+    return found
 
 
 def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
@@ -58,25 +66,28 @@ def _title(keep: str) -> str:
     return f"kept: {keep}" if keep else "baselines"
 
 
-def _summary(keep: str, rows: Sequence[Row]) -> TextTable:
-    """Return the summary of one keep; both mean losses of a set share a column, other metrics have their own."""
-    losses, others = (
-        distinct((r.set, "" if r.metric in LOSSES else r.metric) for r in rows if (r.metric in LOSSES) == wanted)
-        for wanted in (True, False)
+def _means(title: str, rows: Sequence[Row], metrics: Sequence[str]) -> TextTable:
+    """Return the means of some metrics of one keep; the column of a loss has the name of its set alone."""
+    by_place = {(row.selector, row.set, row.metric): row for row in rows if row.metric in metrics}
+    columns = distinct((row.set, row.metric) for row in by_place.values())
+    header = ("selector", *(name if metric in LOSSES else f"{name} {metric}" for name, metric in columns))
+    lines = (
+        (selector, *(_number(by_place.get((selector, *column))) for column in columns))
+        for selector in distinct(row.selector for row in by_place.values())
     )
-    header = ("selector", *(f"{s} {m}".strip() for s, m in [*losses, *others]), "tokens kept", "seconds")
-    lines = []
-    for selector in distinct(row.selector for row in rows):
-        mine = {(row.set, row.metric): row for row in rows if row.selector == selector}
-        cells = [" / ".join(_number(mine.get((s, metric))) for metric in LOSSES) for s, _ in losses]
-        cells += [_number(mine.get(column)) for column in others]
-        some = next(iter(mine.values()))  # tokens and seconds belong to the selector: all of its rows have the same
-        lines.append((selector, *cells, _whole(some.kept_tokens), _whole(some.seconds)))
-    return TextTable(_title(keep), header, tuple(lines), _notes(rows))
+    return TextTable(title, header, tuple(lines), ())
+
+
+def _cost(title: str, rows: Sequence[Row]) -> TextTable:
+    """Return tokens and seconds of every selector of one keep; all rows of a selector have the same."""
+    by_selector = {row.selector: row for row in rows}
+    lines = ((name, _whole(row.kept_tokens), _whole(row.seconds)) for name, row in by_selector.items())
+    return TextTable(title, ("selector", "tokens kept", "seconds"), tuple(lines), ())
 
 
 def _number(row: Row | None) -> str:
-    return f"{row.mean:.4f} {MARKS[row.verdict]}".rstrip() if row else ""
+    # The mark has its place in every cell, so that the numbers stand below each other.
+    return f"{row.mean:.4f} {MARKS[row.verdict] or ' '}" if row else ""
 
 
 def _whole(value: float | None) -> str:
@@ -86,7 +97,7 @@ def _whole(value: float | None) -> str:
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return what a reader must know to understand the numbers and marks of a table."""
     compared = [row.difference for row in rows if row.difference and row.difference.low is not None]
-    notes = ["loss in nats per token: mean over records / mean over tokens; lower is better"]
+    notes = ["loss in nats per token, lower is better"]
     if compared:
         level = compared[0].level
         notes.append(f"to random of the same size, {level:.0%} intervals: + better, - worse, = no difference seen")
