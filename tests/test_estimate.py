@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curate.cli import main
+from curate.cli.estimates import estimate_lines
 from curate.config import Train, load_recipe
 from curate.models.memory import memory_growth, process_memory, take_peak_memory
 from curate.pipeline import perform
@@ -349,6 +350,17 @@ def test_a_truth_is_compared_stage_by_stage_at_its_own_number_of_processes() -> 
     assert compare_with_truth(made_up(), {}) == []
 
 
+def test_an_estimate_fits_a_terminal_and_says_what_is_not_known() -> None:
+    passes = tuple(StageEstimate(name, (5e5,) * 8, 12.5) for name in ("complexity", "dropout"))
+    counts = replace(made_up().counts, dropped={f"reason_{i}": 1_000_000 for i in range(8)})
+    lines = list(estimate_lines(made_up(stages=passes, counts=counts, assumptions=("a word or two " * 9,)), 60))
+    assert max(map(len, lines)) <= 76
+    assert max(len(line) for line in lines if "reason" in line or "word" in line) <= 60
+    table = {line.split()[0]: line.split()[1:] for line in lines if line}
+    assert table["train"] == ["0.0", "MB", "0.0", "MB", "0.0", "MB", "0.0", "MB"]
+    assert table["embed"] == ["unknown", "0.0", "MB", "unknown", "0.0", "MB"]
+
+
 def test_peaks_of_memory_are_compared_where_all_of_an_estimate_is_known() -> None:
     stages: dict[str, Any] = {
         "embeddings": {"seconds": 4.0, "peak_memory": 9},  # whose activations are not known
@@ -413,7 +425,7 @@ def test_the_command_line_prints_a_table_or_json_and_the_truth(capsys: pytest.Ca
     assert err == ""
     assert "80 records: 78 can be scored, 0 of them truncated" in out
     assert "dropped: 1 empty_response, 1 too_long" in out
-    assert "1 process   2 processes" in out
+    assert "1 process 2 processes" in out
     lines = {line.split("  ")[0]: line.split() for line in out.splitlines() if line}
     assert lines["number of records"][-3:] == ["80", "80", "1.00"]
     assert lines["dropped: too_long"][-3:] == ["1", "1", "1.00"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def show_estimate(recipe: Recipe, *, as_json: bool) -> None:
         truth = [{"what": row.what, "estimated": row.estimated, "true": row.true} for row in compared]
         say(json.dumps({**as_object(result), "truth": truth}, ensure_ascii=False, indent=1))
     else:
-        for line in estimate_lines(result):
+        for line in estimate_lines(result, shutil.get_terminal_size((100, 24)).columns):
             say(line)
         for line in truth_lines(compared):
             say(line)
@@ -67,29 +69,40 @@ def finding_line(finding: Finding) -> str:
     return f"{finding.level:<4}  {finding.name}: {' '.join(finding.text.splitlines())}"
 
 
-def estimate_lines(result: Estimate) -> Iterator[str]:
-    """Yield an estimate as lines: records and tokens, a table of seconds, memory, and its assumptions."""
+def estimate_lines(result: Estimate, width: int = 80) -> Iterator[str]:
+    """Yield an estimate as lines: records and tokens, tables of seconds and memory, and its assumptions.
+
+    Sentences are broken at `width` characters; the tables are up to 76 wide.
+    """
     counts = result.counts
     about = "" if counts.exact else f" (scaled up from {counts.sampled:,})"
     yield f"{counts.records:,} records{about}: {counts.scored:,} can be scored, {counts.truncated:,} of them truncated"
     yield f"{counts.tokens:,} tokens, {counts.response_tokens:,} of them scored"
     if counts.dropped:
-        yield "dropped: " + ", ".join(f"{number:,} {reason}" for reason, number in sorted(counts.dropped.items()))
-    yield ", ".join(f"{key}={value}" for key, value in result.settings.items())
+        dropped = (f"{number:,} {reason}" for reason, number in sorted(counts.dropped.items()))
+        yield from textwrap.wrap(f"dropped: {', '.join(dropped)}", width)
+    yield from textwrap.wrap(", ".join(f"{key}={value}" for key, value in result.settings.items()), width)
     yield ""
-    yield f"{'stage':<12}" + "".join(f"{f'{n} process' + 'es' * (n > 1):>14}" for n in _SHOWN) + "  forward passes"
+    yield _line("stage", *(f"{n} process" + "es" * (n > 1) for n in _SHOWN), "forward passes")
     for stage in result.stages:  # stage.seconds[n - 1] is for n processes
-        passes = f"{stage.forward_passes:>16.1f}" if stage.forward_passes else ""
-        yield (f"{stage.name:<12}" + "".join(f"{duration(stage.seconds[n - 1]):>14}" for n in _SHOWN) + passes).rstrip()
-    yield f"{'in all':<12}" + "".join(f"{duration(result.total_seconds(n)):>14}" for n in _SHOWN)
+        passes = f"{stage.forward_passes:.1f}" if stage.forward_passes else ""
+        yield _line(stage.name, *(duration(stage.seconds[n - 1]) for n in _SHOWN), passes)
+    yield _line("in all", *(duration(result.total_seconds(n)) for n in _SHOWN))
     yield ""
+    yield _line("memory", "in all", "weights", "activations", "libraries")
     for peak in result.memory:
-        parts = ("weights", peak.weights), ("activations", peak.activations), ("Python and libraries", peak.process)
-        told = ", ".join(f"{what} {gigabytes(number)}" for what, number in parts if number is not None)
-        yield f"memory of {peak.stage}: {'more than ' if peak.peak is None else ''}{gigabytes(peak.known)} ({told})"
+        parts = (peak.peak, peak.weights, peak.activations, peak.process)
+        yield _line(peak.stage, *("unknown" if number is None else gigabytes(number) for number in parts))
+    yield ""
     yield f"probed {result.device} for {duration(result.probe_seconds)}"
     for sentence in result.assumptions:
-        yield f"  {sentence}"
+        yield from textwrap.wrap(sentence, width, initial_indent="  ", subsequent_indent="    ")
+
+
+def _line(name: str, *cells: str) -> str:
+    """Return a line of a table: a name, four cells of 12 characters, and a wider fifth one."""
+    first, last = cells[:4], cells[4:]
+    return (f"{name:<12}" + "".join(f"{cell:>12}" for cell in first) + "".join(f"{cell:>16}" for cell in last)).rstrip()
 
 
 def truth_lines(rows: Sequence[Compared]) -> Iterator[str]:

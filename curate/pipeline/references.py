@@ -17,7 +17,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import tokenize_as_settled
 from curate.pipeline.verified import verified_rows
-from curate.read.examples import read_examples
+from curate.read.examples import expected_count, read_examples
 from curate.read.files import open_source, source_sha256
 from curate.runs.atomic import replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
@@ -86,7 +86,7 @@ def _held_out(job: Job) -> References:
     }
     # A token store holds rows 0, 1, 2, ...; the held-out rows get new numbers.
     tokens = (replace(record, row=i) for i, record in enumerate(tokens_to_train_on(job, rows, model)))
-    return References(HOLDOUT, key, _with_tokens(job, HOLDOUT, key, tokens), None)
+    return References(HOLDOUT, key, _with_tokens(job, HOLDOUT, key, tokens, len(rows)), None)
 
 
 def _held_out_rows(job: Job) -> IntArray:
@@ -123,15 +123,19 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
     }
     named = Model(name=model.name, revision=model.revision)
     tokens = tokenize_as_settled(job.recipe, job.loaded, read_examples(data, source), named)
-    return References(wanted.name, key, _with_tokens(job, wanted.name, key, tokens), data)
+    return References(wanted.name, key, _with_tokens(job, wanted.name, key, tokens, expected_count(data, source)), data)
 
 
-def _with_tokens(job: Job, name: str, key: Key, tokens: Iterator[Tokens]) -> Path:
-    """Return the folder of a set's tokens; they are written if there are none with this key."""
+def _with_tokens(job: Job, name: str, key: Key, tokens: Iterator[Tokens], expected: int | None) -> Path:
+    """Return the folder of a set's tokens; they are written if there are none with this key.
+
+    About `expected` records are shown as the total; None where nobody knows.
+    """
     folder = job.folder.work / "references" / name
     if read_key(folder) != key:
         with replacing(folder) as part:
             for count in write_tokens(tokens, part):
-                job.launch.advance(f"references: {name}", count, None, "records")
+                total = expected if expected and count <= expected else None
+                job.launch.advance(f"references: {name}", count, total, "records")
             write_json(part / "key.json", dict(key))
     return folder

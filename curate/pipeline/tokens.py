@@ -172,9 +172,10 @@ def tokens_for(job: Job, model: Model, folder: Path) -> TokenStore:
         tokenized = tokenize_as_settled(
             job.recipe, job.loaded, read_examples(job.recipe.data, job.settled.source), model
         )
+        total = _num_records(job)
         with replacing(folder) as part:
             for count in write_tokens(tokenized, part):
-                job.launch.advance("tokens of the small model", count, None, "records")
+                job.launch.advance("tokens of the small model", count, total, "records")
     return open_tokens(folder)
 
 
@@ -185,10 +186,17 @@ def embedding_texts(job: Job) -> Texts:
     if read_key(folder) != key:
         with replacing(folder) as part:
             examples = recording(read_examples(job.recipe.data, job.settled.source), part, job.recipe.embed.text)
+            total = _num_records(job)
             for count, _ in enumerate(examples, start=1):
-                job.launch.advance("texts", count, None, "records")
+                job.launch.advance("texts", count, total, "records")
             write_json(part / "key.json", key)
     return open_texts(folder)
+
+
+def _num_records(job: Job) -> int | None:
+    """Return how many records the input has; None where none were tokenised yet."""
+    record = job.folder.stage("tokens")
+    return None if record is None else record["in"]
 
 
 def _texts_key(job: Job) -> Key:

@@ -66,14 +66,11 @@ class MemoryEstimate:
     process: int | None
 
     @property
-    def known(self) -> int:
-        """Return the sum of the parts that could be measured."""
-        return self.weights + (self.activations or 0) + (self.process or 0)
-
-    @property
     def peak(self) -> int | None:
-        """Return the sum of all parts; None where one of them is unknown."""
-        return None if self.activations is None or self.process is None else self.known
+        """Return the sum of the parts; None where one of them is unknown."""
+        if self.activations is None or self.process is None:
+            return None
+        return self.weights + self.activations + self.process
 
 
 @dataclass(frozen=True, slots=True)
