@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from curate.selection import REASONS, Candidates, Selection
 from curate.tables.chunks import read_chunk, write_chunk
 from curate.tables.clusters import read_clusters, write_clusters
-from curate.tables.score_columns import read_column, read_rows, read_scored, stored_exits
+from curate.tables.score_columns import read_column, read_rows, stored_exits
 from curate.tables.scores import add_columns, write_rows, write_scores
 from curate.tables.selection import read_kept, write_selection
 from curate.types import CONTEXT, ROW, SCORED, STATUSES, BatchScores, CurateError, TokenStore
@@ -80,9 +80,9 @@ def test_what_was_not_scored_is_null_and_never_a_number(tmp_path: Path) -> None:
 
 
 def test_the_metadata_says_which_exits_and_which_direction(tmp_path: Path) -> None:
-    schema = pq.read_schema(small(tmp_path))
-    about = json.loads(schema.metadata[b"curate"])
-    assert stored_exits(schema) == about["exits"] == [1, 3]
+    path = small(tmp_path)
+    about = json.loads(pq.read_schema(path).metadata[b"curate"])
+    assert stored_exits(path) == about["exits"] == [1, 3]
     assert about["num_layers"] == 3
     assert "low = easy" in about["complexity"]
 
@@ -128,7 +128,6 @@ def test_what_a_selection_needs_is_read_back(tmp_path: Path) -> None:
         read_column(path, "complexity"), [1 - 3 / 32, np.nan, 1 - 9 / 32, np.nan, np.nan, 1 - 18 / 32]
     )
     assert scores.response_tokens.tolist() == [3, 0, 3, 0, 0, 3]
-    assert read_scored(tmp_path / "scores.parquet").tolist() == [True, False, True, False, False, True]
 
 
 def test_complexity_is_recomputed_from_a_subset_of_the_exits(tmp_path: Path) -> None:
@@ -198,7 +197,7 @@ def test_more_rows_than_a_row_group_holds(tmp_path: Path) -> None:
     expected = np.where(table.rows["status"] == 0, 1 - 1.5 * (np.arange(MANY) % 8 + 1) / 16, np.nan)
     np.testing.assert_array_equal(read_column(path, "complexity"), expected)
     np.testing.assert_array_equal(scores.response_tokens, table.rows["scored"])
-    np.testing.assert_array_equal(read_scored(path), table.rows["status"] == 0)
+    np.testing.assert_array_equal(scores.status == 0, table.rows["status"] == 0)
     np.testing.assert_array_equal(scores.duplicate_ids, np.where(ids == 7, 0, -1))
 
     selection = Selection(ids % 3 == 0, (ids % 100 - 1).astype(np.int32), (ids % len(REASONS)).astype(np.uint8))
@@ -257,11 +256,10 @@ def test_a_chunk_is_stored_bit_by_bit(tmp_path: Path, split: bool) -> None:
 
 def test_rows_in_another_order_are_joined_by_row(tmp_path: Path) -> None:
     path = small(tmp_path)
-    rows, complexity, scored = read_rows(path), read_column(path, "complexity"), read_scored(path)
+    rows, complexity = read_rows(path), read_column(path, "complexity")
     table = pq.read_table(path)
     pq.write_table(table.take([3, 1, 5, 0, 2, 4]), path)
     np.testing.assert_array_equal(read_column(path, "complexity"), complexity)
-    np.testing.assert_array_equal(read_scored(path), scored)
     again = read_rows(path)
     for name in ("status", "response_tokens", "duplicate_ids"):
         np.testing.assert_array_equal(getattr(again, name), getattr(rows, name))
@@ -285,6 +283,16 @@ def test_a_damaged_or_missing_file_is_told_by_name(tmp_path: Path, content: byte
         read_rows(path)
 
 
+@pytest.mark.parametrize(
+    "about", [b"", b"[]", b"{", b'{"exits": ["a"]}', b'{"exits": {"1": 2}}', b'{"num_layers": "x"}']
+)
+def test_damaged_metadata_are_told_by_name(tmp_path: Path, about: bytes) -> None:
+    path = small(tmp_path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"curate": about}), path)
+    with pytest.raises(CurateError, match=r"scores\.parquet is damaged .*curate score makes it again"):
+        read_column(path, "complexity", exits=[1])
+
+
 def test_a_further_score_adds_its_columns_and_changes_nothing(tmp_path: Path) -> None:
     path = small(tmp_path)
     before = pq.read_table(path)
@@ -302,7 +310,7 @@ def test_a_further_score_adds_its_columns_and_changes_nothing(tmp_path: Path) ->
 def test_complexity_joins_scores_that_were_there_before_it(tmp_path: Path) -> None:
     path, store = tmp_path / "scores.parquet", table_of(["scored", "too_long", "scored"])
     write_rows(path, store)
-    assert stored_exits(pq.read_schema(path)) == []
+    assert stored_exits(path) == []
     assert pq.read_table(path)["response_tokens"].to_pylist() == [3, None, 3]
     add_columns(path, tmp_path / "own.parquet", {"mine": np.array([1.0, 2.0, 3.0])}, {"mine": "a person's"})
     chunks = [scores_of([0, 2])]

@@ -11,9 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import WORDS, alpaca_records, write_json_array
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+import curate
 from curate.config import load_recipe
 from curate.pipeline import Verb, perform
+from curate.pipeline.opening import open_job
+from curate.pipeline.pages import write_report
 from curate.tables.digests import digest_of_blocks, digest_of_ids, digest_of_values
 from curate.types import CurateError
 
@@ -22,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("workplace")
 RUN = Path("run")
 
 
-def do(verb: Verb, *words: str) -> None:
-    perform(verb, load_recipe(None, [*WORDS, *words]))
+def do(verb: Verb, *words: str, training: bool = True) -> None:
+    perform(verb, load_recipe(None, [*WORDS, *words]), training=training)
 
 
 @pytest.fixture
@@ -59,6 +64,121 @@ def test_an_adapter_is_not_trained_on_the_selection_of_another_run(other: Path) 
     shutil.copy(other / "selections/main/selection.parquet", RUN / "selections/main")
     with pytest.raises(CurateError, match=r"selection\.parquet is not the one that this run made.*curate select makes"):
         do("train", "train.learning_rate=1e-3")
+
+
+@pytest.fixture
+def same_records(workplace: Path) -> Path:
+    """A run on the same records, scored and trained with another model."""
+    shutil.copytree("llama", "other-llama")
+    with safe_open("llama/model.safetensors", "pt") as weights:
+        changed = {name: weights.get_tensor(name) * 1.5 for name in weights.keys()}  # noqa: SIM118
+    save_file(changed, "other-llama/model.safetensors", {"format": "pt"})
+    do("run", "model.name=other-llama", "run.dir=other")
+    return Path("other")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("select", ["select.name=second"]),
+        ("select", ["select.name=second", "select.method=random"]),
+        ("score", []),
+        ("score", ["score.ifd=true"]),
+        ("run", ["select.name=second"]),
+    ],
+)
+def test_scores_of_the_same_records_by_another_model_are_refused(
+    same_records: Path, verb: Verb, words: list[str]
+) -> None:
+    shutil.copy(same_records / "scores.parquet", RUN)
+    before = (RUN / "scores.parquet").read_bytes()
+    with pytest.raises(CurateError, match=r"scores\.parquet is not the one that this run made, it has other scores"):
+        do(verb, *words)
+    assert (RUN / "scores.parquet").read_bytes() == before
+    (RUN / "scores.parquet").unlink()
+    do("score")
+    do("select", "select.name=third")
+    assert (RUN / "selections/third/kept.json").read_bytes() == (RUN / "selections/main/kept.json").read_bytes()
+
+
+def test_lengths_by_another_tokenizer_are_refused_where_nothing_was_scored() -> None:
+    for name, words in {"one": [], "two": ["prompt.template=plain", "prompt.max_length=30"]}.items():
+        do("run", f"run.dir={name}", "select.method=random", *words, training=False)
+    shutil.copy("two/scores.parquet", "one")
+    with pytest.raises(CurateError, match=r"one/scores\.parquet is not the one that this run made"):
+        do("select", "run.dir=one", "select.method=longest", "select.name=second")
+
+
+def test_exits_in_the_metadata_that_were_not_scored_are_refused() -> None:
+    path = RUN / "scores.parquet"
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"curate"])
+    swapped = json.dumps(about | {"exits": about["exits"][::-1]})
+    pq.write_table(table.replace_schema_metadata({b"curate": swapped}), path)
+    with pytest.raises(CurateError, match=r"scores\.parquet is not the one that this run made, it has other exits"):
+        do("select", "select.name=second", f"select.exits=[{about['exits'][0]}]")
+
+
+def test_a_table_written_again_without_scores_is_scored_again() -> None:
+    path = RUN / "scores.parquet"
+    expected = pq.read_table(path)
+    path.unlink()
+    do("select", "select.name=second", "select.method=random")
+    assert "complexity" not in pq.read_schema(path).names
+    do("score")
+    assert pq.read_table(path).equals(expected)
+
+
+def test_the_adapter_of_another_run_is_neither_evaluated_nor_taken_for_trained(same_records: Path) -> None:
+    weights = Path("selections/main/adapter/adapter_model.safetensors")
+    shutil.copy(same_records / weights, RUN / weights)
+    for verb, words in (("train", []), ("train", ["train.merge=true"]), ("evaluate", ["data.holdout=9"])):
+        with pytest.raises(
+            CurateError, match=r"adapter_model\.safetensors is not the one .*remove it, and curate train"
+        ):
+            do(verb, *words)
+    (RUN / weights).unlink()
+    do("train")
+    assert (RUN / weights).read_bytes() != (same_records / weights).read_bytes()
+
+
+def test_kept_records_of_another_run_are_not_handed_over(other: Path) -> None:
+    shutil.copy(other / "selections/main/kept.json", RUN / "selections/main")
+    for verb, words in (("select", []), ("run", ["train.rank=3"])):
+        with pytest.raises(CurateError, match=r"kept\.json is not the one that this run made.*curate select makes"):
+            do(verb, *words)
+    with pytest.raises(CurateError, match=r"kept\.json is not the one"):
+        curate.open("run").kept()
+
+
+def test_pages_show_no_file_of_another_run(same_records: Path) -> None:
+    do("run", "data.holdout=9", "select.name=evaluated")
+    do("run", "data.holdout=9", "select.name=evaluated", "run.dir=other", "model.name=other-llama")
+    for name, verb in {
+        "scores.parquet": "score",
+        "selections/evaluated/selection.parquet": "select",
+        "selections/evaluated/evaluation.json": "evaluate",
+    }.items():
+        own = (RUN / name).read_bytes()
+        shutil.copy(same_records / name, RUN / name)
+        with (
+            pytest.raises(CurateError, match=rf"{name} is not the one that this run made.*curate {verb} makes"),
+            open_job("report", load_recipe(None, [*WORDS, "select.name=evaluated"]), begin=False) as job,
+        ):
+            write_report(job)
+        (RUN / name).write_bytes(own)
+
+
+def test_python_gives_tables_in_order_of_row_whatever_sorted_them(workplace: Path) -> None:
+    pytest.importorskip("pandas")
+    for name, read in {
+        "scores.parquet": curate.Run.scores,
+        "selections/main/selection.parquet": curate.Run.selection,
+    }.items():
+        expected = read(curate.open("run"))
+        table = pq.read_table(RUN / name)
+        pq.write_table(table.sort_by([("id", "ascending")]), RUN / name)
+        assert read(curate.open("run")).equals(expected)
 
 
 @pytest.mark.parametrize("method", ["clusters", "top"])

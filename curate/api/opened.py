@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from curate.config import Recipe
+    from curate.runs.folder import RunFolder
     from curate.runs.launch import Progress
     from curate.runs.manifest import StageRecord
 
@@ -69,7 +70,9 @@ class Run:
         Raises:
             CurateError: nothing is scored yet; the message says which call to make.
         """
-        return self._table(self.path / "scores.parquet", "scores", "score")
+        from curate.pipeline.verified import verified_rows
+
+        return self._table(self.path / "scores.parquet", "scores", "score", lambda: verified_rows(self._folder()))
 
     def selections(self) -> list[str]:
         """Return the names of the finished selections, sorted."""
@@ -83,8 +86,11 @@ class Run:
         Raises:
             CurateError: there is no such selection; the message names the existing ones.
         """
+        from curate.pipeline.verified import verified_kept
+
         self._require_selection(name)
-        return self._table(self.path / "selections" / name / "selection.parquet", f"selection {name!r}", "select")
+        path = self.path / "selections" / name / "selection.parquet"
+        return self._table(path, f"selection {name!r}", "select", lambda: verified_kept(self._folder(), name))
 
     def kept(self, name: str = "main") -> Dataset:
         """Return the records that a selection keeps, in input order, with all their fields.
@@ -94,11 +100,12 @@ class Run:
         Raises:
             CurateError: there is no such selection, or a field has values of several types, which no Dataset can hold.
         """
+        from curate.pipeline.verified import verified_selection
         from curate.read.arrow import as_dataset
         from curate.read.files import open_source, read_records
 
-        record = self._require_selection(name)
-        path = self.path / "selections" / name / record["file"]
+        self._require_selection(name)
+        path = verified_selection(self._folder(), name)
         # data.limit is a limit for the input; the kept file is read whole.
         data = self._recipe().data.model_copy(update={"path": str(path), "limit": None})
         records = [dict(record.fields or {}) for record in read_records(open_source(data), data)]
@@ -133,18 +140,19 @@ class Run:
             perform("select", recipe, progress=progress)
         return self.kept(recipe.select.name)
 
-    def _table(self, path: Path, what: str, verb: str) -> pd.DataFrame:
+    def _table(self, path: Path, what: str, verb: str, verify: Callable[[], Any]) -> pd.DataFrame:
         from curate.tables.parquet import errors_naming, open_table
 
         if not path.is_file():
             raise CurateError(f"{self.path} holds no {what} yet: {self._left_to_do() or f'curate {verb} makes them'}")
-        with errors_naming(path, verb):
-            return open_table(path, verb).read().to_pandas()
+        verify()
+        with errors_naming(path, verb):  # sorted, since another program may have sorted the file otherwise
+            return open_table(path, verb).read().sort_by("row").to_pandas()
 
-    def _require_selection(self, name: str) -> StageRecord:
-        """Return what the manifest says of a selection; refuse a name that it does not have."""
+    def _require_selection(self, name: str) -> None:
+        """Refuse the name of a selection that the manifest does not have."""
         if name in (names := self.selections()):
-            return self._stages()[f"selections/{name}"]
+            return
         makes = f"run.select(name={name!r}, ...) makes it"
         if names:
             raise CurateError(f"{self.path} holds no selection {name!r}, there are {', '.join(names)}: {makes}")
@@ -160,9 +168,12 @@ class Run:
         return recipe_of([f"run.dir={self.path}"])
 
     def _stages(self) -> dict[str, StageRecord]:
+        return self._folder().stages()
+
+    def _folder(self) -> RunFolder:
         from curate.runs.folder import RunFolder
 
-        return RunFolder(self.path).stages()
+        return RunFolder(self.path)
 
     def _left_to_do(self) -> str:
         """Return how the last call ended and how to go on; "" if it was finished."""

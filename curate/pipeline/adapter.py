@@ -17,15 +17,19 @@ from curate.pipeline.features import read_dropped, read_features, trained_model,
 from curate.pipeline.job import Job
 from curate.pipeline.library_errors import training
 from curate.pipeline.selection import selection_stage
-from curate.pipeline.verified import verified_kept
+from curate.pipeline.verified import verified_file, verified_kept
 from curate.publish.adapter import write_adapter_files
 from curate.runs.atomic import disk_full_as_oserror, remove, replacing, write_json
 from curate.runs.keys import Key, read_key
 from curate.runs.manifest import StageRecord
 from curate.runs.stage import Outcome, Stage
+from curate.tables.digests import digest_of_blocks
 from curate.tokens.prompts import resolve_template
 from curate.training.lora import TrainResult, merge_adapter, train_adapter
 from curate.types import CurateError
+
+WEIGHTS = "adapter_model.safetensors"
+"""The name of the file that holds the weights of an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,18 @@ class Prepared:
 def adapter_stage(name: str) -> str:
     """Return the name of the stage that trains the adapter of a selection, in the manifest."""
     return f"{selection_stage(name)}/adapter"
+
+
+def verified_adapter(job: Job) -> Path:
+    """Return the folder of the adapter of select.name, after checking that its weights are those that were trained.
+
+    Raises:
+        CurateError: they are others, or cannot be read.
+    """
+    name = job.recipe.select.name
+    folder = job.folder.selection(name) / "adapter"
+    verified_file(job.folder, adapter_stage(name), folder / WEIGHTS, "train")
+    return folder
 
 
 def check_trainable(job: Job) -> None:
@@ -123,6 +139,7 @@ def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) 
         "trainable_parameters": result.trainable_parameters,
         "first_loss": result.first_loss,
         "last_loss": result.loss,
+        "digests": {WEIGHTS: digest_of_blocks(folder / "adapter" / WEIGHTS)},
     }
     rows_out = prepared.records - sum(prepared.dropped.values())
     note = f"{result.steps} steps, loss by step in adapter/train_log.jsonl"
@@ -162,7 +179,7 @@ def _merge(job: Job) -> None:
 
 def _stage(job: Job, key: Key, started: float) -> Stage:
     adapter = job.folder.selection(job.recipe.select.name) / "adapter"
-    products = (adapter / "adapter_model.safetensors", adapter / "adapter_config.json")
+    products = (adapter / WEIGHTS, adapter / "adapter_config.json")
     return Stage(job.folder, adapter_stage(job.recipe.select.name), key, products, started)
 
 
@@ -175,6 +192,7 @@ def _prepare(job: Job) -> Prepared:
     with job.launch.heartbeat.kept_up():
         key = _key(job, selection)
     if _stage(job, key, 0).is_finished():  # 0: only `finish` asks when it began
+        verified_adapter(job)
         return Prepared(True)
     work = _work(job)
     if work.exists() and read_key(work) != key:

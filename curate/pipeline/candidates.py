@@ -33,7 +33,7 @@ def candidates(job: Job, chosen: Select) -> Candidates:
     # Methods with an order of their own read no score, and so need none.
     by = chosen.by if chosen.method in BY_SCORE else "response_tokens"
     within, embedded = chosen.within, needs_embeddings(chosen)
-    rows = verified_rows(job)
+    rows = verified_rows(job.folder)
     names = {*within, by} - {"random"}
     columns = {name: _column(job, name, exits=None, setting=f"select.within.{name}") for name in sorted(names - {by})}
     if by in names:  # select.exits recomputes only the score that is ordered by
@@ -61,7 +61,7 @@ def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
     if holdout == 0:
         return None
     if rows is None:
-        rows = verified_rows(job)
+        rows = verified_rows(job.folder)
     return holdout_rows(
         len(rows.status),
         keep_count(holdout, len(rows.status)),
@@ -73,7 +73,7 @@ def held_out(job: Job, rows: Rows | None = None) -> BoolArray | None:
 
 def count_statuses(job: Job) -> dict[str, int]:
     """Return how many records have each status. A selection depends on it: scoring changes some of them."""
-    counts = np.bincount(verified_rows(job).status, minlength=len(STATUSES)).tolist()
+    counts = np.bincount(verified_rows(job.folder).status, minlength=len(STATUSES)).tolist()
     return {name: count for name, count in zip(STATUSES, counts, strict=True) if count}
 
 

@@ -25,6 +25,7 @@ from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
 from curate.runs.atomic import replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
+from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
 from curate.training.features import Feature
 from curate.training.lora import TrainResult, train_adapter
@@ -173,6 +174,7 @@ def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[R
         if job.recipe.compare.keep_adapters:
             shutil.copytree(work / "adapter", temporary / "adapter")
         about = {"key": dict(key), "cost": asdict(cost), "tasks": [asdict(task) for task in tasks]}
+        about["digest"] = digest_of_blocks(temporary / "evaluation.parquet")
         write_json(temporary / "cell.json", about)
 
 
@@ -183,6 +185,8 @@ def stored_result(job: Job, planned: PlannedCell, key: Key | None = None) -> Cel
         about = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
         if key is not None and about["key"] != json.loads(json.dumps(dict(key))):  # as stored: tuples become lists
             return None
+        if about.get("digest", digest := digest_of_blocks(folder / "evaluation.parquet")) != digest:
+            return None  # of another cell
         losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
         return CellResult(losses, [TaskResult(**task) for task in about["tasks"]], Cost(**about["cost"]))
     except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: it is done again

@@ -24,7 +24,9 @@ from curate.pipeline.observations import observe
 from curate.pipeline.plan_cells import PlannedCell, planned_cells, selects_of
 from curate.pipeline.references import References, references
 from curate.runs.atomic import replacing, write_json
+from curate.runs.folder import COMPARISON
 from curate.tables.comparison import write_comparison
+from curate.tables.digests import digest_of_blocks
 from curate.tables.json_values import as_json
 from curate.tables.score_columns import read_rows
 from curate.types import IntArray
@@ -125,8 +127,9 @@ def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[Refe
     path = job.folder.path
     with replacing(path / "comparison.parquet") as temporary:
         write_comparison(temporary, measurements)
-    write_json(path / "comparison.json", as_json(comparison))
-    logger.info("comparison: %d cells, %s", len(cells), path / "comparison.json")
+    write_json(path / COMPARISON, as_json(comparison))
+    job.folder.describe(comparison={COMPARISON: digest_of_blocks(path / COMPARISON)})
+    logger.info("comparison: %d cells, %s", len(cells), path / COMPARISON)
     return comparison
 
 

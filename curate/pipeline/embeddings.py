@@ -22,12 +22,12 @@ from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import embedding_texts, make_tokens
+from curate.pipeline.verified import verified_rows
 from curate.runs.atomic import replacing, write_json
 from curate.runs.keys import read_key
 from curate.runs.processes import chunks_of_rank
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
-from curate.tables.score_columns import read_scored
 from curate.types import STATUSES
 
 _CHUNK_ROWS = 1024  # records of a chunk: what is computed again after a kill
@@ -102,7 +102,7 @@ def _rows_to_embed(job: Job) -> npt.NDArray[np.bool_]:
     """Return which rows get a vector, bool [N]: those that were scored, or that can be scored if none was yet."""
     scores = job.folder.path / "scores.parquet"
     if scores.exists():
-        return read_scored(scores)
+        return np.asarray(verified_rows(job.folder).status == STATUSES.index("scored"))
     return np.asarray(make_tokens(job).rows["status"] == STATUSES.index("scored"))
 
 

@@ -11,15 +11,17 @@ from curate.evaluation.answers import generate, prompts_of
 from curate.evaluation.judge import PairResult, judge_pairs
 from curate.evaluation.server import connect
 from curate.evaluation.summary import summarize
-from curate.pipeline.adapter import adapter_stage
+from curate.pipeline.adapter import adapter_stage, verified_adapter
 from curate.pipeline.features import trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.losses import load_trained_model, losses_on, task_results, untuned_losses
 from curate.pipeline.references import References, examples_of, references
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.tokens import settled_now
+from curate.pipeline.verified import verified_file
 from curate.runs.atomic import write_json
 from curate.runs.stage import Outcome, Stage
+from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, evaluation_json, write_evaluation
 from curate.types import CurateError
 
@@ -35,6 +37,11 @@ def evaluate(job: Job) -> None:
     job.launch.from_main("evaluation", lambda: _evaluate(job), type(None))
 
 
+def evaluation_stage(name: str) -> str:
+    """Return the name of the stage that evaluates the adapter of a selection, in the manifest."""
+    return f"{selection_stage(name)}/evaluation"
+
+
 def _evaluate(job: Job) -> None:
     """Measure the adapter and the untuned model, and write evaluation.parquet, then evaluation.json."""
     started, name = time.monotonic(), job.recipe.select.name
@@ -42,6 +49,7 @@ def _evaluate(job: Job) -> None:
     adapter = job.folder.stage(adapter_stage(name))
     if adapter is None or not (folder / "adapter").is_dir():
         raise CurateError(f"{job.folder.path} holds no adapter of {name!r} yet: run curate train (or curate run)")
+    weights = verified_adapter(job)
     sets = references(job)
     # The sets come in by their content. The batch size moves a loss only in its last bits.
     settings = job.recipe.evaluate.model_dump(mode="json", exclude={"sets", "tokens_per_batch"})
@@ -51,11 +59,12 @@ def _evaluate(job: Job) -> None:
         **{f"evaluate.{setting}": value for setting, value in settings.items()},
     }
     products = (folder / "evaluation.json", folder / "evaluation.parquet")
-    stage = Stage(job.folder, f"{selection_stage(name)}/evaluation", key, products, started)
+    stage = Stage(job.folder, evaluation_stage(name), key, products, started)
     if stage.is_finished():
+        verified_file(job.folder, stage.name, products[0], "evaluate")
         return
     untuned = untuned_losses(job, sets)
-    model = load_trained_model(job, folder / "adapter")
+    model = load_trained_model(job, weights)
     adapted = losses_on(job, model, sets, of="the adapter")
     tasks, judged = task_results(job, model), _judged(job, model, sets[0])
     results = []
@@ -69,7 +78,8 @@ def _evaluate(job: Job) -> None:
     records = sum(summarize(adapted[wanted.name]).records for wanted in sets)
     total = sum(len(adapted[wanted.name].loss) for wanted in sets)
     dropped = {"no_loss": total - records} if total > records else {}
-    stage.finish(Outcome(total, records, dropped, note=str(products[0])))
+    details = {"digests": {product.name: digest_of_blocks(product) for product in products}}
+    stage.finish(Outcome(total, records, dropped, details, str(products[0])))
 
 
 def _judged(job: Job, model: Any, wanted: References) -> PairResult | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.pipeline.job import Job
-from curate.pipeline.verified import verified_kept
+from curate.pipeline.verified import verified_kept, verified_selection
 from curate.publish.records import describe_kept
 from curate.runs.atomic import remove
 from curate.runs.keys import Key, fingerprint
@@ -47,7 +47,7 @@ def hand_over(job: Job, selection_stage: str) -> None:
     scratch = job.folder.work / f"trainers-{name}"
     remove(scratch)
     scratch.mkdir(parents=True)
-    problem = _write(job, scratch, folder / selection["file"])
+    problem = _write(job, scratch, verified_selection(job.folder, name))
     files = [] if problem else sorted(path.name for path in scratch.iterdir())
     for file in {*files, *old}:  # also those that are not written any more: they describe earlier settings
         remove(folder / file)

@@ -19,6 +19,7 @@ from curate.pipeline.job import Job
 from curate.pipeline.parts import compute_part, finished_chunks, refuse_non_finite, stored_chunks
 from curate.pipeline.rows import ensure_rows
 from curate.pipeline.subnets import FurtherScore, Setup, further_score, pass_key, set_up
+from curate.pipeline.verified import column_digests, verified_rows
 from curate.runs.atomic import sha256_of, write_json
 from curate.runs.keys import fingerprint, read_key
 from curate.runs.stage import Outcome, Stage
@@ -89,6 +90,7 @@ def add_own_columns(job: Job) -> None:
     """
     assert job.recipe.score.columns is not None
     own, path = Path(job.recipe.score.columns), ensure_rows(job)
+    verified_rows(job.folder)
     key = {"tokens": fingerprint(job.settled.tokens_key), "score.columns": sha256_of(own)}
     stage = Stage(job.folder, "scores/columns", key, (path,))
     record = job.folder.stage(stage.name)
@@ -102,7 +104,8 @@ def add_own_columns(job: Job) -> None:
     rows_in = len(next(iter(columns.values())))
     lacking = int(np.isnan(np.stack(list(columns.values()))).any(axis=0).sum())
     dropped = {"no_value": lacking} if lacking else {}
-    stage.finish(Outcome(rows_in, rows_in - lacking, dropped, {"columns": list(columns)}, ", ".join(columns)))
+    details = {"columns": list(columns), "digests": column_digests(path, columns)}
+    stage.finish(Outcome(rows_in, rows_in - lacking, dropped, details, ", ".join(columns)))
 
 
 def pass_stage(job: Job, name: str, started: float | None = None) -> Stage:
@@ -120,6 +123,7 @@ def _prepare(job: Job, name: str, store: TokenStore) -> Prepared:
     """Find the chunks that an earlier call finished; without a readable key all are computed again."""
     stage, work = pass_stage(job, name), _folder(job, name)
     ensure_rows(job)
+    verified_rows(job.folder)  # IFD reads what complexity has scored
     setup = set_up(job, name, work)
     if (known := read_key(work)) is not None:
         job.folder.require_same(stage.name, known, stage.key)
@@ -164,6 +168,7 @@ def _publish(job: Job, name: str, score: FurtherScore, paths: list[list[Path]], 
     computed = sum(part.num_tokens for part in score.parts)  # for the speed
     details = {
         "columns": list(columns),
+        "digests": column_digests(path, columns),
         "forwards": sum(part.forwards for part in score.parts),
         "tokens_per_second": round(computed / seconds),
         "processes": job.launch.processes.count,

@@ -91,7 +91,7 @@ def _held_out(job: Job) -> References:
 
 def _held_out_rows(job: Job) -> IntArray:
     """Return the held-out rows, ascending; of exact duplicates only the first, or they would count twice in a mean."""
-    rows = verified_rows(job)
+    rows = verified_rows(job.folder)
     mask = held_out(job, rows)
     assert mask is not None
     seen: set[int] = set()

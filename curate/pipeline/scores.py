@@ -19,11 +19,13 @@ from curate.pipeline.compute import (
 )
 from curate.pipeline.job import Job
 from curate.pipeline.parts import BatchFunction, Part, compute_part, finished_chunks, refuse_non_finite, stored_chunks
+from curate.pipeline.verified import column_digests, verified_rows
 from curate.runs.atomic import write_json
 from curate.runs.keys import read_key
 from curate.runs.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel
+from curate.tables.score_columns import score_columns
 from curate.tables.scores import write_scores
 from curate.types import TokenStore
 
@@ -50,9 +52,16 @@ def clean_if_scored(job: Job) -> bool:
     """Return, and log, whether complexity was scored before; if so, remove the chunks that a killed call has left.
 
     Called by the main process.
+
+    Raises:
+        CurateError: scores.parquet is not the one that this run made.
     """
-    if not _stage(job).is_finished():
+    stage = _stage(job)
+    # The column too: scores.parquet may have been removed, and written again without scores.
+    if not stage.holds() or "complexity" not in score_columns(job.folder.path / "scores.parquet"):
         return False
+    verified_rows(job.folder)
+    stage.is_finished()  # logs it
     shutil.rmtree(job.folder.work / "scores", ignore_errors=True)
     return True
 
@@ -142,6 +151,7 @@ def _publish(job: Job, store: TokenStore, plan: BatchPlan, chunks: list[Path], s
     rows_out = counts.pop("scored", 0)
     computed = _part(job, store, plan).num_tokens
     details = _details(job, computed, plan, split, time.monotonic() - started)
+    details["digests"] = column_digests(path, ["complexity", "perplexity"])
     note = f"{details['tokens_per_second']:,} tokens/s"
     stage.finish(Outcome(len(store), rows_out, dict(sorted(counts.items())), details, note))
     shutil.rmtree(job.folder.work / "scores")

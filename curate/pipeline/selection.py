@@ -16,6 +16,7 @@ from curate.pipeline.hand_over import hand_over
 from curate.pipeline.job import Job
 from curate.pipeline.needed import needs_embeddings, score_stages
 from curate.pipeline.rows import ensure_rows
+from curate.pipeline.verified import verified_selection
 from curate.publish.card import write_card
 from curate.publish.kept import write_kept
 from curate.publish.records import describe_kept
@@ -24,7 +25,7 @@ from curate.runs.keys import Key, fingerprint
 from curate.runs.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
-from curate.tables.digests import digest_of_values
+from curate.tables.digests import digest_of_blocks, digest_of_values
 from curate.tables.selection import write_selection
 from curate.types import CurateError
 
@@ -60,6 +61,7 @@ def _select(job: Job) -> bool:
         products = tuple(target / file for file in ("selection.parquet", *written))
         stage = Stage(folder, name, _key(job), products)
         if stage.is_finished():
+            verified_selection(folder, recipe.select.name)
             hand_over(job, name)  # these files may be out of date: they also depend on train.*
             return False
         table = candidates(job, recipe.select)
@@ -79,7 +81,12 @@ def _select(job: Job) -> bool:
             len(selection.kept),
             rows_out,
             dropped,
-            {"file": kept.name, "files": written, "digest": digest_of_values(selection.kept)},
+            {
+                "file": kept.name,
+                "files": written,
+                "digest": digest_of_values(selection.kept),
+                "digests": {kept.name: digest_of_blocks(target / kept.name)},
+            },
             note,
         )
     )

@@ -19,7 +19,7 @@ from curate.read.files import Source
 from curate.runs.atomic import disk_full_as_oserror, replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
 from curate.runs.stage import Outcome, Stage
-from curate.tables.digests import digest_of_ids
+from curate.tables.digests import digest_of_ids, digest_of_values
 from curate.tokens.lengths import length_limit, own_max_length
 from curate.tokens.prepare import NEEDS_CHAT
 from curate.tokens.remarks import Remark, count_remarks
@@ -206,6 +206,7 @@ def _texts_key(job: Job) -> Key:
 def _outcome(store: TokenStore, remarks: Mapping[str, Remark], source: Source) -> Outcome:
     """Return what the stage reports: statuses as reasons for dropping, counts of tokens, file names without paths."""
     statuses = np.bincount(store.rows["status"], minlength=len(STATUSES))
+    scored = store.rows["status"] == STATUSES.index("scored")
     dropped: dict[str, int] = {
         name: int(n) for name, n in zip(STATUSES, statuses, strict=True) if n and name != "scored"
     }
@@ -214,6 +215,7 @@ def _outcome(store: TokenStore, remarks: Mapping[str, Remark], source: Source) -
         "records_with_control_tokens": int(np.count_nonzero(store.rows["control_hits"])),
         "tokens": len(store.input_ids),
         "ids": digest_of_ids(store.rows["id"]),
+        "lengths": digest_of_values(np.where(scored, store.rows["scored"], 0).astype(np.int32)),
         "files": [Path(file.name).name for file in source.files],
         "files_not_read": {skipped.name: skipped.why for skipped in source.skipped},
         "remarks": {text: asdict(remark) for text, remark in remarks.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from curate.runs.folder import RunFolder
 from curate.tables.parquet import by_row, open_table
-from curate.tables.score_columns import METADATA, read_column, score_columns, stored_exits
+from curate.tables.score_columns import about_scores, read_column, score_columns, stored_exits
 from curate.types import CurateError, FloatArray, IntArray
 
 Codes = npt.NDArray[np.int32]
@@ -88,7 +87,7 @@ def read_run(folder: Path, selection: str) -> RunTable:
     scores, chosen = folder / "scores.parquet", folder / "selections" / selection / "selection.parquet"
     if not chosen.exists():
         raise CurateError(f"{folder} has no selection {selection}; it has {_selections(folder)}")
-    schema, num_rows = open_table(scores, "score").schema_arrow, open_table(scores, "score").metadata.num_rows
+    num_rows = open_table(scores, "score").metadata.num_rows
     # Files are joined by row: a selection from another input would be shown with wrong scores.
     if num_rows != (got := open_table(chosen, "select").metadata.num_rows):
         raise CurateError(f"selection {selection} has {got} rows, scores.parquet {num_rows}: run curate select again")
@@ -96,7 +95,7 @@ def read_run(folder: Path, selection: str) -> RunTable:
     key = stage.get("key", {})
     settings = {name.removeprefix("select."): value for name, value in key.items() if name.startswith("select.")}
     by, columns = _scores(scores, settings)
-    exits = tuple(stored_exits(schema))
+    exits = tuple(stored_exits(scores))
     return RunTable(
         selection,
         settings,
@@ -104,7 +103,7 @@ def read_run(folder: Path, selection: str) -> RunTable:
         columns,
         _confidence(scores, num_rows, len(exits)),
         exits,
-        int(json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("num_layers", 0)),
+        about_scores(scores).get("num_layers", 0),
         _whole(scores, "prompt_tokens", 0),
         _whole(scores, LENGTH, 0),
         _whole(chosen, "kept", 0).astype(bool),

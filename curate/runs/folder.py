@@ -29,6 +29,9 @@ MARKER = ".curate"
 RECIPE, COMPARISON_RECIPE = "recipe.yaml", "comparison.yaml"
 """The names of the files that hold the recipes of a run and of its last comparison."""
 
+COMPARISON = "comparison.json"
+"""The name of the file that holds the table of a comparison."""
+
 RECORDS = "records.jsonl"
 """The name of the file for records that are handed in from memory."""
 

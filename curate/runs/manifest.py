@@ -29,6 +29,8 @@ StageRecord = TypedDict(
         "tokens": int,
         "ids": str,
         "digest": str,
+        "digests": dict[str, str],
+        "lengths": str,
         "remarks": dict[str, dict[str, Any]],
     },
     total=False,
@@ -49,13 +51,15 @@ columns      the columns that it added to scores.parquet (further passes)
 file, files  the file of kept records, and all files that a selection holds
 tokens       tokens of all records (tokens)
 ids          digest of the record ids, by which scores.parquet is known to be of these records (tokens)
+lengths      digest of the lengths of all responses, as they are before anything is scored (tokens)
 digest       digest of the table that was written (embeddings, clusters, selections)
+digests      digests of the columns of scores.parquet (passes), or of the files (others), by name
 remarks      why records are not scored, or what a person should know of them, with counts (tokens)
 """
 
 
 _KINDS = {
-    **dict.fromkeys(("key", "dropped", "remarks"), dict),
+    **dict.fromkeys(("key", "dropped", "remarks", "digests"), dict),
     **dict.fromkeys(("in", "out", "tokens", "peak_memory"), int),
     **dict.fromkeys(("fingerprint", "file"), str),
     **dict.fromkeys(("columns", "files"), list),
@@ -74,6 +78,7 @@ class Manifest(TypedDict, total=False):
     device: str
     threads: int
     estimate: dict[str, Any]
+    comparison: dict[str, str]
 
 
 def read_manifest(path: Path) -> Manifest:

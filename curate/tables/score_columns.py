@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +67,9 @@ def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) ->
     Raises:
         CurateError: there is no numeric column of that name; an exit was not stored; the file is missing or damaged.
     """
-    schema = open_table(path, _VERB).schema_arrow
     column = "confidence" if exits is not None else name
-    _check_column(schema, name, exits)
-    keep = [stored_exits(schema).index(k) for k in exits] if exits is not None else []
+    _check_column(path, name, exits)
+    keep = [stored_exits(path).index(k) for k in exits] if exits is not None else []
     out = np.full(open_table(path, _VERB).metadata.num_rows, np.nan)
     for part, batch in by_row(path, _VERB, [column]):
         out[part] = _numbers_of(batch[column], keep)
@@ -82,22 +82,13 @@ def read_exit(path: Path, name: str, layer: int) -> FloatArray:
     Raises:
         CurateError: that exit was not stored; the file is missing or damaged.
     """
-    file = open_table(path, _VERB)
-    if layer not in stored_exits(file.schema_arrow):
-        raise CurateError(f"the stored exits are {stored_exits(file.schema_arrow)}, got {layer}")
-    place = stored_exits(file.schema_arrow).index(layer)
-    out = np.full(file.metadata.num_rows, np.nan)
+    if layer not in (exits := stored_exits(path)):
+        raise CurateError(f"the stored exits are {exits}, got {layer}")
+    place = exits.index(layer)
+    out = np.full(open_table(path, _VERB).metadata.num_rows, np.nan)
     for part, batch in by_row(path, _VERB, [name]):
         out[part] = pc.list_element(batch[name], place).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return out
-
-
-def read_scored(path: Path) -> npt.NDArray[np.bool_]:
-    """Read which rows have the status scored: bool [N]."""
-    scored = np.zeros(open_table(path, _VERB).metadata.num_rows, bool)
-    for part, batch in by_row(path, _VERB, ["status"]):
-        scored[part] = pc.equal(batch["status"], "scored")
-    return scored
 
 
 def score_columns(path: Path) -> list[str]:
@@ -112,9 +103,25 @@ def column_names(path: Path) -> list[str]:
     return names
 
 
-def stored_exits(schema: pa.Schema) -> list[int]:
+def about_scores(path: Path) -> dict[str, Any]:
+    """Return what the metadata of scores.parquet say: exits, num_layers, definitions; empty before anything is scored.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    schema = open_table(path, _VERB).schema_arrow
+    with errors_naming(path, _VERB):
+        about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+        if not isinstance(about, dict):
+            raise ValueError("its metadata are no object")
+        if not all(isinstance(layer, int) for layer in [*about.get("exits", []), about.get("num_layers", 0)]):
+            raise ValueError("the exits in its metadata are no numbers")
+    return about
+
+
+def stored_exits(path: Path) -> list[int]:
     """Return the layers whose confidence is in scores.parquet; none before complexity was scored."""
-    exits: list[int] = json.loads((schema.metadata or {}).get(METADATA, b"{}")).get("exits", [])
+    exits: list[int] = about_scores(path).get("exits", [])
     return exits
 
 
@@ -145,13 +152,13 @@ def _numbers_of(values: pa.Array, keep: Sequence[int]) -> FloatArray:
     return out
 
 
-def _check_column(schema: pa.Schema, name: str, exits: Sequence[int] | None) -> None:
+def _check_column(path: Path, name: str, exits: Sequence[int] | None) -> None:
     """Refuse a column that does not exist or has no numbers, and exits that were not stored."""
-    numeric = [f.name for f in schema if pa.types.is_floating(f.type) or f.name.endswith("_tokens")]
+    numeric = score_columns(path)
     if exits is not None:
         if name != "complexity":
             raise CurateError(f"select.exits recomputes complexity; it does not go with select.by={name}")
-        if unknown := sorted(set(exits) - set(stored_exits(schema))) or not exits:
-            raise CurateError(f"select.exits: the stored exits are {stored_exits(schema)}, got {unknown}")
+        if unknown := sorted(set(exits) - set(stored_exits(path))) or not exits:
+            raise CurateError(f"select.exits: the stored exits are {stored_exits(path)}, got {unknown}")
     elif name not in numeric:
         raise CurateError(f"select.by: the score columns are {', '.join(numeric)}, got {name}")

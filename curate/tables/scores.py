@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from curate.scoring.confidence import complexity, perplexity
 from curate.tables.digests import digest_of_ids
-from curate.tables.parquet import ROW_GROUP, errors_naming, open_table
-from curate.tables.score_columns import METADATA, read_column, read_rows, score_columns
+from curate.tables.parquet import ROW_GROUP, errors_naming
+from curate.tables.score_columns import METADATA, about_scores, read_column, read_rows, score_columns
 from curate.types import STATUSES, BatchScores, CurateError, FloatArray, TokenStore
 
 _BASE = [
@@ -129,7 +129,7 @@ def add_columns(
     with errors_naming(old, "score"):
         file = pq.ParquetFile(old, memory_map=True)
         kept = [field for field in file.schema_arrow if field.name not in columns and field.name not in drop]
-        definitions = json.loads((file.schema_arrow.metadata or {}).get(METADATA, b"{}")) | dict(about)
+        definitions = about_scores(old) | dict(about)
         fields = [*kept, *(pa.field(name, pa.float64()) for name in columns)]
         schema = pa.schema(fields, metadata={METADATA: json.dumps(definitions)})
         with pq.ParquetWriter(new, schema, use_dictionary=["status"], compression="zstd") as writer:
@@ -143,13 +143,12 @@ def add_columns(
 def _further_columns(earlier: Path, store: TokenStore) -> dict[str, tuple[FloatArray, str]]:
     """Read the columns of other scores in `earlier` and their definitions; none if it is damaged or not of `store`."""
     try:
-        schema = open_table(earlier, "score").schema_arrow
         own = {name for name, _ in (*_BASE, *_COMPLEXITY)}
         names = [name for name in score_columns(earlier) if name not in own]
         # The ids must be those of the store, in order: a file of another run has other records in its rows.
         if not names or read_rows(earlier).digest != digest_of_ids(store.rows["id"]):
             return {}
-        about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+        about = about_scores(earlier)
         return {name: (read_column(earlier, name), str(about.get(name, ""))) for name in names}
     except CurateError:
         return {}
