@@ -142,6 +142,27 @@ def test_the_adapter_of_another_run_is_neither_evaluated_nor_taken_for_trained(s
     assert (RUN / weights).read_bytes() != (same_records / weights).read_bytes()
 
 
+def test_a_model_that_changed_since_it_scored_is_not_trained(same_records: Path) -> None:
+    shutil.copy("other-llama/model.safetensors", "llama")
+    weights = (RUN / "selections/main/adapter/adapter_model.safetensors").read_bytes()
+    for verb in ("train", "evaluate"):
+        with pytest.raises(CurateError, match=r"run holds scores made with other settings or inputs; changed: model "):
+            do(verb, "data.holdout=9", "train.rank=3")
+    assert (RUN / "selections/main/adapter/adapter_model.safetensors").read_bytes() == weights
+    (RUN / "selections/main/adapter/adapter_model.safetensors").unlink()
+    with pytest.raises(CurateError, match="changed: model "):
+        do("train")
+
+
+def test_an_adapter_is_not_evaluated_on_another_model(same_records: Path) -> None:
+    do("run", "data.holdout=9", "select.name=evaluated")
+    for word, name in {"train.model=other-llama": "train.model", "model.dtype=bfloat16": "model.dtype"}.items():
+        with pytest.raises(
+            CurateError, match=rf"holds selections/evaluated/adapter made with other .*changed: {name} "
+        ):
+            do("evaluate", "data.holdout=9", "select.name=evaluated", word)
+
+
 def test_kept_records_of_another_run_are_not_handed_over(other: Path) -> None:
     shutil.copy(other / "selections/main/kept.json", RUN / "selections/main")
     for verb, words in (("select", []), ("run", ["train.rank=3"])):

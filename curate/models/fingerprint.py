@@ -13,6 +13,9 @@ from curate.models.hub import cached_folder
 from curate.models.locate import Location, kind_of, locate
 from curate.types import CurateError
 
+IN_MEMORY = "in memory: "
+"""What the fingerprint of a model or tokenizer that a caller has loaded begins with (`curate.models.in_memory`)."""
+
 # Files of up to 64 MiB are hashed whole, larger ones by their header and 17 blocks of a mebibyte.
 _HASHED_WHOLE = 64 << 20
 _BLOCK, _NUM_BLOCKS = 1 << 20, 17

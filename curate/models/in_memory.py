@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from curate.models.device import Dtype
+from curate.models.fingerprint import IN_MEMORY
 from curate.models.load import refuse_encoder_decoder, text_config
 from curate.models.weights import WeightFacts
 from curate.types import CurateError
@@ -79,7 +80,7 @@ def weights_in_memory(model: PreTrainedModel) -> str:
         digest.update(f"{key}\0{tuple(weight.shape)}\0{weight.dtype}\0".encode())
         sample = _sample(weight.reshape(-1)).cpu().contiguous()
         digest.update(sample.view(torch.uint8).numpy().tobytes())
-    return f"in memory: {digest.hexdigest()}"
+    return f"{IN_MEMORY}{digest.hexdigest()}"
 
 
 def tokenizer_in_memory(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -91,7 +92,7 @@ def tokenizer_in_memory(tokenizer: PreTrainedTokenizerBase) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     own = [type(tokenizer).__name__, tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer.model_max_length]
     text = json.dumps([backend, *own], sort_keys=True, default=str)
-    return f"in memory: {hashlib.sha256(text.encode()).hexdigest()}"
+    return f"{IN_MEMORY}{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def facts_in_memory(model: PreTrainedModel) -> WeightFacts:

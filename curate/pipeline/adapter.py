@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from curate.config import Recipe
-from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.models.load import load_model
-from curate.pipeline.features import read_dropped, read_features, trained_model, write_features
+from curate.pipeline.features import base_key, read_dropped, read_features, trained_model, write_features
 from curate.pipeline.job import Job
 from curate.pipeline.library_errors import training
 from curate.pipeline.selection import selection_stage
@@ -209,16 +208,17 @@ def _prepare(job: Job) -> Prepared:
 
 
 def _key(job: Job, selection: StageRecord) -> Key:
-    """Return what an adapter depends on: the selection, the model, and the settings that change its weights."""
-    model = trained_model(job.recipe)
+    """Return what an adapter depends on: the selection, the model, and the settings that change its weights.
+
+    Raises:
+        CurateError: the scoring model is to be trained, and is not the one any more that was scored with.
+    """
     # Of the model its fingerprint and not its name, which may be a path: the same weights elsewhere are the same.
     settings = job.recipe.train.model_dump(mode="json", exclude={"report_to", "model", "revision", "merge", "seed"})
     return {
         "selection": selection["fingerprint"],
         "seed": training_seed(job.recipe),
-        "model.dtype": job.recipe.model.dtype,
-        "train.model": weight_fingerprint(model.name, revision=model.revision),
-        "train.tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
+        **base_key(job),
         **{f"train.{name}": value for name, value in settings.items()},
     }
 

@@ -12,7 +12,7 @@ from curate.evaluation.judge import PairResult, judge_pairs
 from curate.evaluation.server import connect
 from curate.evaluation.summary import summarize
 from curate.pipeline.adapter import adapter_stage, verified_adapter
-from curate.pipeline.features import trained_model
+from curate.pipeline.features import base_key, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.losses import load_trained_model, losses_on, task_results, untuned_losses
 from curate.pipeline.references import References, examples_of, references
@@ -30,8 +30,8 @@ def evaluate(job: Job) -> None:
     """Evaluate the adapter of a selection beside the untuned model, if that is not finished.
 
     Raises:
-        CurateError: there is no adapter yet, or nothing to evaluate on; lm-eval is not installed; the judge does not
-            answer.
+        CurateError: there is no adapter yet, or it was trained on another model; nothing to evaluate on; lm-eval is not
+            installed; the judge does not answer.
     """
     # By the main process alone: losses, lm-eval tasks and the judge are not divided among processes.
     job.launch.from_main("evaluation", lambda: _evaluate(job), type(None))
@@ -49,7 +49,8 @@ def _evaluate(job: Job) -> None:
     adapter = job.folder.stage(adapter_stage(name))
     if adapter is None or not (folder / "adapter").is_dir():
         raise CurateError(f"{job.folder.path} holds no adapter of {name!r} yet: run curate train (or curate run)")
-    weights = verified_adapter(job)
+    weights, base = verified_adapter(job), base_key(job)
+    job.folder.require_same(adapter_stage(name), {part: adapter["key"].get(part) for part in base}, base)
     sets = references(job)
     # The sets come in by their content. The batch size moves a loss only in its last bits.
     settings = job.recipe.evaluate.model_dump(mode="json", exclude={"sets", "tokens_per_batch"})

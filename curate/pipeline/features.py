@@ -14,10 +14,13 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from curate.config import Model, Recipe
+from curate.models.fingerprint import IN_MEMORY, tokenizer_fingerprint, weight_fingerprint
 from curate.pipeline.job import Job
+from curate.pipeline.settle import known_key
 from curate.pipeline.tokens import TOKENIZER, make_tokens, tokenize_as_settled
 from curate.read.examples import read_examples
 from curate.runs.atomic import disk_full_as_oserror, replacing
+from curate.runs.keys import Key
 from curate.tokens.labels import training_labels
 from curate.tokens.lengths import length_limit
 from curate.tokens.prompts import resolve_template
@@ -48,6 +51,28 @@ def trained_model(recipe: Recipe) -> Trained:
     if recipe.train.model:
         return Trained(recipe.train.model, recipe.train.revision, False)
     return Trained(recipe.model.name, recipe.model.revision, True)
+
+
+def base_key(job: Job) -> Key:
+    """Return what the model below an adapter is, and how it is loaded: an adapter fits no other.
+
+    Raises:
+        CurateError: the scoring model is to be trained, and it is not the one any more that was scored with.
+    """
+    model = trained_model(job.recipe)
+    weights = weight_fingerprint(model.name, revision=model.revision)
+    tokenizer = tokenizer_fingerprint(model.name, revision=model.revision)
+    if model.is_scoring_model:
+        known = known_key(job.folder)
+        for name, now in {"model": weights, "tokenizer": tokenizer}.items():
+            if name in known and not known[name].startswith(IN_MEMORY):  # of that only the name is left
+                job.folder.require_same("scores", {name: known[name]}, {name: now})
+    return {
+        "model.dtype": job.recipe.model.dtype,
+        "train.model": weights,
+        "train.tokenizer": tokenizer,
+        "train.quantization": job.recipe.train.quantization,
+    }
 
 
 def features_of(job: Job, rows: IntArray) -> tuple[list[Feature], dict[str, int]]:
