@@ -823,6 +823,31 @@ def test_merging_a_finished_run_trains_nothing_again_and_a_stale_merged_model_go
     assert not (MAIN / "merged").exists()
 
 
+def test_files_of_a_person_in_folders_of_trained_models_stay() -> None:
+    (MAIN / "merged").mkdir()
+    (MAIN / "merged" / "model.safetensors").write_text("a merge of my own")
+    do("train")
+    do("train", "train.learning_rate=1e-3")
+    assert (MAIN / "merged" / "model.safetensors").read_text() == "a merge of my own"
+    shutil.rmtree(MAIN / "merged")
+    do("train", "train.learning_rate=1e-3", "train.merge=true")
+    for folder in ("adapter", "merged"):
+        (MAIN / folder / "notes.txt").write_text("mine")
+    do("train", "train.max_steps=3")
+    assert {path.name for path in (MAIN / "merged").iterdir()} == {"notes.txt"}
+    assert (MAIN / "adapter" / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_of_a_person_with_a_name_of_ours_is_not_written_over() -> None:
+    theirs = RUN / "selections" / "second" / "README.md"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    with pytest.raises(CurateError, match=r"second/README\.md has the name of a file of the selection.*move it"):
+        do("select", "select.name=second")
+    assert theirs.read_text() == "mine"
+    assert [path.name for path in theirs.parent.iterdir()] == ["README.md"]
+
+
 @pytest.mark.parametrize("table", ["scores.parquet", "selections/main/selection.parquet", "clusters.parquet"])
 def test_tables_in_another_order_give_the_same(table: str) -> None:
     kept = (MAIN / "kept.json").read_bytes()

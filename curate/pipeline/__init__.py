@@ -45,6 +45,7 @@ From the kept records to what they are worth:
 
     features.py      input ids and labels of chosen records, for the model to train
     adapter.py       a selection to its LoRA adapter
+    merged.py        an adapter in the weights of its model: the folder merged/
     library_errors.py  errors of libraries while training, as errors of this package
     references.py    the sets that a model is evaluated on, as tokens
     losses.py        losses and task results of a loaded model

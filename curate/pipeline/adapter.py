@@ -15,16 +15,17 @@ from curate.models.load import load_model
 from curate.pipeline.features import base_key, read_dropped, read_features, trained_model, write_features
 from curate.pipeline.job import Job
 from curate.pipeline.library_errors import training
+from curate.pipeline.merged import finish_folder, merge
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_file, verified_kept
 from curate.publish.adapter import write_adapter_files
-from curate.runs.atomic import disk_full_as_oserror, remove, replacing, write_json
+from curate.runs.atomic import disk_full_as_oserror, replacing, write_json
 from curate.runs.keys import Key, read_key
 from curate.runs.manifest import StageRecord
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
 from curate.tokens.prompts import resolve_template
-from curate.training.lora import TrainResult, merge_adapter, train_adapter
+from curate.training.lora import TrainResult, train_adapter
 from curate.types import CurateError
 
 WEIGHTS = "adapter_model.safetensors"
@@ -89,7 +90,7 @@ def train(job: Job) -> None:
         if job.is_main:
             _publish(job, prepared, result, started)
     if job.is_main:
-        _merge(job)
+        merge(job, job.folder.stage(name))
 
 
 def _train(job: Job) -> TrainResult:
@@ -132,48 +133,20 @@ def _publish(job: Job, prepared: Prepared, result: TrainResult, started: float) 
             settings=job.recipe.train,
             system=prompt.system,
         )
+        files = finish_folder(folder / "adapter", temporary, job.folder.stage(stage.name))
     details = {
         "steps": result.steps,
         "records_per_step": result.effective_batch_size,
         "trainable_parameters": result.trainable_parameters,
         "first_loss": result.first_loss,
         "last_loss": result.loss,
+        "files": files,
         "digests": {WEIGHTS: digest_of_blocks(folder / "adapter" / WEIGHTS)},
     }
     rows_out = prepared.records - sum(prepared.dropped.values())
     note = f"{result.steps} steps, loss by step in adapter/train_log.jsonl"
     stage.finish(Outcome(prepared.records, rows_out, prepared.dropped, details, note))
     shutil.rmtree(work)
-
-
-def _merge(job: Job) -> None:
-    """Write merged/, the model with the adapter in its weights, if train.merge asks for it.
-
-    Without train.merge, a merged model of an earlier adapter is removed: beside a new adapter it would mislead.
-    """
-    name, folder = job.recipe.select.name, job.folder.selection(job.recipe.select.name)
-    adapter = job.folder.stage(adapter_stage(name))
-    assert adapter is not None
-    key = {"adapter": adapter["fingerprint"]}
-    stage = Stage(job.folder, f"{selection_stage(name)}/merged", key, (folder / "merged" / "config.json",))
-    if not job.recipe.train.merge:
-        if (folder / "merged").exists() and not job.folder.is_done(stage.name, key):
-            job.folder.forget(stage.name)
-            remove(folder / "merged")
-        return
-    if stage.is_finished():
-        return
-    model = trained_model(job.recipe)
-    with job.launch.busy("merging the adapter"), stage.replacing(folder / "merged") as temporary:
-        merge_adapter(
-            folder / "adapter",
-            model.name,
-            job.loaded.tokenizer(model.name, model.revision),
-            output_dir=temporary,
-            revision=model.revision,
-            trust_remote_code=job.recipe.model.trust_remote_code,
-        )
-    stage.finish(Outcome(1, 1, note=str(folder / "merged")))
 
 
 def _stage(job: Job, key: Key, started: float) -> Stage:

@@ -23,7 +23,7 @@ from curate.pipeline.library_errors import training
 from curate.pipeline.losses import load_trained_model, losses_on, task_results
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
-from curate.runs.atomic import replacing, write_json
+from curate.runs.atomic import keep_others, replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
 from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
@@ -174,6 +174,7 @@ def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[R
         if job.recipe.compare.keep_adapters:
             shutil.copytree(work / "adapter", temporary / "adapter")
         about = {"key": dict(key), "cost": asdict(cost), "tasks": [asdict(task) for task in tasks]}
+        keep_others(folder, temporary, ours=("cell.json", "evaluation.parquet", "adapter"))
         about["digest"] = digest_of_blocks(temporary / "evaluation.parquet")
         write_json(temporary / "cell.json", about)
 

@@ -6,6 +6,7 @@ It reads the input a second time, because no copy of the records is kept. Which 
 
 from __future__ import annotations
 
+import filecmp
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,8 @@ def _select(job: Job) -> bool:
             for path in others:
                 if path.name not in written:
                     link_or_copy(path, temporary)
+                elif not _same(path, temporary / path.name):  # the same after a kill, before it was in the manifest
+                    raise CurateError(f"{path} has the name of a file of the selection, and is not one: move it")
     dropped = count_reasons(selection.reason)
     rows_out = dropped.pop("kept", 0)
     note = str(target / kept.name)
@@ -124,6 +127,10 @@ def _files_to_keep(job: Job, target: Path, *, same: bool) -> list[Path]:
     ours = {file for record in records for file in record.get("files", [])}
     others = [path for path in sorted(target.iterdir()) if path.name not in ours | set(TRAINED)]
     return others + (trained if same or (job.launch.verb == "run" and not chosen.replace) else [])
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
 
 
 def _publish(job: Job, selection: Selection, table: Candidates, folder: Path) -> Path:

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,16 @@ def link_or_copy(source: Path, folder: Path) -> None:
         shutil.copytree(source, target, symlinks=True, copy_function=_link)
     else:
         _link(str(source), str(target))
+
+
+def keep_others(old: Path, new: Path, *, ours: Collection[str]) -> None:
+    """Put what the folder `old` holds into `new` as well, but for the names `ours`: a person's files stay.
+
+    Call it inside `replacing`, when `new` is written and before it takes the place of `old`.
+    """
+    for path in sorted(old.iterdir()) if old.is_dir() else []:
+        if path.name not in ours and not os.path.lexists(new / path.name):
+            link_or_copy(path, new)
 
 
 def _link(source: str, target: str) -> None:
