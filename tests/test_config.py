@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from curate.cli.recipes import recipe_of
 from curate.config import Groups, Recipe, SmallModel, dump_recipe, load_recipe, recipe_with
 from curate.config.shipped import recipes_folder
 from curate.types import CurateError
@@ -321,6 +322,15 @@ def test_words_in_other_habits_are_answered_with_how_a_setting_is_written() -> N
 def test_a_tilde_is_the_home_folder_in_every_path(key: str) -> None:
     assert setting(load_recipe(None, [f"{key}=~/x #1"]), key) == os.path.expanduser("~/x #1")
     assert setting(load_recipe(None, [f"{key}=a~b"]), key) == "a~b"
+
+
+@pytest.mark.parametrize("word", ["run.dir=~nobody-at-all/x", "evaluate.sets=[{name: a, path: ~nobody-at-all}]"])
+def test_the_home_of_a_user_that_is_not_there_is_no_folder_of_that_name(word: str) -> None:
+    assert "there is no user 'nobody-at-all' here" in refusal(word)
+    with pytest.raises(CurateError, match="there is no user 'nobody-at-all' here"):
+        recipe_of(["~nobody-at-all/recipe.yaml"])
+    literal = word.replace("~", "./~")
+    assert "./~nobody-at-all" in dump_recipe(load_recipe(None, [literal]))
 
 
 @pytest.mark.parametrize("text", ["[1, 2", "{a: 1", "{a 1}", "[1] 2", "{a: 1, a: 2}", "[1 2"])

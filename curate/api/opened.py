@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from curate.api.bars import shown
+from curate.config.base import expand_home
 from curate.types import CurateError
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def open(path: str | Path, *, progress: Progress | None = None) -> Run:
     from curate.runs.folder import RunFolder
     from curate.runs.special import refuse_special_inside
 
-    path = Path(path).expanduser()
+    path = Path(expand_home(str(path)))
     refuse_special_inside(path)
     # A mistyped path would otherwise look like a run without scores.
     if not RunFolder(path).holds_run():

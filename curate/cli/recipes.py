@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.cli.terminal import warn
 from curate.config import Recipe, load_recipe
+from curate.config.base import expand_home
 from curate.config.places import find_paths, starting_folder
 from curate.config.shipped import recipes_folder
 from curate.runs.folder import COMPARISON_RECIPE, RECIPE, RECORDS, RunFolder
@@ -27,7 +28,7 @@ def recipe_of(words: Sequence[str], *, own: Sequence[str] = (RECIPE,)) -> Recipe
         CurateError: what `load_recipe` refuses.
     """
     words = list(words)
-    path = Path(words.pop(0)).expanduser() if words and not _is_setting(words[0]) else None
+    path = Path(expand_home(words.pop(0))) if words and not _is_setting(words[0]) else None
     recipe = load_recipe(path, words)
     if path is not None:
         return _in_its_folder(recipe, path, words)

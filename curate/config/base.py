@@ -7,7 +7,23 @@ from typing import Annotated, Any, TypeGuard
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
 
-LocalPath = Annotated[str, AfterValidator(expanduser)]
+from curate.types import CurateError
+
+
+def expand_home(path: str) -> str:
+    """Return a path with ~ expanded.
+
+    Raises:
+        CurateError: ~ is followed by a name that no user has; a folder of that name would be made otherwise.
+    """
+    expanded = expanduser(path)
+    if expanded.startswith("~"):
+        user = expanded[1:].partition("/")[0]
+        raise CurateError(f"{path}: there is no user {user!r} here; if a folder is called ~{user}, write ./{path}")
+    return expanded
+
+
+LocalPath = Annotated[str, AfterValidator(expand_home)]
 """A path or a hub id; ~ stands for the home folder."""
 
 
