@@ -55,6 +55,24 @@ def test_a_replay_from_another_working_folder_rewrites_no_path(
     assert (tmp_path / "workplace" / "run" / "recipe.yaml").read_bytes() == before
 
 
+def test_a_file_of_the_same_name_in_another_working_folder_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("alpaca.json", "llama", "embedder"):
+        (here / name).mkdir() if "." not in name else (here / name).write_text("[]")
+    monkeypatch.chdir(here)
+    begun = (tmp_path / "workplace").resolve()
+    for words in (["../workplace/run/recipe.yaml"], ["run.dir=../workplace/run"]):
+        recipe = recipe_of(words)
+        found = [recipe.data.path, recipe.model.name, recipe.embed.model]
+        assert found == [str(begun / name) for name in ("alpaca.json", "llama", "embedder")]
+    assert recipe_of(["../workplace/run/recipe.yaml", "data.path=alpaca.json"]).data.path == "alpaca.json"
+    monkeypatch.chdir(begun)
+    assert recipe_of(["run/recipe.yaml"]).data.path == "alpaca.json"
+
+
 def test_every_path_of_a_recipe_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mine.csv", "set.json", "other.json"):
         Path(name).write_text("x")
@@ -151,7 +169,9 @@ def mark() -> Path:
 
 @pytest.mark.parametrize("verb", ["train", "run", "score", "select", "preview", "doctor", "report"])
 def test_no_code_runs_because_a_run_folder_says_so(mark: Path, verb: str, capsys: Capture) -> None:
-    code = main([verb, "run.dir=run", *(["train.learning_rate=1e-3"] if verb in ("train", "run") else [])])
+    # As train.model: the scoring model may not change, and would be refused for that.
+    words = ["train.learning_rate=1e-3", "train.model=llama"] if verb in ("train", "run") else []
+    code = main([verb, "run.dir=run", *words])
     assert not mark.exists()
     if verb not in ("select", "report"):
         assert code == 2
@@ -161,7 +181,7 @@ def test_no_code_runs_because_a_run_folder_says_so(mark: Path, verb: str, capsys
 @pytest.mark.parametrize("words", [["run/recipe.yaml"], ["run.dir=run", "model.trust_remote_code=true"]], ids=" ".join)
 def test_code_runs_where_the_command_names_the_recipe_or_says_it(mark: Path, words: list[str]) -> None:
     assert recipe_of(words).model.trust_remote_code
-    assert main(["train", *words, "train.learning_rate=1e-3"]) == 0
+    assert main(["train", *words, "train.learning_rate=1e-3", "train.model=llama"]) == 0
     assert mark.exists()
 
 

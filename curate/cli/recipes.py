@@ -80,7 +80,9 @@ def _in_its_folder(recipe: Recipe, path: Path, words: Sequence[str]) -> Recipe:
     if Path(recipe.data.path).name == RECORDS and "data.path" not in said and (folder / RECORDS).is_file():
         # Records from memory are stored in the run folder, and move with it.
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"path": str(folder / RECORDS)})})
-    return find_paths(recipe, [Path(), folder, starting_folder(folder, recorded)], given=said)
+    # Where the run was begun comes first: here may lie another file of the same name. A path from here stays relative.
+    begun = starting_folder(folder, recorded)
+    return find_paths(recipe, [Path() if begun == Path.cwd() else begun, folder, Path()], given=said)
 
 
 def shipped_recipes() -> dict[str, str]:
