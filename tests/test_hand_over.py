@@ -56,6 +56,9 @@ def test_the_tokens_are_those_of_the_model_to_train() -> None:
     assert len(after) <= 8
     assert after != before
     assert trl()["model_name_or_path"] == "../../../other"
+    shutil.copy("llama/tokenizer.json", "other/tokenizer.json")  # the same name, another tokenizer
+    select("train.model=other")
+    assert list(read_token_set(MAIN / "train.tokens")) == before
 
 
 def test_a_selection_does_without_them_where_the_model_to_train_is_not_there(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curate.config import Recipe
 from curate.pipeline.job import Job
 from curate.pipeline.verified import verified_kept, verified_selection
 from curate.publish.records import describe_kept
@@ -80,6 +81,19 @@ def _write(job: Job, folder: Path, kept: Path) -> str | None:
     return None
 
 
+def _own_tokenizer(recipe: Recipe) -> str | None:
+    """Return the fingerprint of the tokenizer in the folder train.model; None if it is no folder or cannot be read."""
+    if not recipe.train.model:  # the key of the selection says with which tokenizer its tokens were made
+        return None
+    from curate.models.fingerprint import tokenizer_fingerprint
+    from curate.models.locate import locate
+
+    try:  # a model of the hub does not change, and may be out of reach
+        return tokenizer_fingerprint(recipe.train.model) if locate(recipe.train.model).folder else None
+    except CurateError:
+        return None
+
+
 def _key(job: Job, selection: StageRecord) -> Key:
     """Return what the files depend on: the selection, and the settings that they repeat."""
     recipe = job.recipe
@@ -88,6 +102,7 @@ def _key(job: Job, selection: StageRecord) -> Key:
         "selection": selection["fingerprint"],
         "model.dtype": recipe.model.dtype,
         "train.model": fingerprint({"name": recipe.train.model}),  # hashed: it may be a path, and keys hold no paths
+        "train.tokenizer": _own_tokenizer(recipe),
         "seed": recipe.run.seed if recipe.train.seed is None else recipe.train.seed,
         "prompt.max_length": recipe.prompt.max_length,
         "prompt.template": recipe.prompt.template,

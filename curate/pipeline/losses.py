@@ -10,9 +10,8 @@ import numpy as np
 from curate.evaluation.losses import response_losses
 from curate.evaluation.summary import Losses
 from curate.evaluation.tasks import TaskResult, evaluate_tasks
-from curate.models.fingerprint import weight_fingerprint
 from curate.models.load import load_model
-from curate.pipeline.features import trained_model
+from curate.pipeline.features import base_key, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.references import References
 from curate.pipeline.tokens import settled_now
@@ -55,12 +54,11 @@ def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
 
     Every adapter and every cell of a comparison is compared with them.
     """
-    model = trained_model(job.recipe)
-    weights = weight_fingerprint(model.name, revision=model.revision)
+    base = base_key(job)
     found: dict[str, Losses] = {}
     loaded = None
     for wanted in sets:
-        name = fingerprint({"set": wanted.key, "model": weights, "model.dtype": job.recipe.model.dtype})
+        name = fingerprint({"set": wanted.key, **base})
         path = job.folder.work / "untuned" / f"{name[:32]}.npz"
         if not path.exists():
             loaded = load_trained_model(job, None) if loaded is None else loaded  # not where all are stored
