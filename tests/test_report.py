@@ -167,6 +167,7 @@ def write_comparison(run: Path) -> None:
     interval = {"value": 0.5, "low": 0.25, "high": 0.75, "covers": "seeds and records", "level": 0.95}
     rows = [
         {**shared, "selector": "random", "mean": 1.5, "difference": None, "verdict": "reference"},
+        {**shared, "selector": "untuned", "mean": 3.0, "difference": None, "verdict": "not compared"},
         {
             **shared,
             "selector": "<i>x",

@@ -145,7 +145,6 @@ def comparison_report(folder: Path) -> str:
         "comparison.html.jinja",
         scripts={"vega": vega_script(), "report": pages.source("report.js")},
         comparison=compared,
-        selectors=len({line[0] for table in compared.summaries for line in table.rows}),
         records=run.stages().get("tokens", {}).get("in"),
         model=_model_name(run),
         settings=summary.settings_lines(_recipe_file(folder, COMPARISON_RECIPE, RECIPE), _COMPARED),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curate.compare.cells import ALL, UNTUNED
 from curate.compare.table import Row
 from curate.compare.text_table import MEANS, difference_tables, summary_tables
 from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
@@ -82,12 +83,14 @@ def _judge(judge: Mapping[str, Any] | None) -> Table:
 class Comparison:
     """A comparison on a page.
 
-    summaries    a table for every number of kept records, with a row per selector
-    differences  a table for every number of kept records, with a row per selector, set and metric
+    selectors    how many selectors there are, without the untuned model and all records
+    summaries    tables for every number of kept records, with a row per selector
+    differences  a table for every number of kept records, set and metric, with a row per selector
     figure       chart of the differences of losses with their intervals; None if there are no differences
     overlaps     a table for every number of kept records: how many of them two selectors have in common
     """
 
+    selectors: int
     summaries: tuple[Table, ...]
     differences: tuple[Table, ...]
     figure: Spec | None
@@ -110,7 +113,8 @@ def comparison(folder: Path) -> Comparison | None:
             tuple(Table(t.title, t.header, t.rows, t.notes) for t in tables)
             for tables in (summary_tables(rows), difference_tables(rows))
         )
-        return Comparison(summaries, differences, differences_figure(rows), tuple(_overlaps(found.overlaps)))
+        selectors = len({row.selector for row in rows} - {UNTUNED, ALL})
+        return Comparison(selectors, summaries, differences, differences_figure(rows), tuple(_overlaps(found.overlaps)))
 
 
 def _overlaps(found: Mapping[str, Overlap]) -> Iterator[Table]:
