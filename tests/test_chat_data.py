@@ -221,6 +221,12 @@ TOOL = {"type": "function", "function": {"name": "add", "description": "d", "par
     [
         (chat_templates.CHATML, ["tools that a record offers", "tool calls"]),
         (chat_templates.HERMES, []),
+        (chat_templates.HERMES.replace("{{ m.content }}", "{{ m.content | upper }}"), []),
+        (
+            "{% for m in messages %}{% if m.role != 'user' %}{{ m.content }}{% else %}{% for part in m.content %}"
+            "{{ part.text }}{% endfor %}{% endif %}\n{% endfor %}",
+            ["messages of users", "tools that a record offers", "tool calls"],
+        ),
         (
             "{% for m in messages if m.role in ('user', 'assistant') %}{{ m.content }}\n{% endfor %}",
             ["system messages", "tools that a record offers", "tool calls", "messages of the role tool"],

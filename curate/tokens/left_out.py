@@ -9,7 +9,8 @@ from curate.tokens.rendering import REFUSALS, Message, RenderRecord
 from curate.tokens.tool_calls import with_json_arguments
 from curate.types import Example
 
-SYSTEM, TOOLS, CALLS, REPLIES = (
+USERS, SYSTEM, TOOLS, CALLS, REPLIES = (
+    "messages of users",
     "system messages",
     "tools that a record offers",
     "tool calls",
@@ -30,6 +31,8 @@ def left_out(render: RenderRecord) -> list[str]:
     replying: Sequence[Message] = [user, called, {"role": "tool", "content": _RARE, "name": "f"}, answer]
     plain: Sequence[Message] = [user, answer]
     probes: dict[str, list[tuple[Sequence[Message], Mapping[str, Any]]]] = {
+        # A template that reads a content as a list of parts only writes nothing of a text.
+        USERS: [([{"role": "user", "content": _RARE}, answer], {})],
         SYSTEM: [([{"role": "system", "content": _RARE}, *plain], {})],
         TOOLS: [(plain, {"tools": [tool]})],
         "documents": [(plain, {"documents": [{"title": _RARE, "text": _RARE, "content": _RARE}]})],
@@ -42,7 +45,7 @@ def left_out(render: RenderRecord) -> list[str]:
     kinds = []
     for kind, tries in probes.items():
         texts = [text for messages, beside in tries if (text := _text(render, messages, beside)) is not None]
-        if texts and not any(_RARE in text for text in texts):
+        if texts and not any(_RARE in text.lower() for text in texts):
             kinds.append(kind)
     return kinds
 
@@ -63,6 +66,7 @@ def left_out_notes(example: Example, system: str | None, kinds: Collection[str])
     """
     roles = {turn.role for turn in example.turns}
     held = {
+        USERS: "user" in roles,
         SYSTEM: "system" in roles or bool(system),
         TOOLS: bool(example.tools),
         CALLS: any(turn.role == "assistant" and turn.extra.get("tool_calls") for turn in example.turns),
