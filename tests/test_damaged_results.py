@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from curate.runs.manifest import facts_of
 from curate.types import CurateError
 
 RUN = Path("run")
-DAMAGES: tuple[Any, ...] = (None, [], {}, "x", 1e300, [None], {"x": None})
+DAMAGES: tuple[Any, ...] = (None, [], {}, "x", 1e300, 10**30, math.nan, [None], {"x": None})
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -148,6 +148,7 @@ def test_a_hub_embedder_is_known_by_its_commit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("place", [".", "2_Dense"])
 def test_pickled_weights_are_refused(tmp_path, place):
     (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / "config.json").write_text("{}")
     (tmp_path / place / "pytorch_model.bin").touch()
     with pytest.raises(CurateError, match="pickled weights only; convert them to safetensors"):
         load_embedder(str(tmp_path))
@@ -292,6 +293,7 @@ def test_the_fingerprint_sees_weights_and_settings_but_neither_place_nor_readme(
     for name in ("one", "two"):
         (tmp_path / name / "1_Pooling").mkdir(parents=True)
         (tmp_path / name / "1_Pooling" / "config.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "model.safetensors").write_bytes(bytes(1_000))
         (tmp_path / name / "README.md").write_text(name)
         (tmp_path / name / ".cache").mkdir()

@@ -418,15 +418,6 @@ def test_a_loss_that_is_no_number_ends_training_before_a_checkpoint_is_made(base
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
-def test_out_of_memory_says_what_to_do(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*args: object, **kwargs: object) -> None:
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr("transformers.Trainer.training_step", exhausted)
-    with pytest.raises(CurateError, match=r"out of memory with train\.batch_size=4: halve it, or set"):
-        train(base, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("features", "message"),
     [

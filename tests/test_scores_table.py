@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from curate.selection import REASONS, Candidates, Selection
 from curate.tables.chunks import read_chunk, write_chunk
 from curate.tables.clusters import read_clusters, write_clusters
-from curate.tables.score_columns import read_column, read_rows, stored_exits
+from curate.tables.score_columns import read_about, read_column, read_rows
 from curate.tables.scores import add_columns, write_rows, write_scores
 from curate.tables.selection import read_kept, write_selection
 from curate.types import CONTEXT, ROW, SCORED, STATUSES, BatchScores, CurateError, TokenStore
@@ -80,9 +80,9 @@ def test_what_was_not_scored_is_null_and_never_a_number(tmp_path: Path) -> None:
 
 
 def test_the_metadata_says_which_exits_and_which_direction(tmp_path: Path) -> None:
-    path = small(tmp_path)
-    about = json.loads(pq.read_schema(path).metadata[b"curate"])
-    assert stored_exits(path) == about["exits"] == [1, 3]
+    schema = pq.read_schema(small(tmp_path))
+    about = json.loads(schema.metadata[b"curate"])
+    assert list(read_about(tmp_path / "scores.parquet").exits) == about["exits"] == [1, 3]
     assert about["num_layers"] == 3
     assert "low = easy" in about["complexity"]
 
@@ -310,7 +310,7 @@ def test_a_further_score_adds_its_columns_and_changes_nothing(tmp_path: Path) ->
 def test_complexity_joins_scores_that_were_there_before_it(tmp_path: Path) -> None:
     path, store = tmp_path / "scores.parquet", table_of(["scored", "too_long", "scored"])
     write_rows(path, store)
-    assert stored_exits(path) == []
+    assert read_about(path).exits == ()
     assert pq.read_table(path)["response_tokens"].to_pylist() == [3, None, 3]
     add_columns(path, tmp_path / "own.parquet", {"mine": np.array([1.0, 2.0, 3.0])}, {"mine": "a person's"})
     chunks = [scores_of([0, 2])]

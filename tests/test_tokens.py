@@ -525,6 +525,13 @@ def test_the_default_length_is_what_the_model_takes(config, model_max_length, ex
     assert default_max_length(SimpleNamespace(model_max_length=model_max_length), config) == expected
 
 
+@pytest.mark.parametrize("length", ["x", {}, [64]])
+def test_a_length_that_is_no_number_is_told(length):
+    tokenizer = SimpleNamespace(model_max_length=length, name_or_path="m")
+    with pytest.raises(CurateError, match="m is damaged: expected a number as model_max_length, got"):
+        default_max_length(tokenizer, LlamaConfig())
+
+
 ROTARY = {"rope_theta": 10_000.0}
 LONG = {**ROTARY, "rope_type": "longrope", "short_factor": [1.0], "long_factor": [4.0]}
 

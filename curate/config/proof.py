@@ -28,6 +28,9 @@ SELECTORS = (
 )
 
 
+_MOST_SEEDS = 1_000  # each is trained
+
+
 class EvaluationSet(Section):
     """A file of records with reference answers, on which the response loss is measured."""
 
@@ -121,6 +124,8 @@ class Compare(Section):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(value, int) and value > _MOST_SEEDS:
+            raise ValueError(f"expected at most {_MOST_SEEDS:,} seeds, got {value:,}")
         seeds = range(value) if isinstance(value, int) else value
         if not seeds or len(set(seeds)) != len(seeds) or any(not 0 <= seed < 2**31 for seed in seeds):
             raise ValueError("seeds is a count from 1 or a list of distinct numbers")

@@ -208,7 +208,7 @@ class Train(Section):
     warmup: float = Field(0.03, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
     epochs: float = Field(3, gt=0, description="passes over the kept records")
     max_steps: int | None = Field(None, gt=0, description="train for this many steps instead of train.epochs")
-    batch_size: int = Field(4, gt=0, description="records per device and step")
+    batch_size: int = Field(4, gt=0, lt=2**31, description="records per device and step")
     gradient_accumulation: int | None = Field(
         None, gt=0, description="batches per step; default: an effective batch of 16 over all processes"
     )

@@ -21,6 +21,7 @@ Loading:
     outline.py      refuses models of which no file holds some weight
     precheck.py     refuses models before their weights are read: all that can be told from configuration and headers
     checks.py       refuses loaded models with random weights, or that can see later tokens
-    memory.py       checks and fingerprints a model and a tokenizer that the caller has loaded
+    in_memory.py    checks and fingerprints a model and a tokenizer that the caller has loaded
+    memory.py       measures memory: what a process holds, the peak of a stage, the growth in a piece of work
     explain.py      turns errors of the libraries into messages
 """

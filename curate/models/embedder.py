@@ -89,6 +89,7 @@ def embedder_fingerprint(name: str) -> str:
         if is_default and sha256_of(weights) == WEIGHTS_SHA256:
             return WEIGHTS_SHA256
         return folder.name  # in the cache of the hub, the name of a snapshot is its commit
+    _refuse_no_model(folder, name)
     files = [path for path in folder.rglob("*") if path.suffix in _FINGERPRINTED]
     hidden = [path for path in files if any(part.startswith(".") for part in path.relative_to(folder).parts)]
     unused = [path for path in files if path.relative_to(folder).parts[0] in _OTHER_BACKENDS]
@@ -103,6 +104,7 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
             adapter; or code of its own without `trust_remote_code`.
     """
     folder = embedder_folder(name)
+    _refuse_no_model(folder, name)
     modules = embedder_modules(folder, name)
     for part in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         _check_weights(part, name)
@@ -118,10 +120,6 @@ def check_embedder(name: str, *, trust_remote_code: bool = False) -> Path:
         if not trust_remote_code:
             _refuse_own_activation(folder / str(module["path"]), name)
     if not modules:
-        if not kind_of(folder / "config.json"):
-            raise CurateError(
-                f"expected a model in embed.model={name}, but it has neither modules.json nor config.json"
-            )
         _check_module(folder, folder, name, trust_remote_code)
     return folder
 
@@ -145,6 +143,12 @@ def embedder_modules(folder: Path, name: str) -> list[dict[str, Any]]:
     if not modules:
         raise CurateError(f"{path} is damaged: expected at least one module; download {name} again")
     return modules
+
+
+def _refuse_no_model(folder: Path, name: str) -> None:
+    """Refuse a folder without the files that name the parts of a model, before all in it is looked at."""
+    if not any(is_there(folder / file) for file in ("modules.json", "config.json")):
+        raise CurateError(f"expected a model in embed.model={name}, but it has neither modules.json nor config.json")
 
 
 def _refuse_missing_part(module: Path, kind: str, name: str) -> None:

@@ -88,6 +88,7 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def _read_text(path: Path) -> str:
+    kind_of(path)  # raises for a pipe
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -105,6 +105,9 @@ def hash_files(files: Iterable[Path], folder: Path, *, extra: str = "") -> str:
 
 def _code(folder: Path) -> list[Path]:
     """Return the Python files of a model, those in subfolders too, without hidden folders such as .git."""
+    # Code is named by one of these. A folder without them is no model, and may be a whole disk.
+    if not any(kind_of(folder / name) for name in ("config.json", "tokenizer_config.json")):
+        return []
     files = folder.rglob("*.py")
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 

@@ -93,7 +93,8 @@ def kind_of(path: Path) -> str | None:
     """Say what a path leads to: "folder", "file", or None for nothing.
 
     Raises:
-        CurateError: the folder above it may not be entered.
+        CurateError: the folder above it may not be entered; it is a pipe, a socket or a device, of which a read may
+            never end.
     """
     try:
         mode = path.stat().st_mode
@@ -101,6 +102,8 @@ def kind_of(path: Path) -> str | None:
         raise CurateError(f"no permission to look at {path}") from error
     except (OSError, ValueError):  # too long for a path, or with a NUL: there is no such file
         return None
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+        raise CurateError(f"{path} is a pipe, a socket or a device: expected a file or a folder")
     return "folder" if stat.S_ISDIR(mode) else "file"
 
 

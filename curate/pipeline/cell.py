@@ -190,7 +190,14 @@ def stored_result(job: Job, planned: PlannedCell, key: Key | None = None) -> Cel
             return None  # of another cell
         losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
         return CellResult(losses, [TaskResult(**task) for task in about["tasks"]], Cost(**about["cost"]))
-    except (OSError, ValueError, LookupError, TypeError):  # damaged, or of another version: it is done again
+    except (
+        CurateError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ):  # damaged, or of another version: it is done again
         return None
 
 

@@ -9,7 +9,7 @@ from curate.diversity.cluster import cluster as k_means
 from curate.pipeline.job import Job
 from curate.pipeline.verified import verified_embeddings
 from curate.runs.stage import Outcome, Stage
-from curate.tables.clusters import write_clusters
+from curate.tables.clusters import count_clustered_rows, write_clusters
 from curate.tables.digests import digest_of_values
 from curate.types import CurateError
 
@@ -39,7 +39,7 @@ def cluster(job: Job) -> None:
         **{f"cluster.{name}": value for name, value in settings.model_dump(exclude={"seed"}).items()},
         "seed": seed,
     }
-    stage = Stage(job.folder, "clusters", key, (path,))
+    stage = Stage(job.folder, "clusters", key, (path,), rows=lambda: count_clustered_rows(path))
     if stage.holds():  # not is_finished, which logs a line: every selection asks
         return
     embeddings = verified_embeddings(job)

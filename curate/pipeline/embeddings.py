@@ -28,6 +28,7 @@ from curate.runs.keys import read_key
 from curate.runs.processes import chunks_of_rank
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
+from curate.tables.embeddings import open_embeddings
 from curate.types import STATUSES
 
 _CHUNK_ROWS = 1024  # records of a chunk: what is computed again after a kill
@@ -80,7 +81,7 @@ def _prepare(job: Job) -> Prepared:
             "embed.text": embed.text,
             "embed.batch_size": embed.batch_size,
         }
-    stage = Stage(job.folder, "embeddings", key, (_path(job),))
+    stage = Stage(job.folder, "embeddings", key, (_path(job),), rows=lambda: len(open_embeddings(_path(job))))
     stage.refuse_change()
     if stage.is_finished():
         shutil.rmtree(work, ignore_errors=True)  # the call that finished may have been killed before this

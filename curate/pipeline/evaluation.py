@@ -22,7 +22,7 @@ from curate.pipeline.verified import verified_file
 from curate.runs.atomic import write_json
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
-from curate.tables.evaluation import SetLosses, evaluation_json, write_evaluation
+from curate.tables.evaluation import SetLosses, count_losses, evaluation_json, write_evaluation
 from curate.types import CurateError
 
 
@@ -60,7 +60,7 @@ def _evaluate(job: Job) -> None:
         **{f"evaluate.{setting}": value for setting, value in settings.items()},
     }
     products = (folder / "evaluation.json", folder / "evaluation.parquet")
-    stage = Stage(job.folder, evaluation_stage(name), key, products, started)
+    stage = Stage(job.folder, evaluation_stage(name), key, products, started, lambda: count_losses(products[1]))
     if stage.is_finished():
         verified_file(job.folder, stage.name, products[0], "evaluate")
         return

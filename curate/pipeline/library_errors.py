@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 
 from curate.pipeline.job import Job
 from curate.runs.processes import lost_process
+from curate.scoring.score import out_of_memory
+from curate.types import CurateError
 
 # Texts in the errors of safetensors and torch.save by which a full disk is recognised. torch.save gives no reason why
 # it could not write; it is taken for a full disk.
@@ -29,13 +31,20 @@ def training(job: Job, folder: Path) -> Iterator[None]:
     """Give a block in which to train: it beats for the other processes, and turns errors of libraries into ours.
 
     Raises:
+        CurateError: the memory is too small.
         OSError: the disk is full.
         TimeoutError: another process of the launch ended, or hangs.
     """
     try:
         with job.launch.busy("loading the model to train"):
             yield
-    except (RuntimeError, SafetensorError) as error:
+    except (RuntimeError, SafetensorError, MemoryError) as error:
+        if out_of_memory(error):
+            train = job.recipe.train
+            raise CurateError(
+                f"out of memory with train.batch_size={train.batch_size} and train.rank={train.rank}: halve them, or "
+                "set train.gradient_checkpointing=true or train.quantization=4bit"
+            ) from error
         number = next((number for words, number in _FULL.items() if words in str(error)), None)
         if number is not None:
             raise OSError(number, os.strerror(number), str(folder)) from error

@@ -27,8 +27,9 @@ def merge(job: Job, adapter: StageRecord | None) -> None:
     assert adapter is not None, "the caller has just finished it"
     name, folder = selection_stage(job.recipe.select.name), job.folder.selection(job.recipe.select.name)
     key = {"adapter": adapter["fingerprint"]}
-    stage = Stage(job.folder, f"{name}/merged", key, (folder / "merged" / "config.json",))
-    earlier = job.folder.stage(stage.name)
+    earlier = job.folder.stage(f"{name}/merged")
+    written = (earlier or {}).get("files", ["config.json"])
+    stage = Stage(job.folder, f"{name}/merged", key, tuple(folder / "merged" / file for file in written))
     if not job.recipe.train.merge:
         if earlier is not None and not job.folder.is_done(stage.name, key):
             job.folder.forget(stage.name)

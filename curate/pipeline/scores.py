@@ -25,8 +25,7 @@ from curate.runs.keys import read_key
 from curate.runs.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel
-from curate.tables.score_columns import score_columns
-from curate.tables.scores import write_scores
+from curate.tables.scores import count_scored_rows, holds_complexity, write_scores
 from curate.types import TokenStore
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def clean_if_scored(job: Job) -> bool:
     """
     stage = _stage(job)
     # The column too: scores.parquet may have been removed, and written again without scores.
-    if not stage.holds() or "complexity" not in score_columns(job.folder.path / "scores.parquet"):
+    if not stage.holds() or not holds_complexity(job.folder.path / "scores.parquet"):
         return False
     verified_rows(job.folder)
     stage.is_finished()  # logs it
@@ -85,8 +84,8 @@ def score(job: Job, store: TokenStore) -> Job:
 
 def _stage(job: Job, started: float | None = None) -> Stage:
     key = {**job.settled.tokens_key, **job.settled.scores_key}
-    products = (job.folder.path / "scores.parquet",)
-    return Stage(job.folder, "scores", key, products, time.monotonic() if started is None else started)
+    path, begun = job.folder.path / "scores.parquet", time.monotonic() if started is None else started
+    return Stage(job.folder, "scores", key, (path,), begun, lambda: count_scored_rows(path))
 
 
 def _prepare(job: Job, store: TokenStore) -> Prepared:

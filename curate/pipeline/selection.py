@@ -27,7 +27,7 @@ from curate.runs.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
 from curate.tables.digests import digest_of_blocks, digest_of_values
-from curate.tables.selection import write_selection
+from curate.tables.selection import count_selected_rows, write_selection
 from curate.types import CurateError
 
 TRAINED = ("adapter", "merged", "evaluation.json", "evaluation.parquet")
@@ -60,7 +60,7 @@ def _select(job: Job) -> bool:
         # The names of the files follow from the input's format; those of the last selection say what must be there.
         written = (folder.stage(name) or {}).get("files", [])
         products = tuple(target / file for file in ("selection.parquet", *written))
-        stage = Stage(folder, name, _key(job), products)
+        stage = Stage(folder, name, _key(job), products, rows=lambda: count_selected_rows(products[0]))
         if stage.is_finished():
             verified_selection(folder, recipe.select.name)
             hand_over(job, name)  # these files may be out of date: they also depend on train.*

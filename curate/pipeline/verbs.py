@@ -50,8 +50,9 @@ def perform(
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
     with open_job(verb, recipe, begin=verb in BEGINS, progress=progress, given=given) as job:
-        if verb == "run" and job.is_main:
-            _check_ahead(job, training=training)
+        if job.is_main and verb in ("run", "train"):
+            embedding = verb == "run" and needs_embeddings(job.recipe.select)
+            _check_ahead(job, embedding=embedding, training=training)
         if verb in ("run", "score"):
             selects = [job.recipe.select] if verb == "run" else []
             job = _score(job, selects, complexity=verb == "score")
@@ -84,8 +85,11 @@ def _compare(job: Job) -> None:
     from curate.pipeline.plan_cells import selects_of
 
     selects = selects_of(job.recipe, num_layers=num_layers(job))
+    embedding = any(map(needs_embeddings, selects))
+    if job.is_main:
+        _check_ahead(job, embedding=embedding, training=True)
     job = _score(job, selects, complexity=True)
-    if any(map(needs_embeddings, selects)):
+    if embedding:
         from curate.pipeline.embeddings import embed
 
         embed(job)
@@ -136,8 +140,13 @@ def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
     return left
 
 
-def _check_ahead(job: Job, *, training: bool) -> None:
-    """Check that the embedder and the model to train are there, before hours are spent on scoring.
+def _check_ahead(job: Job, *, embedding: bool, training: bool) -> None:
+    """Check that the embedder, the model to train and its tracker are there, before hours are spent on scoring.
+
+    Args:
+        job: the job.
+        embedding: whether anything is embedded.
+        training: whether anything is trained.
 
     Raises:
         CurateError: one of them cannot be had.
@@ -145,7 +154,7 @@ def _check_ahead(job: Job, *, training: bool) -> None:
     from curate.models.embedder import check_embedder
 
     with job.launch.heartbeat.kept_up():
-        if needs_embeddings(job.recipe.select):
+        if embedding:
             check_embedder(job.recipe.embed.model, trust_remote_code=job.recipe.model.trust_remote_code)
         if training:
             from curate.pipeline.adapter import check_trainable

@@ -21,7 +21,7 @@ from curate.tables.clusters import read_clusters
 from curate.tables.digests import digest_of_blocks, digest_of_values
 from curate.tables.embeddings import open_embeddings
 from curate.tables.parquet import errors_naming
-from curate.tables.score_columns import Rows, read_column, read_rows, score_columns, stored_exits
+from curate.tables.score_columns import Rows, read_about, read_column, read_rows, score_columns
 from curate.tables.selection import read_kept
 from curate.types import CurateError
 
@@ -47,7 +47,7 @@ def verified_rows(folder: RunFolder) -> Rows:
             if column_digests(path, expected) != expected:
                 raise _not_ours(path, "it has other scores", "score")
     scores = folder.stage("scores")
-    if scores is not None and "complexity" in there and stored_exits(path) != scores["key"]["score.exits"]:
+    if scores is not None and "complexity" in there and list(read_about(path).exits) != scores["key"]["score.exits"]:
         raise _not_ours(path, "it has other exits", "score")
     return rows
 

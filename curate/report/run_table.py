@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from curate.runs.folder import RunFolder
 from curate.tables.parquet import by_row, open_table
-from curate.tables.score_columns import about_scores, read_column, score_columns, stored_exits
+from curate.tables.score_columns import lists_by_row, read_about, read_column, score_columns
 from curate.types import CurateError, FloatArray, IntArray
 
 Codes = npt.NDArray[np.int32]
@@ -87,7 +87,7 @@ def read_run(folder: Path, selection: str) -> RunTable:
     scores, chosen = folder / "scores.parquet", folder / "selections" / selection / "selection.parquet"
     if not chosen.exists():
         raise CurateError(f"{folder} has no selection {selection}; it has {_selections(folder)}")
-    num_rows = open_table(scores, "score").metadata.num_rows
+    about, num_rows = read_about(scores), open_table(scores, "score").metadata.num_rows
     # Files are joined by row: a selection from another input would be shown with wrong scores.
     if num_rows != (got := open_table(chosen, "select").metadata.num_rows):
         raise CurateError(f"selection {selection} has {got} rows, scores.parquet {num_rows}: run curate select again")
@@ -95,15 +95,14 @@ def read_run(folder: Path, selection: str) -> RunTable:
     key = stage.get("key", {})
     settings = {name.removeprefix("select."): value for name, value in key.items() if name.startswith("select.")}
     by, columns = _scores(scores, settings)
-    exits = tuple(stored_exits(scores))
     return RunTable(
         selection,
         settings,
         by,
         columns,
-        _confidence(scores, num_rows, len(exits)),
-        exits,
-        about_scores(scores).get("num_layers", 0),
+        _confidence(scores, num_rows, len(about.exits)),
+        about.exits,
+        about.num_layers,
         _whole(scores, "prompt_tokens", 0),
         _whole(scores, LENGTH, 0),
         _whole(chosen, "kept", 0).astype(bool),
@@ -136,7 +135,7 @@ def _scores(path: Path, settings: Mapping[str, Any]) -> tuple[str, dict[str, Flo
     return by, columns
 
 
-def _blocks(path: Path, columns: Sequence[str]) -> Iterator[tuple[IntArray, pa.RecordBatch]]:
+def _blocks(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[tuple[IntArray, pa.RecordBatch]]:
     return by_row(path, "score" if path.name == "scores.parquet" else "select", columns)
 
 
@@ -144,19 +143,16 @@ def _whole(path: Path, name: str, missing: int) -> Codes:
     """Return a column of integers; `missing` where null, and everywhere if there is no such column."""
     file = open_table(path, "select")
     out = np.full(file.metadata.num_rows, missing, np.int32)
-    for rows, batch in _blocks(path, [name] if name in file.schema_arrow.names else []):
-        if name in batch.schema.names:
-            out[rows] = batch[name].cast(pa.int32()).fill_null(missing)
+    for rows, batch in _blocks(path, {name: pa.int32()}) if name in file.schema_arrow.names else ():
+        out[rows] = batch[name].fill_null(missing)
     return out
 
 
 def _confidence(path: Path, num_rows: int, num_exits: int) -> npt.NDArray[np.float32]:
     """Return the confidence at every exit: float32 [N, E], NaN where null."""
     values = np.full((num_rows, num_exits), np.nan, np.float32)
-    for rows, batch in _blocks(path, ["confidence"]) if num_exits else ():
-        there = rows[batch["confidence"].is_valid().to_numpy(zero_copy_only=False)]
-        # flatten() leaves out the null rows.
-        values[there] = batch["confidence"].flatten().to_numpy().reshape(len(there), num_exits)
+    for rows, confidence in lists_by_row(path, "confidence", num_exits) if num_exits else ():
+        values[rows] = confidence
     return values
 
 
@@ -165,7 +161,7 @@ def _labels(path: Path, name: str) -> Labels:
     file = open_table(path, "select")
     codes = np.full(file.metadata.num_rows, -1, np.int32)
     names: dict[str, int] = {}
-    for rows, batch in _blocks(path, [name]) if name in file.schema_arrow.names else ():
-        texts = batch[name].cast(pa.string()).to_pylist()
+    for rows, batch in _blocks(path, {name: pa.string()}) if name in file.schema_arrow.names else ():
+        texts = batch[name].to_pylist()
         codes[rows] = [-1 if text is None else names.setdefault(text, len(names)) for text in texts]
     return Labels(codes, tuple(names))

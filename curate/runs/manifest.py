@@ -152,6 +152,8 @@ def _sound(record: Any, name: str, path: Path) -> StageRecord:
         fact in record and not isinstance(record[fact], kind) for fact, kind in _KINDS.items()
     ):
         raise damaged
+    if any(isinstance(value, int | float) and not abs(value) < 2**63 for value in record.values()):  # NaN too
+        raise damaged
     if {"key", "fingerprint"} <= record.keys() and fingerprint(record["key"]) != record["fingerprint"]:
         raise damaged
     return cast("StageRecord", _Facts(record, damaged))

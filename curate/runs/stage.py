@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,11 @@ from curate.models.memory import take_peak_memory
 from curate.runs.atomic import replacing
 from curate.runs.folder import RunFolder
 from curate.runs.keys import Key
+from curate.types import CurateError
 
 logger = logging.getLogger(__name__)
+
+_TABLES = (".parquet", ".npy")  # endings
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class Stage:
     folder    the run folder
     name      its name in the manifest
     key       what its result depends on, by name
-    products  the files that it writes; if one is missing, the stage is not finished
+    products  the files that it writes; if one is missing or empty, the stage is not finished
     started   when it began, by the monotonic clock, seconds
+    rows      opens the table among the products and returns its number of rows; it raises CurateError if the table is
+              damaged, so that a stage is not called finished whose table the next one refuses
     """
 
     folder: RunFolder
@@ -52,10 +57,24 @@ class Stage:
     key: Key
     products: tuple[Path, ...]
     started: float = field(default_factory=time.monotonic)
+    rows: Callable[[], int] | None = None
 
     def holds(self) -> bool:
-        """Say whether an earlier call finished the stage with exactly this key, and all its products are there."""
-        return self.folder.is_done(self.name, self.key) and all(map(_is_there, self.products))
+        """Say whether an earlier call finished the stage with exactly this key, and all its products are there.
+
+        Raises:
+            CurateError: its table is damaged, or has not as many rows as it had.
+        """
+        if not self.folder.is_done(self.name, self.key) or not all(map(_is_there, self.products)):
+            return False
+        record = self.folder.stage(self.name)
+        if self.rows is not None and record is not None and (found := self.rows()) != record["in"]:
+            table = next(str(path) for path in self.products if path.suffix in _TABLES)
+            raise CurateError(
+                f"{table} is damaged ({found:,} rows, it had {record['in']:,}): remove it, and the same command makes "
+                "it again"
+            )
+        return True
 
     def is_finished(self) -> bool:
         """Say whether the stage holds, and log that it was finished before."""
@@ -109,5 +128,7 @@ class Stage:
 
 
 def _is_there(product: Path) -> bool:
-    """Say whether a product is there. A folder where a table belongs does not count."""
-    return product.is_file() if product.suffix in (".parquet", ".npy", ".safetensors") else product.exists()
+    """Say whether a product is there and not empty. A folder where a table belongs does not count."""
+    if product.is_file():  # an empty table is damaged: what reads it says so
+        return product.suffix in _TABLES or product.stat().st_size > 0
+    return product.is_dir() and product.suffix not in (*_TABLES, ".safetensors")

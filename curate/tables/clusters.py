@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.tables.parquet import ROW_GROUP, by_row, open_table
+from curate.tables.parquet import ROW_GROUP, by_row, count_rows, open_table
 
 
 def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDArray[np.float32]) -> None:
@@ -33,6 +33,11 @@ def write_clusters(path: Path, labels: npt.NDArray[np.int32], distance: npt.NDAr
             writer.write_table(pa.table(columns, schema=schema))
 
 
+def count_clustered_rows(path: Path) -> int:
+    """Return how many rows clusters.parquet has; raise if it is missing or damaged, or lacks a column."""
+    return count_rows(path, "embed", ["row", "cluster", "distance"])
+
+
 def read_clusters(path: Path) -> npt.NDArray[np.int32]:
     """Read the cluster of every row: int32 [N], -1 where it has none.
 
@@ -40,6 +45,6 @@ def read_clusters(path: Path) -> npt.NDArray[np.int32]:
         CurateError: the file is missing or damaged.
     """
     labels = np.empty(open_table(path, "embed").metadata.num_rows, np.int32)
-    for rows, batch in by_row(path, "embed", ["cluster"]):
+    for rows, batch in by_row(path, "embed", {"cluster": pa.int32()}):
         labels[rows] = batch["cluster"].fill_null(-1)
     return labels

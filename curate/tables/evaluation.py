@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from curate.evaluation.summary import Losses, LossSummary, summarize
 from curate.tables.json_values import as_json, read_json
+from curate.tables.parquet import count_rows, errors_naming
 
 Model = Literal["untuned", "adapter"]
 MODELS: tuple[Model, ...] = get_args(Model)
@@ -64,19 +65,35 @@ def write_evaluation(path: Path, results: Iterable[SetLosses]) -> None:
 
 
 def read_evaluation(path: Path) -> list[SetLosses]:
-    """Read what `write_evaluation` wrote, in the same order."""
-    table = pq.read_table(path, memory_map=True)
-    # use_threads=False keeps the pairs in the order of the file.
-    pairs = table.select(["model", "set"]).group_by(["model", "set"], use_threads=False).aggregate([])
+    """Read what `write_evaluation` wrote, in the same order.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
     found = []
-    for pair in pairs.to_pylist():
-        mine = table.filter(pc.and_(pc.equal(table["model"], pair["model"]), pc.equal(table["set"], pair["set"])))
-        rows = mine["row"].to_numpy()  # places by row: another program may have sorted the file
-        losses = Losses(np.zeros(len(rows), np.int32), np.full(len(rows), np.nan))
-        losses.tokens[rows] = mine["tokens"].to_numpy()
-        losses.loss[rows] = mine["loss"].to_numpy()
-        found.append(SetLosses(pair["model"], pair["set"], losses))
+    with errors_naming(path, "compare"):
+        table = pq.read_table(path, memory_map=True).select(SCHEMA.names).cast(SCHEMA)
+        if empty := [name for name in SCHEMA.names if name != "loss" and table[name].null_count]:
+            raise ValueError(f"the column {empty[0]} lacks values")
+        # use_threads=False keeps the pairs in the order of the file.
+        pairs = table.select(["model", "set"]).group_by(["model", "set"], use_threads=False).aggregate([])
+        for pair in pairs.to_pylist():
+            mine = table.filter(pc.and_(pc.equal(table["model"], pair["model"]), pc.equal(table["set"], pair["set"])))
+            rows = mine["row"].to_numpy()  # places by row: another program may have sorted the file
+            losses = Losses(np.zeros(len(rows), np.int32), np.full(len(rows), np.nan))
+            losses.tokens[rows] = mine["tokens"].to_numpy()
+            losses.loss[rows] = mine["loss"].to_numpy()
+            found.append(SetLosses(pair["model"], pair["set"], losses))
     return found
+
+
+def count_losses(path: Path) -> int:
+    """Return how many records evaluation.parquet is about; each has a row for every model.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    return count_rows(path, "evaluate", SCHEMA.names) // len(MODELS)
 
 
 @dataclass(frozen=True, slots=True)

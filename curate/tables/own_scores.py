@@ -57,7 +57,8 @@ def _read(path: Path) -> pa.Table:
 
 def _lines(path: Path, joined: pa.ChunkedArray, join: str, scores: Path) -> IntArray:
     """Return for every record the line of the person's file that holds its scores: int64 [N], -1 for none."""
-    blocks = [(rows, batch["id"].to_pylist()) for rows, batch in by_row(scores, "score", ["id"])]
+    ids = by_row(scores, "score", {"id": pa.string()}, whole=["id"])
+    blocks = [(rows, batch["id"].to_pylist()) for rows, batch in ids]
     num_rows = sum(len(rows) for rows, _ in blocks)
     if join == "row":
         if not pa.types.is_integer(joined.type) or joined.null_count:

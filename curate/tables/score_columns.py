@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import TypeAdapter
 
 from curate.scoring.confidence import complexity
 from curate.tables.digests import digest_of_ids
 from curate.tables.parquet import by_row, errors_naming, open_table
-from curate.types import STATUSES, CurateError, FloatArray
+from curate.types import STATUSES, CurateError, FloatArray, IntArray
 
 METADATA = b"curate"
 _VERB = "score"
@@ -52,7 +52,8 @@ def read_rows(path: Path) -> Rows:
     duplicate_ids[rows] = numbers
     status, tokens = np.empty(num_rows, np.uint8), np.empty(num_rows, np.int32)
     codes = {name: code for code, name in enumerate(STATUSES)}
-    for part, batch in by_row(path, _VERB, ["status", "response_tokens"]):
+    columns = {"status": pa.string(), "response_tokens": pa.int32()}
+    for part, batch in by_row(path, _VERB, columns, whole=["status"]):
         with errors_naming(path, _VERB):  # a status that is unknown raises KeyError: the file is damaged
             status[part] = [codes[s] for s in batch["status"].to_pylist()]
         tokens[part] = batch["response_tokens"].fill_null(0)
@@ -67,12 +68,13 @@ def read_column(path: Path, name: str, *, exits: Sequence[int] | None = None) ->
     Raises:
         CurateError: there is no numeric column of that name; an exit was not stored; the file is missing or damaged.
     """
-    column = "confidence" if exits is not None else name
-    _check_column(path, name, exits)
-    keep = [stored_exits(path).index(k) for k in exits] if exits is not None else []
+    stored = read_about(path).exits
+    _check_column(path, name, exits, stored)
+    if exits is None:
+        return _read_numbers(path, name)
     out = np.full(open_table(path, _VERB).metadata.num_rows, np.nan)
-    for part, batch in by_row(path, _VERB, [column]):
-        out[part] = _numbers_of(batch[column], keep)
+    for rows, confidence in lists_by_row(path, "confidence", len(stored)):
+        out[rows] = complexity(confidence[:, [stored.index(k) for k in exits]])
     return out
 
 
@@ -82,13 +84,64 @@ def read_exit(path: Path, name: str, layer: int) -> FloatArray:
     Raises:
         CurateError: that exit was not stored; the file is missing or damaged.
     """
-    if layer not in (exits := stored_exits(path)):
-        raise CurateError(f"the stored exits are {exits}, got {layer}")
-    place = exits.index(layer)
+    stored = read_about(path).exits
+    if layer not in stored:
+        raise CurateError(f"the stored exits are {list(stored)}, got {layer}")
     out = np.full(open_table(path, _VERB).metadata.num_rows, np.nan)
-    for part, batch in by_row(path, _VERB, [name]):
-        out[part] = pc.list_element(batch[name], place).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    for rows, values in lists_by_row(path, name, len(stored)):
+        out[rows] = values[:, stored.index(layer)]
     return out
+
+
+def lists_by_row(path: Path, name: str, num_exits: int) -> Iterator[tuple[IntArray, npt.NDArray[np.float32]]]:
+    """Yield blocks of confidence or log_prob (`name`) without the null rows: row numbers [n], values float32 [n, E].
+
+    Raises:
+        CurateError: the file is missing or damaged; a list has another length.
+    """
+    for rows, batch in by_row(path, _VERB, {name: pa.list_(pa.float32())}):
+        with errors_naming(path, _VERB):
+            there = batch[name].is_valid().to_numpy(zero_copy_only=False)
+            lengths = batch[name].value_lengths().drop_null()
+            if not pc.all(pc.equal(lengths, num_exits)).as_py():
+                raise ValueError(f"the column {name} has lists that do not hold {num_exits} exits")
+            # flatten() leaves out the null rows.
+            values = batch[name].flatten().to_numpy(zero_copy_only=False).reshape(int(there.sum()), num_exits)
+        yield rows[there], values
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the metadata of scores.parquet say of its columns.
+
+    exits        layers whose confidence is stored; none before complexity was scored
+    num_layers   layers of the scoring model; 0 before complexity was scored
+    definitions  of each score: what it is, and which direction is easy
+    """
+
+    exits: tuple[int, ...]
+    num_layers: int
+    definitions: Mapping[str, str]
+
+
+def read_about(path: Path) -> About:
+    """Return what the metadata of scores.parquet say.
+
+    Raises:
+        CurateError: the file is missing or damaged.
+    """
+    schema = open_table(path, _VERB).schema_arrow
+    with errors_naming(path, _VERB):
+        stored = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
+        return TypeAdapter(About).validate_python(
+            {
+                "exits": stored.pop("exits", ()),
+                "num_layers": stored.pop("num_layers", 0),
+                "definitions": stored,
+            }
+            if isinstance(stored, dict)
+            else stored
+        )
 
 
 def score_columns(path: Path) -> list[str]:
@@ -103,33 +156,11 @@ def column_names(path: Path) -> list[str]:
     return names
 
 
-def about_scores(path: Path) -> dict[str, Any]:
-    """Return what the metadata of scores.parquet say: exits, num_layers, definitions; empty before anything is scored.
-
-    Raises:
-        CurateError: the file is missing or damaged.
-    """
-    schema = open_table(path, _VERB).schema_arrow
-    with errors_naming(path, _VERB):
-        about = json.loads((schema.metadata or {}).get(METADATA, b"{}"))
-        if not isinstance(about, dict):
-            raise ValueError("its metadata are no object")
-        if not all(isinstance(layer, int) for layer in [*about.get("exits", []), about.get("num_layers", 0)]):
-            raise ValueError("the exits in its metadata are no numbers")
-    return about
-
-
-def stored_exits(path: Path) -> list[int]:
-    """Return the layers whose confidence is in scores.parquet; none before complexity was scored."""
-    exits: list[int] = about_scores(path).get("exits", [])
-    return exits
-
-
 def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], str]:
     """Return the rows that share their id with another row, the number (from 0) of that id, and a digest of all ids."""
     # Sorted in place, 20 bytes a row: `np.unique` with its inverse would take three times that.
     ids = np.empty(num_rows, _ID)
-    for part, batch in by_row(path, _VERB, ["id"]):
+    for part, batch in by_row(path, _VERB, {"id": pa.string()}, whole=["id"]):
         with errors_naming(path, _VERB):
             ids["head"][part] = np.frombuffer(bytes.fromhex("".join(batch["id"].to_pylist())), "S32")
         ids["row"][part] = part
@@ -140,25 +171,19 @@ def _duplicates(path: Path, num_rows: int) -> tuple[npt.NDArray[np.uint32], npt.
     return ids["row"][shared], np.cumsum(~repeats[shared], dtype=np.int32) - 1, digest
 
 
-def _numbers_of(values: pa.Array, keep: Sequence[int]) -> FloatArray:
-    """Return a column as floats; of lists of confidence, the complexity over the exits at the places `keep`."""
-    if not keep:
-        numbers: FloatArray = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        return numbers
-    scored = values.is_valid().to_numpy(zero_copy_only=False)
-    out = np.full(len(values), np.nan)
-    # flatten() leaves out null lists, so what is left is E numbers for every scored row.
-    out[scored] = complexity(values.flatten().to_numpy().reshape(int(scored.sum()), -1)[:, list(keep)])
+def _read_numbers(path: Path, name: str) -> FloatArray:
+    out = np.full(open_table(path, _VERB).metadata.num_rows, np.nan)
+    for rows, batch in by_row(path, _VERB, {name: pa.float64()}):
+        out[rows] = batch[name].to_numpy(zero_copy_only=False)
     return out
 
 
-def _check_column(path: Path, name: str, exits: Sequence[int] | None) -> None:
+def _check_column(path: Path, name: str, exits: Sequence[int] | None, stored: Sequence[int]) -> None:
     """Refuse a column that does not exist or has no numbers, and exits that were not stored."""
-    numeric = score_columns(path)
     if exits is not None:
         if name != "complexity":
             raise CurateError(f"select.exits recomputes complexity; it does not go with select.by={name}")
-        if unknown := sorted(set(exits) - set(stored_exits(path))) or not exits:
-            raise CurateError(f"select.exits: the stored exits are {stored_exits(path)}, got {unknown}")
-    elif name not in numeric:
-        raise CurateError(f"select.by: the score columns are {', '.join(numeric)}, got {name}")
+        if unknown := sorted(set(exits) - set(stored)) or not exits:
+            raise CurateError(f"select.exits: the stored exits are {list(stored)}, got {unknown}")
+    elif name not in score_columns(path):
+        raise CurateError(f"select.by: the score columns are {', '.join(score_columns(path))}, got {name}")

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from curate.scoring.confidence import complexity, perplexity
 from curate.tables.digests import digest_of_ids
-from curate.tables.parquet import ROW_GROUP, errors_naming
-from curate.tables.score_columns import METADATA, about_scores, read_column, read_rows, score_columns
+from curate.tables.parquet import ROW_GROUP, by_row, count_rows, open_table
+from curate.tables.score_columns import METADATA, read_about, read_column, read_rows, score_columns
 from curate.types import STATUSES, BatchScores, CurateError, FloatArray, TokenStore
 
 _BASE = [
@@ -107,6 +107,16 @@ def write_scores(
     return counts
 
 
+def count_scored_rows(path: Path) -> int:
+    """Return how many rows scores.parquet has; raise if it is missing or damaged, or does not describe the records."""
+    return count_rows(path, "score", [name for name, _ in _BASE])
+
+
+def holds_complexity(path: Path) -> bool:
+    """Say whether scores.parquet has the columns of the complexity pass: it may have been removed, and begun anew."""
+    return {name for name, _ in _COMPLEXITY} <= set(open_table(path, "score").schema_arrow.names)
+
+
 def add_columns(
     old: Path,
     new: Path,
@@ -126,18 +136,17 @@ def add_columns(
         about: name -> definition of the column, and which direction is easy; for the metadata.
         drop: columns of `old` that are left out.
     """
-    with errors_naming(old, "score"):
-        file = pq.ParquetFile(old, memory_map=True)
-        kept = [field for field in file.schema_arrow if field.name not in columns and field.name not in drop]
-        definitions = about_scores(old) | dict(about)
-        fields = [*kept, *(pa.field(name, pa.float64()) for name in columns)]
-        schema = pa.schema(fields, metadata={METADATA: json.dumps(definitions)})
-        with pq.ParquetWriter(new, schema, use_dictionary=["status"], compression="zstd") as writer:
-            for batch in file.iter_batches(ROW_GROUP):
-                rows = batch["row"].to_numpy()  # another program may have sorted the file
-                own = [batch[field.name] for field in kept]
-                more = [pa.array(values[rows], mask=~np.isfinite(values[rows])) for values in columns.values()]
-                writer.write_table(pa.table([*own, *more], schema=schema))
+    stored, schema = read_about(old), open_table(old, "score").schema_arrow
+    kept = [field for field in schema if field.name not in columns and field.name not in drop]
+    exits = {"exits": stored.exits, "num_layers": stored.num_layers} if stored.exits else {}
+    fields = [*kept, *(pa.field(name, pa.float64()) for name in columns)]
+    metadata = {METADATA: json.dumps({**exits, **stored.definitions, **about})}
+    schema = pa.schema(fields, metadata=metadata)
+    with pq.ParquetWriter(new, schema, use_dictionary=["status"], compression="zstd") as writer:
+        for rows, batch in by_row(old, "score", {field.name: field.type for field in kept}):
+            own = [batch[field.name] for field in kept]
+            more = [pa.array(values[rows], mask=~np.isfinite(values[rows])) for values in columns.values()]
+            writer.write_table(pa.table([*own, *more], schema=schema))
 
 
 def _further_columns(earlier: Path, store: TokenStore) -> dict[str, tuple[FloatArray, str]]:
@@ -148,8 +157,8 @@ def _further_columns(earlier: Path, store: TokenStore) -> dict[str, tuple[FloatA
         # The ids must be those of the store, in order: a file of another run has other records in its rows.
         if not names or read_rows(earlier).digest != digest_of_ids(store.rows["id"]):
             return {}
-        about = about_scores(earlier)
-        return {name: (read_column(earlier, name), str(about.get(name, ""))) for name in names}
+        about = read_about(earlier).definitions
+        return {name: (read_column(earlier, name), about.get(name, "")) for name in names}
     except CurateError:
         return {}
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.selection import REASONS, Candidates, Selection
-from curate.tables.parquet import by_row, open_table
+from curate.tables.parquet import by_row, count_rows, open_table
 
 SCHEMA = pa.schema(
     [
@@ -35,7 +35,7 @@ def write_selection(path: Path, selection: Selection, candidates: Candidates, *,
     names = np.array(REASONS, dtype=object)
     groups = np.array([*candidates.group_names, None], dtype=object)  # index -1 is the last: None
     with pq.ParquetWriter(path, SCHEMA, use_dictionary=["reason", "group"], compression="zstd") as writer:
-        for rows, ids in by_row(scores_path, "score", ["id"]):
+        for rows, ids in by_row(scores_path, "score", {"id": pa.string()}, whole=["id"]):
             rank = selection.rank[rows]
             cluster = np.full(len(rows), -1, np.int32) if candidates.clusters is None else candidates.clusters[rows]
             group = np.full(len(rows), -1) if candidates.groups is None else candidates.groups[rows]
@@ -51,6 +51,11 @@ def write_selection(path: Path, selection: Selection, candidates: Candidates, *,
             writer.write_table(pa.table(columns, schema=SCHEMA))
 
 
+def count_selected_rows(path: Path) -> int:
+    """Return how many rows selection.parquet has; raise if it is missing or damaged, or lacks a column."""
+    return count_rows(path, "select", SCHEMA.names)
+
+
 def read_kept(path: Path) -> npt.NDArray[np.bool_]:
     """Read which rows a selection keeps: bool [N].
 
@@ -58,6 +63,6 @@ def read_kept(path: Path) -> npt.NDArray[np.bool_]:
         CurateError: the file is missing or damaged.
     """
     kept = np.zeros(open_table(path, "select").metadata.num_rows, bool)
-    for rows, batch in by_row(path, "select", ["kept"]):
+    for rows, batch in by_row(path, "select", {"kept": pa.bool_()}, whole=["kept"]):
         kept[rows] = batch["kept"]
     return kept

@@ -4,6 +4,7 @@ From an example to its text, in reading order:
 
     prompts.py     writes a conversation as alpaca or plain text, with the positions of the responses
     chat.py        finds the positions of the responses in the text of a chat template
+    deadline.py    ends a rendering that does not come to an end
     rendering.py   runs a chat template, at a fixed date and time
     alike.py       finds the responses of a long chat from few renderings
     tool_calls.py  writes arguments of tool calls as objects or as JSON text

@@ -19,12 +19,24 @@ def default_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedCon
 
 
 def own_max_length(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> float:
-    """Return how many tokens the model and its tokenizer say they can take; infinite where neither says."""
+    """Return how many tokens the model and its tokenizer say they can take; infinite where neither says.
+
+    Raises:
+        CurateError: one of them says something that is no number.
+    """
     text_config = config.get_text_config()
     # Architectures have different names for it.
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-    limits = [getattr(text_config, name, None) for name in names] + [tokenizer.model_max_length]
-    return min([limit for limit in limits if limit is not None and limit > 1], default=math.inf)
+    limits = {name: getattr(text_config, name, None) for name in names} | {
+        "model_max_length": tokenizer.model_max_length
+    }
+    for name, limit in limits.items():
+        if limit is not None and not isinstance(limit, int | float):
+            whose = tokenizer.name_or_path or "the tokenizer"
+            raise CurateError(
+                f"{whose} is damaged: expected a number as {name}, got {limit!r}; download or copy it again"
+            )
+    return min([limit for limit in limits.values() if limit is not None and limit > 1], default=math.inf)
 
 
 def fixed_rotary_length(config: PretrainedConfig) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
 
+from curate.tokens.deadline import OverdueError, deadline
 from curate.types import CurateError
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ RenderRecord = Callable[[Sequence[Message], Mapping[str, Any], bool], str]
 
 REFUSALS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError)
 """What a template raises on a record that it was not written for. Out of memory and Ctrl-C are not among them."""
+
+SECONDS = 60
+"""How long one rendering may take; a megabyte of messages takes less than a second."""
+
+_WAY_ON = "mend it, or give prompt.template=alpaca"
 
 # transformers passes plain data to a template, no functions. So the template is given a macro `strftime_now` that looks
 # its answer up in `curate_dates`. If the answer is missing, it raises the format; `renderer` then adds the answer and
@@ -53,7 +59,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
     `date_string`) keeps the template's own default, as it does in `apply_chat_template`.
 
     The returned function raises what the template raises, ValueError where two renderings would differ, and CurateError
-    if the template is no valid Jinja.
+    if the template is no valid Jinja, does not end, or takes all memory.
     """
     dates: dict[str, str] = {}
 
@@ -63,7 +69,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
         answers = {"curate_dates": dates, "curate_ask": _ASK} if clock else {}
         while True:
             try:
-                with _refusing_draws(source):
+                with _refusing_draws(source), deadline(SECONDS):
                     text = tokenizer.apply_chat_template(
                         list(messages),
                         chat_template=clock + source,
@@ -72,10 +78,11 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
                         **{**beside, **answers},
                     )
             except TemplateSyntaxError as error:
-                raise CurateError(
-                    f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} is no valid Jinja: {error}; "
-                    "mend it, or give prompt.template=alpaca"
-                ) from None
+                raise CurateError(f"{_whose(tokenizer)} is no valid Jinja: {error}; {_WAY_ON}") from None
+            except OverdueError:
+                raise CurateError(f"{_whose(tokenizer)} does not end within {SECONDS} seconds; {_WAY_ON}") from None
+            except MemoryError:
+                raise CurateError(f"{_whose(tokenizer)} takes more memory than there is; {_WAY_ON}") from None
             except TemplateError as error:
                 format = str(error).removeprefix(_ASK)
                 if not str(error).startswith(_ASK) or format in dates:
@@ -86,6 +93,10 @@ def renderer(tokenizer: PreTrainedTokenizerBase, now: datetime) -> RenderRecord:
                 return str(text)
 
     return render
+
+
+def _whose(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f"the chat template of {tokenizer.name_or_path or 'the tokenizer'}"
 
 
 @contextmanager

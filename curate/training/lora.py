@@ -85,7 +85,7 @@ def train_adapter(
 
     Raises:
         CurateError: nothing to train on, ids outside the vocabulary, target modules that the model does not have, a
-            loss that is not a number, out of memory.
+            loss that is not a number.
 
     Source: Hu et al. 2021, arXiv 2106.09685 (LoRA); Dettmers et al. 2023, arXiv 2305.14314 (on quantised weights).
     """
@@ -100,7 +100,7 @@ def train_adapter(
     callbacks = [Journal(output_dir, on_log), SealCheckpoints()]
     trainer = Trainer(adapted, arguments, collate, train_dataset=features, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)  # the caller shows progress by `on_log`
-    _run(trainer, settings, checkpoint, output_dir)
+    _run(trainer, checkpoint, output_dir)
     if PartialState().is_main_process:
         _tidy(output_dir, base_name, base_commit)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -115,18 +115,12 @@ def train_adapter(
     )
 
 
-def _run(trainer: Trainer, settings: Train, checkpoint: Path | None, output_dir: Path) -> None:
+def _run(trainer: Trainer, checkpoint: Path | None, output_dir: Path) -> None:
     """Train, from the checkpoint if there is one, and save the adapter to `output_dir`."""
-    try:
-        with quiet_library(), _quiet_peft():
-            with suppress(AlreadyTrainedError):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            trainer.save_model(str(output_dir))
-    except torch.OutOfMemoryError as error:
-        raise CurateError(
-            f"out of memory with train.batch_size={settings.batch_size}: halve it, or set "
-            "train.gradient_checkpointing=true or train.quantization=4bit"
-        ) from error
+    with quiet_library(), _quiet_peft():
+        with suppress(AlreadyTrainedError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.save_model(str(output_dir))
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from curate.compare.statistics import overlaps, rank_correlations
 from curate.selection import Candidates, Rule, select
 from curate.tables.clusters import read_clusters
-from curate.tables.score_columns import read_column, read_exit, read_rows, stored_exits
+from curate.tables.score_columns import read_about, read_column, read_exit, read_rows
 
 LENGTHS = "response_tokens"
 
@@ -41,7 +40,7 @@ def subsets(exits: list[int]) -> dict[str, list[int]]:
 def measure(run: Path, keep: str) -> dict[str, Any]:
     """Return what the exits of a scored and clustered run know, and what averages of them have in common."""
     path = run / "scores.parquet"
-    exits, rows = stored_exits(pq.read_schema(path)), read_rows(path)
+    exits, rows = read_about(path).exits, read_rows(path)
     lengths = np.where(rows.status == 0, rows.response_tokens, np.nan)
     named = subsets(list(exits))
     scores = {name: read_column(path, "complexity", exits=some) for name, some in named.items()}
