@@ -190,6 +190,17 @@ def test_pages_show_no_file_of_another_run(same_records: Path) -> None:
         (RUN / name).write_bytes(own)
 
 
+def test_a_page_of_a_selection_without_reasons_names_the_damaged_file() -> None:
+    path = RUN / "selections/main/selection.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["reason"]), path)
+    with (
+        pytest.raises(CurateError, match=r"selection\.parquet is damaged .*curate select makes it again"),
+        open_job("report", load_recipe(None, WORDS), begin=False) as job,
+    ):
+        write_report(job)
+
+
 def test_python_gives_tables_in_order_of_row_whatever_sorted_them(workplace: Path) -> None:
     pytest.importorskip("pandas")
     for name, read in {

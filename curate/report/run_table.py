@@ -157,11 +157,12 @@ def _confidence(path: Path, num_rows: int, num_exits: int) -> npt.NDArray[np.flo
 
 
 def _labels(path: Path, name: str) -> Labels:
-    """Return a text column as codes; without such a column, all codes are -1."""
+    """Return a text column as codes; without a column `group`, which is newer than the others, all codes are -1."""
     file = open_table(path, "select")
     codes = np.full(file.metadata.num_rows, -1, np.int32)
     names: dict[str, int] = {}
-    for rows, batch in _blocks(path, {name: pa.string()}) if name in file.schema_arrow.names else ():
+    there = name != "group" or name in file.schema_arrow.names
+    for rows, batch in _blocks(path, {name: pa.string()}) if there else ():
         texts = batch[name].to_pylist()
         codes[rows] = [-1 if text is None else names.setdefault(text, len(names)) for text in texts]
     return Labels(codes, tuple(names))
