@@ -99,6 +99,16 @@ def test_empty_variables_of_a_launcher_are_none(monkeypatch: pytest.MonkeyPatch)
     assert "WORLD_SIZE" not in os.environ
 
 
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"])
+def test_the_number_of_a_process_without_the_number_of_processes_is_none(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "3")
+    perform("train", load_recipe(None, [*WORDS, "train.rank=3", "train.max_steps=1"]))
+    assert json.loads(Path("run/status.json").read_text())["state"] == "done"
+    assert name not in os.environ
+
+
 def test_a_start_that_comes_to_nothing_leaves_what_a_person_had_there() -> None:
     for name in ("empty", "with-recipe"):
         Path(name).mkdir()

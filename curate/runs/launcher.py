@@ -13,11 +13,15 @@ _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_AD
 def forget_empty() -> None:
     """Take variables that a launcher sets, and that are empty here (`WORLD_SIZE= curate ...`), for not set at all.
 
-    Other libraries read them too, each in its own way.
+    The number of a process among an unknown number is left over from somewhere, and is not set either. Other libraries
+    read them too, each in its own way.
     """
     for name in _VARIABLES:
         if not os.environ.get(name, "x").strip():
             del os.environ[name]
+    if "WORLD_SIZE" not in os.environ:
+        for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
 
 
 def is_launched() -> bool:
