@@ -360,15 +360,19 @@ def test_a_record_on_which_the_template_fails_is_unscorable_and_others_go_on(exp
     assert found[0].reason == found[2].reason == ""
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
-def test_what_ends_a_program_ends_it(stop: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stop", "told"), [(KeyboardInterrupt, KeyboardInterrupt), (MemoryError, CurateError)], ids=["Ctrl-C", "memory"]
+)
+def test_what_ends_a_program_ends_it(
+    stop: type[BaseException], told: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = byte_level(chat_templates.CHATML)
 
     def interrupted(*_: object, **__: object) -> str:
         raise stop
 
     monkeypatch.setattr(tokenizer, "apply_chat_template", interrupted)
-    with pytest.raises(stop):
+    with pytest.raises(told):
         one(pair("q", "a"), tokenizer, "chat")
 
 

@@ -18,9 +18,10 @@ def deadline(seconds: float) -> Iterator[None]:
     """Raise OverdueError inside the block after so many seconds.
 
     Only in the main thread, since Python runs handlers of signals there, and between steps of Python code: a single
-    call into C is waited for. A timer that runs already is left alone.
+    call into C is waited for. A timer that runs already is left alone. Windows has no such timer.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
         yield
         return
     before = signal.signal(signal.SIGALRM, _overdue)
