@@ -40,6 +40,7 @@ def verdicts(told: dict[str, Any], selector: str) -> list[str]:
         ("three_seeds", ("random", "clusters", "random_same_lengths", "untuned")),
         ("two_seeds", ("random", "clusters", "longest", "hard")),
         ("one_seed", ("random", "last_exit")),
+        ("one_seed_more", ("random", "random_per_cluster", "ifd", "flexrand")),
     ],
 )
 def test_the_tables_of_the_readme_are_those_of_the_comparison(part: str, shown: tuple[str, ...]) -> None:
@@ -77,6 +78,21 @@ def test_the_words_of_the_readme_are_those_of_the_comparison() -> None:
     }
     assert {longest[name, "loss_over_tokens"] for name in SETS} == {"better"}
     assert "better" not in verdicts(told["one_seed"], "last_exit")
+    more = told["one_seed_more"]
+    counts = {
+        selector: tuple(verdicts(more, selector).count(verdict) for verdict in ("better", "worse"))
+        for selector in ("ifd", "random_per_cluster", "flexrand")
+    }
+    assert counts == {"ifd": (7, 0), "random_per_cluster": (6, 0), "flexrand": (3, 2)}
+    assert "better on seven of eight numbers and never worse, with 2.7 times the tokens" in readme
+    assert "in every cluster is better on six, by little, and FlexRand on three and worse on two" in readme
+    kept = {row["selector"]: row["kept_tokens"] for row in more["rows"]}
+    assert f"{kept['ifd'] / kept['random']:.1f}" == "2.7"
+    random = [
+        {(row["set"], row["metric"]): row["mean"] for row in told[part]["rows"] if row["selector"] == "random"}
+        for part in ("one_seed", "one_seed_more")
+    ]
+    assert max(abs(mean - random[1][column]) for column, mean in random[0].items()) < 0.0011
     found = told["one_seed"]["rank_correlations"]
     names, rho = found["names"], found["rho"]
     for a, b, said in (("complexity", "perplexity", ".72"), ("complexity", "ifd", "-.08"), ("ifd", LENGTH, ".85")):
