@@ -16,6 +16,7 @@ from curate.compare.selectors import BUILT_IN, LENGTHS_OF, settings_of
 from curate.config import load_recipe
 from curate.config.proof import SELECTORS
 from curate.pipeline import perform
+from curate.pipeline.adapter import WEIGHTS
 from curate.pipeline.plan_cells import planned_cells
 from curate.types import CurateError
 
@@ -31,8 +32,9 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 
 def compare(*words: str) -> dict[str, Any]:
-    perform("compare", load_recipe(None, [*WORDS, *COMPARE, *words]))
-    return json.loads(Path("compared/comparison.json").read_text())  # type: ignore[no-any-return]
+    recipe = load_recipe(None, [*WORDS, *COMPARE, *words])
+    perform("compare", recipe)
+    return json.loads(Path(recipe.run.dir, "comparison.json").read_text())  # type: ignore[no-any-return]
 
 
 def cell_times() -> dict[str, int]:
@@ -118,6 +120,26 @@ def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers() -> None:
     (cell / "cell.json").write_text("{")
     assert without_seconds(compare("compare.baselines=[]")) == without_seconds(first)
     assert pq.read_table(cell / "evaluation.parquet").equals(before)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_set_that_is_added_later_is_evaluated_with_the_kept_adapters(damaged: bool) -> None:
+    """To the numbers of a comparison that had it from the beginning; an adapter that was changed is trained again."""
+    words = ("compare.baselines=[]", "compare.selectors=[random]", "compare.seeds=1", "compare.keep_adapters=true")
+    write_json_array(Path("more.json"), alpaca_records(20, seed=1)[:9])
+    more = "evaluate.sets=[{name: more, path: more.json}]"
+    cell = Path("compared/comparison/random-8-seed0")
+    compare(*words)
+    first, weights = json.loads((cell / "cell.json").read_text()), cell / "adapter" / WEIGHTS
+    trained = weights.read_bytes()
+    if damaged:
+        weights.write_bytes(trained[:-4] + bytes(4))
+    with_more = compare(*words, more)
+    cost = json.loads((cell / "cell.json").read_text())["cost"]
+    assert (cost["training_seconds"] == first["cost"]["training_seconds"]) is not damaged
+    assert weights.read_bytes() == trained
+    assert {row["set"] for row in with_more["rows"]} == {"holdout", "more"}
+    assert without_seconds(compare(*words, more, "run.dir=from_the_beginning")) == without_seconds(with_more)
 
 
 @pytest.mark.parametrize("left", ["", '{"seed": 1', "[]", '{"seed": 7}'])

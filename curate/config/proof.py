@@ -103,7 +103,11 @@ class Compare(Section):
     labels: tuple[str, ...] = Field(
         (), description="fields of the records that hold somebody's judgement, to which the scores are compared"
     )
-    keep_adapters: bool = Field(False, description="keep the adapter of every cell; by default they are deleted")
+    keep_adapters: bool = Field(
+        False,
+        description="keep the adapter of every cell, so that sets and tasks that are added later need no training; "
+        "by default they are deleted",
+    )
 
     @field_validator("selectors")
     @classmethod

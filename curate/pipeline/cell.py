@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from curate.compare.cells import Cost
 from curate.evaluation.summary import Losses
 from curate.evaluation.tasks import TaskResult
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
+from curate.pipeline.adapter import WEIGHTS
 from curate.pipeline.features import features_of, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.library_errors import training
@@ -27,37 +29,45 @@ from curate.runs.atomic import keep_others, replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
 from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
-from curate.training.features import Feature
-from curate.training.lora import TrainResult, train_adapter
+from curate.training.lora import train_adapter
 from curate.types import BoolArray, CurateError
+
+logger = logging.getLogger(__name__)
+_OF_EVALUATION = frozenset({"sets", "evaluate.tasks", "evaluate.task_limit"})  # names of a cell's key
 
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
     """The result of a cell.
 
-    losses  by the name of the set
-    tasks   results of lm-eval tasks
-    cost    without the seconds of scoring and embedding, which cells share
+    losses   by the name of the set
+    tasks    results of lm-eval tasks
+    cost     without the seconds of scoring and embedding, which cells share
+    key      what it depends on, by name, as JSON holds it
+    adapter  digest of its adapter's weights, where they are kept
     """
 
     losses: dict[str, Losses]
-    tasks: list[TaskResult] = field(default_factory=list)
-    cost: Cost = field(default_factory=Cost)
+    tasks: list[TaskResult]
+    cost: Cost
+    key: dict[str, Any]
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCell:
     """What the main process finds out about a cell before it is trained.
 
-    done  whether it was finished before
-    key   what its result depends on, by name
-    rows  the records that it keeps, ascending
+    done     whether it was finished before
+    key      what its result depends on, by name
+    rows     the records that it keeps, ascending
+    trained  the cost of its adapter, where comparison/NAME holds it and only the evaluation changed; else None
     """
 
     done: bool
     key: dict[str, Any]
     rows: list[int] = field(default_factory=list)
+    trained: Cost | None = None
 
 
 def cell_key(job: Job, planned: PlannedCell, kept: BoolArray, steps: int | None, sets: Sequence[References]) -> Key:
@@ -112,42 +122,46 @@ def run_cell(job: Job, planned: PlannedCell, kept: BoolArray | None, steps: int 
     prepared = job.launch.from_main(f"cell {planned.name}", prepare, PreparedCell)
     if prepared.done:
         return
-    features, _ = features_of(job, np.array(prepared.rows, np.int64))
-    if not features:
-        raise CurateError(f"{planned.name}: none of the kept records can be trained on")
-    started = time.monotonic()
-    result = _train(job, planned, features, steps)
-    if not job.is_main:  # all processes train; one evaluates
+    work = _work(job, planned)
+    if prepared.trained is not None:
+        if job.is_main:
+            logger.info("%s: trained before; evaluated again", planned.name)
+            _evaluate(job, planned, prepared.key, prepared.trained, sets, cell_folder(job, planned) / "adapter")
         return
-    trained = time.monotonic() - started
-    tokens = np.array([int((np.asarray(labels) >= 0).sum()) for _, labels in features])
-    cost = Cost(
-        kept_records=len(features),
-        kept_tokens=int(tokens.sum()),
-        seen_tokens=round(result.steps * result.effective_batch_size * float(tokens.mean())),
-        steps=result.steps,
-        training_seconds=round(trained, 1),
-    )
-    _evaluate(job, planned, prepared.key, cost, sets)
-    shutil.rmtree(_work(job, planned))
+    cost = _train(job, planned, prepared.rows, steps)
+    if job.is_main:  # all processes train; one evaluates
+        _evaluate(job, planned, prepared.key, cost, sets, work / "adapter")
+        shutil.rmtree(work)
 
 
 def _prepare(job: Job, planned: PlannedCell, key: Key, kept: BoolArray) -> PreparedCell:
-    """Look for the result of an earlier call, else make the folder in which the cell is trained."""
-    done, work = stored_result(job, planned, key) is not None, _work(job, planned)
-    if not done:
-        if work.exists() and read_key(work) != key:
-            shutil.rmtree(work)  # training would continue from the checkpoints of another key
-        shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
-        write_json(work / "key.json", dict(key))
-    return PreparedCell(done, dict(key), np.flatnonzero(kept).tolist())
-
-
-def _train(job: Job, planned: PlannedCell, features: Sequence[Feature], steps: int | None) -> TrainResult:
-    """Train an adapter with the seed of the cell, in work/."""
+    """Look for the result or the adapter of an earlier call, else make the folder in which the cell is trained."""
+    stored, rows, wanted = stored_result(job, planned), np.flatnonzero(kept).tolist(), json.loads(json.dumps(key))
+    if stored is not None:
+        adapter = _kept_adapter(job, planned, stored)
+        if stored.key == wanted:
+            if job.recipe.compare.keep_adapters and adapter is None:
+                note = "%s was finished before without its adapter; delete comparison/%s to train it again"
+                logger.warning(note, planned.name, planned.name)
+            return PreparedCell(True, wanted)
+        if adapter is not None and _of_training(stored.key) == _of_training(wanted):
+            return PreparedCell(False, wanted, trained=stored.cost)
     work = _work(job, planned)
+    if work.exists() and read_key(work) != key:
+        shutil.rmtree(work)  # training would continue from the checkpoints of another key
+    shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
+    write_json(work / "key.json", dict(key))
+    return PreparedCell(False, dict(key), rows)
+
+
+def _train(job: Job, planned: PlannedCell, rows: Sequence[int], steps: int | None) -> Cost:
+    """Train an adapter on these rows with the seed of the cell, in work/; return what it cost."""
+    features, _ = features_of(job, np.array(rows, np.int64))
+    if not features:
+        raise CurateError(f"{planned.name}: none of the kept records can be trained on")
+    started, work = time.monotonic(), _work(job, planned)
     with training(job, work):
-        return train_adapter(
+        result = train_adapter(
             features,
             load_trained_model(job, None),
             settings=job.recipe.train.model_copy(update={"max_steps": steps}),
@@ -158,12 +172,20 @@ def _train(job: Job, planned: PlannedCell, features: Sequence[Feature], steps: i
                 f"training {planned.name}", int(entry["step"]), int(entry["total_steps"]), "steps"
             ),
         )
+    tokens = np.array([int((np.asarray(labels) >= 0).sum()) for _, labels in features])
+    return Cost(
+        kept_records=len(features),
+        kept_tokens=int(tokens.sum()),
+        seen_tokens=round(result.steps * result.effective_batch_size * float(tokens.mean())),
+        steps=result.steps,
+        training_seconds=round(time.monotonic() - started, 1),
+    )
 
 
-def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[References]) -> None:
-    """Evaluate the trained cell, and write comparison/NAME as one folder: a cell is finished when it is there."""
-    started, folder, work = time.monotonic(), cell_folder(job, planned), _work(job, planned)
-    model = load_trained_model(job, work / "adapter")
+def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[References], adapter: Path) -> None:
+    """Evaluate the adapter, and write comparison/NAME as one folder: a cell is finished when it is there."""
+    started, folder = time.monotonic(), cell_folder(job, planned)
+    model = load_trained_model(job, adapter)
     losses = losses_on(job, model, sets, of=planned.name)
     tasks = task_results(job, model)
     cost = replace(cost, evaluation_seconds=round(time.monotonic() - started, 1))
@@ -171,25 +193,25 @@ def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[R
         temporary.mkdir()
         results = [SetLosses("adapter", name, losses[name]) for name in losses]
         write_evaluation(temporary / "evaluation.parquet", results)
-        if job.recipe.compare.keep_adapters:
-            shutil.copytree(work / "adapter", temporary / "adapter")
         about = {"key": dict(key), "cost": asdict(cost), "tasks": [asdict(task) for task in tasks]}
+        if job.recipe.compare.keep_adapters:
+            shutil.copytree(adapter, temporary / "adapter")
+            about["adapter"] = digest_of_blocks(temporary / "adapter" / WEIGHTS)
         keep_others(folder, temporary, ours=("cell.json", "evaluation.parquet", "adapter"))
         about["digest"] = digest_of_blocks(temporary / "evaluation.parquet")
         write_json(temporary / "cell.json", about)
 
 
-def stored_result(job: Job, planned: PlannedCell, key: Key | None = None) -> CellResult | None:
-    """Return the result of a finished cell; None if there is none, or if it has another key than `key`."""
+def stored_result(job: Job, planned: PlannedCell) -> CellResult | None:
+    """Return the result of a finished cell; None if there is none, or if it is damaged or of another version."""
     folder = cell_folder(job, planned)
     try:
         about = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
-        if key is not None and about["key"] != json.loads(json.dumps(dict(key))):  # as stored: tuples become lists
-            return None
         if about.get("digest", digest := digest_of_blocks(folder / "evaluation.parquet")) != digest:
             return None  # of another cell
         losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
-        return CellResult(losses, [TaskResult(**task) for task in about["tasks"]], Cost(**about["cost"]))
+        tasks = [TaskResult(**task) for task in about["tasks"]]
+        return CellResult(losses, tasks, Cost(**about["cost"]), about["key"], about.get("adapter"))
     except (
         CurateError,
         OSError,
@@ -199,6 +221,20 @@ def stored_result(job: Job, planned: PlannedCell, key: Key | None = None) -> Cel
         RecursionError,
     ):  # damaged, or of another version: it is done again
         return None
+
+
+def _kept_adapter(job: Job, planned: PlannedCell, stored: CellResult) -> Path | None:
+    """Return the folder of the adapter of a finished cell; None where it was not kept, or is another one now."""
+    adapter = cell_folder(job, planned) / "adapter"
+    try:
+        return adapter if stored.adapter == digest_of_blocks(adapter / WEIGHTS) else None
+    except OSError:
+        return None
+
+
+def _of_training(key: Key) -> Key:
+    """Return the part of a cell's key on which its adapter depends."""
+    return {name: value for name, value in key.items() if name not in _OF_EVALUATION}
 
 
 def cell_folder(job: Job, planned: PlannedCell) -> Path:
