@@ -142,6 +142,23 @@ def test_a_set_that_is_added_later_is_evaluated_with_the_kept_adapters(damaged: 
     assert without_seconds(compare(*words, more, "run.dir=from_the_beginning")) == without_seconds(with_more)
 
 
+@pytest.mark.parametrize("verb", ["run", "compare"])
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("evaluate.sets=[{name: mine, path: nowhere.json}]", r"nowhere\.json"),
+        ("evaluate.sets=[{name: mine, path: broken.jsonl}]", r"broken\.jsonl"),
+        ("evaluate.tasks=[no_such_task]", r"evaluate\.tasks"),
+        ("evaluate.judge={base_url: nowhere, model: m}", r"judge\.base_url"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_scored(verb: Any, word: str, message: str) -> None:
+    Path("broken.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n{"instruction": \n')
+    with pytest.raises(CurateError, match=message):
+        perform(verb, load_recipe(None, [*WORDS, *COMPARE, word, "run.dir=new"]))
+    assert not Path("new/scores.parquet").exists()
+
+
 @pytest.mark.parametrize("left", ["", '{"seed": 1', "[]", '{"seed": 7}'])
 def test_the_unfinished_work_of_another_cell_or_of_none_is_begun_anew(left: str) -> None:
     words = ("compare.baselines=[]", "compare.selectors=[random]", "compare.seeds=1")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import small_tokenizer
+from conftest import WORDS, small_tokenizer
 
+from curate.config import load_recipe
 from curate.evaluation.tasks import TaskResult, _at_moment, evaluate_tasks
 from curate.models.load import load_model, load_tokenizer
+from curate.pipeline import perform
 from curate.types import CurateError
 
 needs_lm_eval = pytest.mark.skipif(
@@ -151,6 +153,45 @@ def test_without_lm_eval_the_package_to_install_is_named(monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CurateError, match=r'needs lm-eval: pip install "lc-curate\[eval\]"'):
         evaluate_tasks(None, None, ["hellaswag"])
+
+
+@needs_lm_eval
+@quiet
+@pytest.mark.usefixtures("workplace")
+def test_a_comparison_runs_a_task_once_for_each_cell_and_for_the_untuned_model(tmp_path: Path) -> None:
+    """And again with the same adapter where a file of the task changed."""
+    docs = [{"question": f"{word}?", "choices": ["red", "river"], "answer": 0} for word in ("why", "who", "where")]
+    task = write_task(tmp_path / "own tasks", docs)
+    words = (
+        "data.holdout=12",
+        "compare.selectors=[random]",
+        "compare.seeds=1",
+        "compare.keep=[8]",
+        "compare.baselines=[untuned]",
+        "compare.keep_adapters=true",
+        "evaluate.tasks=[tiny_choice]",
+        f"evaluate.include_path={task}",
+        "evaluate.task_batch_size=2",
+        "run.dir=compared",
+    )
+
+    def done() -> tuple[set[tuple[str, str]], dict[str, int], bytes]:
+        perform("compare", load_recipe(None, [*WORDS, *words]))
+        rows = json.loads(Path("compared/comparison.json").read_text())["rows"]
+        found = [*Path("compared/comparison").glob("*/cell.json"), *Path("compared/work/untuned").glob("tasks-*.json")]
+        weights = Path("compared/comparison/random-8-seed0/adapter/adapter_model.safetensors").read_bytes()
+        accuracies = {(row["selector"], row["metric"]) for row in rows if row["set"] == "tiny_choice"}
+        return accuracies, {path.name: path.stat().st_mtime_ns for path in found}, weights
+
+    rows, times, weights = done()
+    assert rows == {("random", "acc"), ("untuned", "acc")}
+    assert len(times) == 2
+    assert done() == (rows, times, weights)
+    (task / "tiny_choice.yaml").write_text((task / "tiny_choice.yaml").read_text().replace("}}", "}}!", 1))
+    again = done()
+    assert (again[0], again[2]) == (rows, weights)
+    assert again[1]["cell.json"] != times["cell.json"]
+    assert len(again[1]) == 3
 
 
 needs_ifeval = pytest.mark.skipif(

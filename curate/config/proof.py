@@ -64,6 +64,7 @@ class Evaluate(Section):
     tasks: tuple[str, ...] = Field((), description="names of lm-eval tasks (needs the extra eval)")
     include_path: LocalPath | None = Field(None, description="folder of your own lm-eval task files")
     task_limit: int | None = Field(None, gt=0, description="use at most this many examples of each task")
+    task_batch_size: int = Field(8, gt=0, description="examples of a task that are computed at once")
     tokens_per_batch: int = Field(2_048, gt=0, description="most tokens in a batch, padding included")
     judge: Judge | None = Field(
         None, description="let a model on an OpenAI-compatible server rate answers: {base_url, model}; default: off"

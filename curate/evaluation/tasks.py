@@ -77,8 +77,6 @@ def evaluate_tasks(
     """
     if not tasks:
         return []
-    if importlib.util.find_spec("lm_eval") is None:
-        raise CurateError('evaluate.tasks needs lm-eval: pip install "lc-curate[eval]"')
     manager = _manager(tasks, include_path)
     template = _at_moment(tokenizer, now or datetime.now()) if chat else None
     with evaluating(model), _quietly(), _explained(tasks):
@@ -86,8 +84,22 @@ def evaluate_tasks(
     return list(_flatten(answer))
 
 
+def check_tasks(tasks: Sequence[str], include_path: str | None = None) -> None:
+    """Check, before hours are spent on training, that `evaluate_tasks` can run these tasks; download their data.
+
+    Raises:
+        CurateError: as in `evaluate_tasks`.
+    """
+    if tasks:
+        manager = _manager(tasks, include_path)
+        with _quietly(), _explained(tasks):
+            manager.load(list(tasks))
+
+
 def _manager(tasks: Sequence[str], include_path: str | None) -> Any:
     """Return a task manager that knows all of `tasks`."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise CurateError('evaluate.tasks needs lm-eval: pip install "lc-curate[eval]"')
     if include_path is not None and not Path(include_path).is_dir():
         raise CurateError(f"evaluate.include_path: expected a folder of lm-eval task files, got {include_path}")
     from lm_eval.tasks import TaskManager

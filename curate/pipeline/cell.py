@@ -22,7 +22,7 @@ from curate.pipeline.adapter import WEIGHTS
 from curate.pipeline.features import features_of, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.library_errors import training
-from curate.pipeline.losses import load_trained_model, losses_on, task_results
+from curate.pipeline.losses import load_trained_model, losses_on, task_key, task_results
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
 from curate.runs.atomic import keep_others, replacing, write_json
@@ -33,7 +33,6 @@ from curate.training.lora import train_adapter
 from curate.types import BoolArray, CurateError
 
 logger = logging.getLogger(__name__)
-_OF_EVALUATION = frozenset({"sets", "evaluate.tasks", "evaluate.task_limit"})  # names of a cell's key
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,7 @@ def cell_key(job: Job, planned: PlannedCell, kept: BoolArray, steps: int | None,
         "train.tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
         **{f"train.{name}": value for name, value in settings.items()},
         "sets": {wanted.name: fingerprint(wanted.key) for wanted in sets},
-        "evaluate.tasks": list(recipe.evaluate.tasks),
-        "evaluate.task_limit": recipe.evaluate.task_limit,
+        **task_key(job),
     }
 
 
@@ -234,7 +232,7 @@ def _kept_adapter(job: Job, planned: PlannedCell, stored: CellResult) -> Path | 
 
 def _of_training(key: Key) -> Key:
     """Return the part of a cell's key on which its adapter depends."""
-    return {name: value for name, value in key.items() if name not in _OF_EVALUATION}
+    return {name: value for name, value in key.items() if name != "sets" and not name.startswith("evaluate.")}
 
 
 def cell_folder(job: Job, planned: PlannedCell) -> Path:

@@ -18,7 +18,7 @@ from curate.pipeline.cell import run_cell, stored_result
 from curate.pipeline.cell_selections import Kept, kept_of_cells
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
-from curate.pipeline.losses import load_trained_model, task_results, untuned_losses
+from curate.pipeline.losses import untuned_losses, untuned_tasks
 from curate.pipeline.needed import needs_embeddings, score_stages
 from curate.pipeline.observations import observe
 from curate.pipeline.plan_cells import PlannedCell, planned_cells, selects_of
@@ -120,8 +120,7 @@ def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[Refe
         _measure(planned.cell, result.losses, result.tasks, cost, measurements, losses)
     if "untuned" in job.recipe.compare.baselines:
         untuned = Cell(UNTUNED, "", 0)
-        tasks = task_results(job, load_trained_model(job, None)) if job.recipe.evaluate.tasks else []
-        _measure(untuned, untuned_losses(job, sets), tasks, Cost(), measurements, losses)
+        _measure(untuned, untuned_losses(job, sets), untuned_tasks(job), Cost(), measurements, losses)
     observed = observe(job, cells, kept)
     comparison = replace(observed, rows=tuple(table_rows(measurements, losses)))
     path = job.folder.path

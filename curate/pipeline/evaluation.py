@@ -11,10 +11,11 @@ from curate.evaluation.answers import generate, prompts_of
 from curate.evaluation.judge import PairResult, judge_pairs
 from curate.evaluation.server import connect
 from curate.evaluation.summary import summarize
+from curate.evaluation.tasks import check_tasks
 from curate.pipeline.adapter import adapter_stage, verified_adapter
 from curate.pipeline.features import base_key, trained_model
 from curate.pipeline.job import Job
-from curate.pipeline.losses import load_trained_model, losses_on, task_results, untuned_losses
+from curate.pipeline.losses import load_trained_model, losses_on, task_key, task_results, untuned_losses
 from curate.pipeline.references import References, examples_of, references
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.tokens import settled_now
@@ -52,18 +53,21 @@ def _evaluate(job: Job) -> None:
     weights, base = verified_adapter(job), base_key(job)
     job.folder.require_same(adapter_stage(name), {part: adapter["key"].get(part) for part in base}, base)
     sets = references(job)
-    # The sets come in by their content. The batch size moves a loss only in its last bits.
-    settings = job.recipe.evaluate.model_dump(mode="json", exclude={"sets", "tokens_per_batch"})
+    # Sets and task files come in by their content. The size of a batch moves a loss only in its last bits.
+    ignored = {"sets", "tokens_per_batch", "task_batch_size"}
+    settings = job.recipe.evaluate.model_dump(mode="json", exclude=ignored)
     key = {
         "adapter": adapter["fingerprint"],
         "sets": {wanted.name: dict(wanted.key) for wanted in sets},
         **{f"evaluate.{setting}": value for setting, value in settings.items()},
+        **task_key(job),
     }
     products = (folder / "evaluation.json", folder / "evaluation.parquet")
     stage = Stage(job.folder, evaluation_stage(name), key, products, started, lambda: count_losses(products[1]))
     if stage.is_finished():
         verified_file(job.folder, stage.name, products[0], "evaluate")
         return
+    check_tasks(job.recipe.evaluate.tasks, job.recipe.evaluate.include_path)
     untuned = untuned_losses(job, sets)
     model = load_trained_model(job, weights)
     adapted = losses_on(job, model, sets, of="the adapter")

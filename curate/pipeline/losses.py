@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from curate.pipeline.features import base_key, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.references import References
 from curate.pipeline.tokens import settled_now
-from curate.runs.atomic import replacing
-from curate.runs.keys import fingerprint
+from curate.runs.atomic import replacing, write_json
+from curate.runs.keys import Key, fingerprint
+from curate.tables.digests import digest_of_blocks
 from curate.training.lora import load_adapter
 
 
@@ -80,6 +83,31 @@ def task_results(job: Job, model: Any) -> list[TaskResult]:
             settings.tasks,
             include_path=settings.include_path,
             limit=settings.task_limit,
+            batch_size=settings.task_batch_size,
             chat=job.recipe.prompt.template == "chat",
             now=settled_now(job.recipe.prompt),
         )
+
+
+def untuned_tasks(job: Job) -> list[TaskResult]:
+    """Return the results of the tasks for the untuned model. Stored ones are not computed again."""
+    if not job.recipe.evaluate.tasks:
+        return []
+    key = {"tokens": fingerprint(job.settled.tokens_key), **task_key(job), **base_key(job)}
+    path = job.folder.work / "untuned" / f"tasks-{fingerprint(key)[:32]}.json"
+    if not path.exists():
+        found = task_results(job, load_trained_model(job, None))
+        write_json(path, {"tasks": [asdict(task) for task in found]})
+    return [TaskResult(**task) for task in json.loads(path.read_text(encoding="utf-8"))["tasks"]]
+
+
+def task_key(job: Job) -> Key:
+    """Return which tasks are run, by the settings' names; a folder of task files by what the files hold."""
+    settings = job.recipe.evaluate
+    key: dict[str, Any] = {"evaluate.tasks": list(settings.tasks), "evaluate.task_limit": settings.task_limit}
+    if settings.tasks and settings.include_path is not None:
+        folder = Path(settings.include_path)
+        files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+        held = {path.relative_to(folder).as_posix(): digest_of_blocks(path) for path in files}
+        key["evaluate.include_path"] = fingerprint(held)
+    return key

@@ -54,7 +54,7 @@ def references(job: Job) -> list[References]:
     Raises:
         CurateError: there is nothing to evaluate on, or a set cannot be read.
     """
-    sets = [_from_file(job, wanted) for wanted in job.recipe.evaluate.sets]
+    sets = references_in_files(job)
     if job.recipe.evaluate.holdout and job.recipe.data.holdout != 0:
         sets = [_held_out(job), *sets]
     if not sets:
@@ -64,6 +64,15 @@ def references(job: Job) -> list[References]:
     if len({wanted.name for wanted in sets}) < len(sets):
         raise CurateError("evaluate.sets: expected a different name for every set (holdout is the held-out part)")
     return sets
+
+
+def references_in_files(job: Job) -> list[References]:
+    """Return the sets of evaluate.sets, which can be had before anything is scored; missing tokens are made.
+
+    Raises:
+        CurateError: a set cannot be read.
+    """
+    return [_from_file(job, wanted) for wanted in job.recipe.evaluate.sets]
 
 
 def examples_of(job: Job, wanted: References) -> Iterator[Example]:

@@ -50,9 +50,10 @@ def perform(
     if verb not in get_args(Verb):
         raise CurateError(f"expected a verb among {', '.join(get_args(Verb))}, got {verb!r}")
     with open_job(verb, recipe, begin=verb in BEGINS, progress=progress, given=given) as job:
+        evaluating = verb == "evaluate" or (verb == "run" and training and needs_evaluation(recipe))
         if job.is_main and verb in ("run", "train"):
             embedding = verb == "run" and needs_embeddings(job.recipe.select)
-            _check_ahead(job, embedding=embedding, training=training)
+            _check_ahead(job, embedding=embedding, training=training, evaluating=evaluating)
         if verb in ("run", "score"):
             selects = [job.recipe.select] if verb == "run" else []
             job = _score(job, selects, complexity=verb == "score")
@@ -68,7 +69,7 @@ def perform(
             from curate.pipeline.adapter import train
 
             train(job)
-        if verb == "evaluate" or (verb == "run" and training and needs_evaluation(recipe)):
+        if evaluating:
             from curate.pipeline.evaluation import evaluate
 
             evaluate(job)
@@ -87,7 +88,7 @@ def _compare(job: Job) -> None:
     selects = selects_of(job.recipe, num_layers=num_layers(job))
     embedding = any(map(needs_embeddings, selects))
     if job.is_main:
-        _check_ahead(job, embedding=embedding, training=True)
+        _check_ahead(job, embedding=embedding, training=True, evaluating=True)
     job = _score(job, selects, complexity=True)
     if embedding:
         from curate.pipeline.embeddings import embed
@@ -140,13 +141,14 @@ def _passes_left(job: Job, names: Sequence[str]) -> list[str]:
     return left
 
 
-def _check_ahead(job: Job, *, embedding: bool, training: bool) -> None:
-    """Check that the embedder, the model to train and its tracker are there, before hours are spent on scoring.
+def _check_ahead(job: Job, *, embedding: bool, training: bool, evaluating: bool) -> None:
+    """Check that what later stages need is there, before hours are spent on scoring and training.
 
     Args:
         job: the job.
-        embedding: whether anything is embedded.
-        training: whether anything is trained.
+        embedding: whether anything is embedded: the embedder.
+        training: whether anything is trained: the model to train and its tracker.
+        evaluating: whether anything is evaluated: the files of evaluate.sets, the tasks, the judge's address.
 
     Raises:
         CurateError: one of them cannot be had.
@@ -162,3 +164,13 @@ def _check_ahead(job: Job, *, embedding: bool, training: bool) -> None:
 
             check_trainable(job)
             check_report_to(job.recipe.train.report_to)
+        if evaluating:
+            from curate.evaluation.server import connect
+            from curate.evaluation.tasks import check_tasks
+            from curate.pipeline.references import references_in_files
+
+            evaluate = job.recipe.evaluate
+            references_in_files(job)
+            check_tasks(evaluate.tasks, evaluate.include_path)
+            if evaluate.judge is not None:
+                connect(evaluate.judge.base_url, evaluate.judge.model)  # looks at the address; asks nothing yet
