@@ -111,7 +111,7 @@ def test_baselines_stand_beside_every_keep_and_cost_what_they_cost() -> None:
     rows = by_name(table_rows(*cells(("10%", "20%"))))
     for keep in ("10%", "20%"):
         untuned = rows[keep, UNTUNED, "held", LOSS_OVER_RECORDS]
-        assert (untuned.seeds, untuned.kept_tokens, untuned.seconds) == (1, None, None)
+        assert (untuned.seeds, untuned.kept_tokens, untuned.steps, untuned.seconds) == (1, None, None, None)
         assert untuned.difference is not None
         assert untuned.difference.covers == "seeds and records"  # it has no seed, and random has three
         assert rows[keep, "truth", "held", LOSS_OVER_RECORDS].seconds == 115.0
@@ -142,7 +142,7 @@ def test_the_summary_has_a_line_per_selector_and_a_mark_behind_each_mean() -> No
     tables = summary_tables(rows)
     what = ("loss over records", "loss over tokens", "tasks", "cost")
     assert [table.title for table in tables] == [f"kept: {keep}, {name}" for keep in ("10%", "20%") for name in what]
-    headers = [("held", "other")] * 2 + [("choice acc",), ("tokens kept", "seconds")]
+    headers = [("held", "other")] * 2 + [("choice acc",), ("tokens kept", "steps", "tokens seen", "seconds")]
     assert [table.header for table in tables[:4]] == [("selector", *header) for header in headers]
     over_records, over_tokens, tasks, cost = ({line[0]: line[1:] for line in table.rows} for table in tables[:4])
     means = by_name(rows)
@@ -153,8 +153,8 @@ def test_the_summary_has_a_line_per_selector_and_a_mark_behind_each_mean() -> No
         assert found["worst"][0].endswith(" -")
         assert found[RANDOM][0].endswith("  ")
     assert tasks["truth"][0].startswith(f"{means['10%', 'truth', 'choice', 'acc'].mean:.4f} ")
-    assert cost["truth"] == ("1,700", "115")
-    assert cost[UNTUNED] == ("", "")
+    assert cost["truth"] == ("1,700", "63", "9,000", "115")
+    assert cost[UNTUNED] == ("", "", "", "")
     assert all(len(line) == len(table.header) for table in tables for line in table.rows)
     assert tables[2].notes[2] == "of 25 comparisons, 1.3 differ by chance alone"
     width = max(len(cell) for line in tables[0].rows for cell in line[1:])

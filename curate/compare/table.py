@@ -32,6 +32,8 @@ class Row:
                      not compared: there is no random, or no interval (one seed and no losses by record)
     kept_records, kept_tokens  means over seeds; None for `untuned`
     seconds          of scoring, embedding and training together, mean over seeds; None where nothing was measured
+    steps, seen_tokens  optimizer steps, and response tokens seen in them (with repeats): means over seeds; None for
+                     `untuned`, and in files of earlier versions
     """
 
     selector: str
@@ -48,6 +50,8 @@ class Row:
     kept_records: float | None
     kept_tokens: float | None
     seconds: float | None
+    steps: float | None = None
+    seen_tokens: float | None = None
 
 
 def table_rows(
@@ -155,6 +159,8 @@ def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None) 
         _mean([c.kept_tokens for c in costs]),
         # None where no stage was timed: a sum of nothing would read as free.
         _mean([sum(s for s in parts if s is not None) if any(parts) else None for parts in seconds]),
+        _mean([c.steps for c in costs]),
+        _mean([c.seen_tokens for c in costs]),
     )
 
 

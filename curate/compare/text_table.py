@@ -32,7 +32,7 @@ class TextTable:
 
 
 def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
-    """Make tables for every keep: one for each mean of the loss, one of the tasks, one of tokens and seconds.
+    """Make tables for every keep: one for each mean of the loss, one of the tasks, one of the costs.
 
     Each has a line per selector and a column per set. The mark after each number compares it with random of the same
     keep: + better, - worse, = no difference seen, ? not compared.
@@ -79,10 +79,14 @@ def _means(title: str, rows: Sequence[Row], metrics: Sequence[str]) -> TextTable
 
 
 def _cost(title: str, rows: Sequence[Row]) -> TextTable:
-    """Return tokens and seconds of every selector of one keep; all rows of a selector have the same."""
+    """Return tokens, steps and seconds of every selector of one keep; all rows of a selector have the same."""
     by_selector = {row.selector: row for row in rows}
-    lines = ((name, _whole(row.kept_tokens), _whole(row.seconds)) for name, row in by_selector.items())
-    return TextTable(title, ("selector", "tokens kept", "seconds"), tuple(lines), ())
+    header = ("selector", "tokens kept", "steps", "tokens seen", "seconds")
+    lines = (
+        (name, *map(_whole, (row.kept_tokens, row.steps, row.seen_tokens, row.seconds)))
+        for name, row in by_selector.items()
+    )
+    return TextTable(title, header, tuple(lines), ())
 
 
 def _number(row: Row | None) -> str:
