@@ -323,6 +323,19 @@ def test_a_share_is_of_the_input_rows_rounded_half_up(keep: str, count: int) -> 
     assert len(kept_rows()) == count
 
 
+def test_a_split_and_a_revision_that_a_local_copy_does_not_have_are_noted(caplog: pytest.LogCaptureFixture) -> None:
+    def noted(*words: str) -> list[str]:
+        caplog.clear()
+        perform("score", load_recipe(None, [*WORDS, *words]))
+        return [r.getMessage() for r in caplog.records if "is not used" in r.getMessage()]
+
+    assert noted("run.dir=plain") == []
+    assert noted("run.dir=noted", "data.split=test", "model.revision=v2") == [
+        "data.split=test is not used: all of alpaca.json is read",
+        "model.revision=v2 is not used: llama is on this disk",
+    ]
+
+
 def test_more_than_there_are_is_refused_with_the_count_and_the_reasons() -> None:
     with pytest.raises(CurateError, match=r"only 77 of 80 .*1 duplicate.*1 empty_response.*1 too_long"):
         do("select", "select.keep=78")
