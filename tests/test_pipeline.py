@@ -336,6 +336,11 @@ def test_a_split_and_a_revision_that_a_local_copy_does_not_have_are_noted(caplog
     ]
 
 
+def test_the_folder_of_a_run_is_not_read_as_records() -> None:
+    with pytest.raises(CurateError, match=r"run is the folder of a run, not of records; .*selections/NAME there"):
+        perform("score", load_recipe(None, [*WORDS, "run.dir=other", "data.path=run"]))
+
+
 def test_more_than_there_are_is_refused_with_the_count_and_the_reasons() -> None:
     with pytest.raises(CurateError, match=r"only 77 of 80 .*1 duplicate.*1 empty_response.*1 too_long"):
         do("select", "select.keep=78")

@@ -25,6 +25,7 @@ _ATTACHMENTS = (
     *(".md5", ".sha1", ".sha256", ".sha512", ".crc", ".sig", ".asc", ".lock", ".idx", ".index", ".license", ".md"),
     *(".txt", ".log", ".html", ".yaml", ".yml", ".metadata"),
 )
+_RUN = ".curate"  # the file that `runs.folder` puts into the folder of a run
 _DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")  # `datasets` writes these beside the data
 
 
@@ -35,8 +36,14 @@ def list_folder(folder: Path, split: str) -> Listing:
 
     Raises:
         CurateError: there is nothing to read, or a file that looks like data cannot be read; names say different
-            splits, the same data is there twice, or a shard is missing; a saved data set lacks the split or a file.
+            splits, the same data is there twice, or a shard is missing; a saved data set lacks the split or a file;
+            it is the folder of a run.
     """
+    if (folder / _RUN).is_file():
+        raise CurateError(
+            f"{printable(str(folder))} is the folder of a run, not of records; what a selection kept is in "
+            "selections/NAME there, as kept.json, kept.jsonl, kept.csv or kept.parquet"
+        )
     if is_saved(folder):
         return list_saved(folder, split)
     files, skipped = _sort_out(sorted(folder.iterdir()))
