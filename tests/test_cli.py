@@ -125,14 +125,17 @@ def test_the_version_is_said(capsys: Capture) -> None:
 
 def test_the_shipped_recipes_are_listed_with_what_they_are_for(capsys: Capture) -> None:
     lines = done(capsys, "recipes").splitlines()
-    assert [line.split()[0] for line in lines] == ["7b-24gb", "compare-alpaca", "demo", "small"]
+    assert [line.split()[0] for line in lines] == ["7b-24gb", "compare-alpaca", "demo", "recommended", "small"]
     assert all(len(line.split()) > 5 for line in lines)
 
 
 def test_a_shipped_recipe_is_printed_as_it_is(capsys: Capture) -> None:
     path = recipes_folder() / "small.yaml"
     assert done(capsys, "recipes", "small") == path.read_text(encoding="utf-8")
-    assert refused(capsys, "recipes", "smal") == "expected one of 7b-24gb, compare-alpaca, demo, small, got 'smal'"
+    assert (
+        refused(capsys, "recipes", "smal")
+        == "expected one of 7b-24gb, compare-alpaca, demo, recommended, small, got 'smal'"
+    )
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

@@ -78,7 +78,13 @@ def test_from_the_wheel_alone_recipes_are_listed_and_the_version_is_said(built: 
         command = [sys.executable, "-P", "-m", "curate", *words]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
 
-    assert [line.split()[0] for line in said("recipes").splitlines()] == ["7b-24gb", "compare-alpaca", "demo", "small"]
+    assert [line.split()[0] for line in said("recipes").splitlines()] == [
+        "7b-24gb",
+        "compare-alpaca",
+        "demo",
+        "recommended",
+        "small",
+    ]
     assert said("recipes", "small") == (ROOT / "recipes" / "small.yaml").read_text(encoding="utf-8")
     assert said("--version") == f"curate {PROJECT['project']['version']}\n"
 
