@@ -113,11 +113,13 @@ def test_cells_are_added_later_without_doing_others_again() -> None:
     assert {name: after[name] for name in times} == times
 
 
-def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers() -> None:
+@pytest.mark.parametrize("damage", ["{", "[]", '{"key": 1}', "a key that is text"])
+def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers(damage: str) -> None:
     first = compare("compare.baselines=[]")
     cell = Path("compared/comparison/clusters-8-seed1")
     before = pq.read_table(cell / "evaluation.parquet")
-    (cell / "cell.json").write_text("{")
+    about = json.loads((cell / "cell.json").read_text())
+    (cell / "cell.json").write_text(json.dumps(about | {"key": "x"}) if "text" in damage else damage)
     assert without_seconds(compare("compare.baselines=[]")) == without_seconds(first)
     assert pq.read_table(cell / "evaluation.parquet").equals(before)
 

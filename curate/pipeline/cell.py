@@ -204,12 +204,12 @@ def stored_result(job: Job, planned: PlannedCell) -> CellResult | None:
     """Return the result of a finished cell; None if there is none, or if it is damaged or of another version."""
     folder = cell_folder(job, planned)
     try:
-        about = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+        about = dict(json.loads((folder / "cell.json").read_text(encoding="utf-8")))
         if about.get("digest", digest := digest_of_blocks(folder / "evaluation.parquet")) != digest:
             return None  # of another cell
         losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
         tasks = [TaskResult(**task) for task in about["tasks"]]
-        return CellResult(losses, tasks, Cost(**about["cost"]), about["key"], about.get("adapter"))
+        return CellResult(losses, tasks, Cost(**about["cost"]), dict(about["key"]), about.get("adapter"))
     except (
         CurateError,
         OSError,
