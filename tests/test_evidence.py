@@ -129,10 +129,13 @@ def test_what_is_recommended_is_what_won_with_equal_tokens() -> None:
     assert "trains on 56,500 to 58,300 response tokens, in 21 to 68 steps" in readme
     steps = [row["steps"] for row in told["rows"] if row["selector"] != "untuned"]
     assert (min(steps), max(steps)) == (21, 68)
+    taken = {row["selector"]: row["steps"] for row in told["rows"]}
+    assert [round(taken[name]) for name in ("longest", "ifd", "random")] == [21, 25, 63]
+    assert "in 21 and 25 steps against 63" in " ".join(readme.split())
     same = [(row, found["random_ifd_lengths", *place]) for (name, *place), row in found.items() if name == "ifd"]
     assert [ifd["verdict"] for ifd, _ in same] == [drawn["verdict"] for _, drawn in same]
     assert f"{max(abs(ifd['mean'] - drawn['mean']) for ifd, drawn in same):.3f}"[1:] == ".012"
-    assert "differs from it by .012 at most" in readme
+    assert "differs from it by .012 at most" in " ".join(readme.split())
     assert verdicts(told, "clusters") == ["worse"] * 8
     recipe = (ROOT / "recipes" / "recommended.yaml").read_text(encoding="utf-8")
     for selector in ("longest", "ifd"):
