@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+EVAL := $(VENV)/.installed-eval
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -11,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: install
 	$(BIN)/curate demo
 
-test: install
+test: $(EVAL)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not faults" $(PYTEST_FLAGS)
 
 test-slow: install
@@ -20,8 +21,7 @@ test-slow: install
 test-faults: install
 	$(BIN)/pytest -q -s -m faults $(PYTEST_FLAGS)
 
-bench: install
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval]"
+bench: $(EVAL)
 	$(BIN)/python tests/benchmarks/bench_score.py $(BENCH_FLAGS)
 
 lint: install
@@ -35,6 +35,11 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[quantization,demo,report,dev]"
 	touch $(READY)
+
+# lm-eval, for evaluate.tasks: its tests and a benchmark need it, the demo does not.
+$(EVAL): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval]"
+	touch $(EVAL)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

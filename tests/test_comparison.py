@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -113,15 +114,29 @@ def test_cells_are_added_later_without_doing_others_again() -> None:
     assert {name: after[name] for name in times} == times
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"key": 1}', "a key that is text"])
-def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers(damage: str) -> None:
+@pytest.mark.parametrize("damage", ["{", "[]", '{"key": 1}', {"key": "x"}, {"cost": {"steps": []}}, {"tasks": [{}]}])
+def test_a_cell_that_was_lost_is_done_again_to_the_same_numbers(damage: str | dict[str, Any]) -> None:
     first = compare("compare.baselines=[]")
     cell = Path("compared/comparison/clusters-8-seed1")
     before = pq.read_table(cell / "evaluation.parquet")
     about = json.loads((cell / "cell.json").read_text())
-    (cell / "cell.json").write_text(json.dumps(about | {"key": "x"}) if "text" in damage else damage)
+    (cell / "cell.json").write_text(damage if isinstance(damage, str) else json.dumps(about | damage))
     assert without_seconds(compare("compare.baselines=[]")) == without_seconds(first)
     assert pq.read_table(cell / "evaluation.parquet").equals(before)
+
+
+def test_losses_of_the_untuned_model_that_were_lost_are_computed_again() -> None:
+    words = ("compare.selectors=[random]", "compare.seeds=1", "compare.baselines=[untuned]", "train.max_steps=1")
+    first = compare(*words)
+    (path,) = Path("compared/work/untuned").glob("*.npz")
+    whole = path.read_bytes()
+    array, fewer = io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(3))
+    np.savez(fewer, tokens=np.ones(3, np.int32), loss=np.ones(3))
+    for damaged in (b"", b"PK", whole[:-200], whole[:99] + b"?" + whole[100:], array.getvalue(), fewer.getvalue()):
+        path.write_bytes(damaged)
+        assert without_seconds(compare(*words)) == without_seconds(first)
+        assert path.read_bytes() != damaged
 
 
 @pytest.mark.parametrize("damaged", [False, True])

@@ -187,6 +187,12 @@ def test_a_comparison_runs_a_task_once_for_each_cell_and_for_the_untuned_model(t
     assert rows == {("random", "acc"), ("untuned", "acc")}
     assert len(times) == 2
     assert done() == (rows, times, weights)
+    (stored,) = Path("compared/work/untuned").glob("tasks-*.json")
+    for damaged in ("", "[]", "{}", '{"tasks": [{}]}'):
+        stored.write_text(damaged)
+        assert done()[0] == rows
+        assert json.loads(stored.read_text())["tasks"][0]["task"] == "tiny_choice"
+    times = done()[1]
     (task / "tiny_choice.yaml").write_text((task / "tiny_choice.yaml").read_text().replace("}}", "}}!", 1))
     again = done()
     assert (again[0], again[2]) == (rows, weights)

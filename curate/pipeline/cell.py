@@ -29,6 +29,7 @@ from curate.runs.atomic import keep_others, replacing, write_json
 from curate.runs.keys import Key, fingerprint, read_key
 from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
+from curate.tables.json_values import read_json
 from curate.training.lora import train_adapter
 from curate.types import BoolArray, CurateError
 
@@ -51,6 +52,17 @@ class CellResult:
     cost: Cost
     key: dict[str, Any]
     adapter: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What cell.json holds: fields of `CellResult`, and the digest of the evaluation.parquet that belongs to it."""
+
+    key: dict[str, Any]
+    cost: Cost
+    tasks: list[TaskResult]
+    digest: str
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,33 +203,25 @@ def _evaluate(job: Job, planned: PlannedCell, key: Key, cost: Cost, sets: list[R
         temporary.mkdir()
         results = [SetLosses("adapter", name, losses[name]) for name in losses]
         write_evaluation(temporary / "evaluation.parquet", results)
-        about = {"key": dict(key), "cost": asdict(cost), "tasks": [asdict(task) for task in tasks]}
+        kept = None
         if job.recipe.compare.keep_adapters:
             shutil.copytree(adapter, temporary / "adapter")
-            about["adapter"] = digest_of_blocks(temporary / "adapter" / WEIGHTS)
+            kept = digest_of_blocks(temporary / "adapter" / WEIGHTS)
         keep_others(folder, temporary, ours=("cell.json", "evaluation.parquet", "adapter"))
-        about["digest"] = digest_of_blocks(temporary / "evaluation.parquet")
-        write_json(temporary / "cell.json", about)
+        stored = _Stored(dict(key), cost, tasks, digest_of_blocks(temporary / "evaluation.parquet"), kept)
+        write_json(temporary / "cell.json", asdict(stored))
 
 
 def stored_result(job: Job, planned: PlannedCell) -> CellResult | None:
     """Return the result of a finished cell; None if there is none, or if it is damaged or of another version."""
     folder = cell_folder(job, planned)
     try:
-        about = dict(json.loads((folder / "cell.json").read_text(encoding="utf-8")))
-        if about.get("digest", digest := digest_of_blocks(folder / "evaluation.parquet")) != digest:
+        about = read_json(folder / "cell.json", _Stored, "compare")
+        if about.digest != digest_of_blocks(folder / "evaluation.parquet"):
             return None  # of another cell
         losses = {found.set: found.losses for found in read_evaluation(folder / "evaluation.parquet")}
-        tasks = [TaskResult(**task) for task in about["tasks"]]
-        return CellResult(losses, tasks, Cost(**about["cost"]), dict(about["key"]), about.get("adapter"))
-    except (
-        CurateError,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ):  # damaged, or of another version: it is done again
+        return CellResult(losses, about.tasks, about.cost, about.key, about.adapter)
+    except (CurateError, OSError):  # damaged, or of another version: it is done again
         return None
 
 

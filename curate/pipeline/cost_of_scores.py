@@ -24,9 +24,7 @@ from curate.pipeline.probe_scores import (
     pass_seconds,
     seconds_to_mask,
 )
-from curate.pipeline.probe_stages import (
-    bytes_of,
-)
+from curate.pipeline.probe_stages import bytes_of
 from curate.pipeline.subnets import dropout_settings, ifd_model, masked_settings
 from curate.probe.estimate import PROCESSES, MemoryEstimate, StageEstimate, seconds_by_processes
 from curate.scoring.ifd import alone
@@ -144,23 +142,32 @@ def _estimate_small_model(sample: Sample, folder: Path) -> StageCosts:
 
 def _seconds_of_pass(sample: Sample, probed: _Probed, name: str) -> float:
     """Return the seconds of a further score in one process, without loading the model."""
-    score, scorer, store = sample.recipe.score, full_model(probed.scorer), probed.store
-    if name == "ifd":
-        model = ifd_model(sample.recipe)
-        opening = make_codec(sample.loaded.tokenizer(model.name, model.revision), ()).opening
-        responses = alone(store, opening).tokens
-        size = settled_tokens_per_batch(sample.recipe)
-        without = full_plan(responses, sample.records_per_row, size, reuse_prefixes=False)
-        with_prompt = 0.0 if probed.stored else probed.base
-        return with_prompt + pass_seconds(probed.cost, without, responses, scorer)
-    if name == "masked":
-        # Sparsity 0 is the model itself (see `subnets`).
-        sparsity = [fraction for fraction in masked_settings(score.masked).sparsity if fraction or not probed.stored]
-        return sum(probed.base + seconds_to_mask(scorer, fraction) for fraction in sparsity)
-    assert name == "dropout"
-    rates = dropout_settings(score.dropout).rates
+    return {"ifd": _ifd_seconds, "masked": _masked_seconds, "dropout": _dropout_seconds}[name](sample, probed)
+
+
+def _ifd_seconds(sample: Sample, probed: _Probed) -> float:
+    model = ifd_model(sample.recipe)
+    opening = make_codec(sample.loaded.tokenizer(model.name, model.revision), ()).opening
+    responses = alone(probed.store, opening).tokens
+    size = settled_tokens_per_batch(sample.recipe)
+    without = full_plan(responses, sample.records_per_row, size, reuse_prefixes=False)
+    with_prompt = 0.0 if probed.stored else probed.base
+    return with_prompt + pass_seconds(probed.cost, without, responses, full_model(probed.scorer))
+
+
+def _masked_seconds(sample: Sample, probed: _Probed) -> float:
+    # Sparsity 0 is the model itself (see `subnets`).
+    asked = masked_settings(sample.recipe.score.masked).sparsity
+    sparsity = [fraction for fraction in asked if fraction or not probed.stored]
+    scorer = full_model(probed.scorer)
+    return sum(probed.base + seconds_to_mask(scorer, fraction) for fraction in sparsity)
+
+
+def _dropout_seconds(sample: Sample, probed: _Probed) -> float:
+    rates = dropout_settings(sample.recipe.score.dropout).rates
     # One rate stands for all: the rate changes which outputs are zero, not how many are computed.
-    factor = dropout_factor(scorer, probed.cost, store, probed.full.plan, float(np.median(rates)))
+    rate = float(np.median(rates))
+    factor = dropout_factor(full_model(probed.scorer), probed.cost, probed.store, probed.full.plan, rate)
     return len(rates) * factor * probed.base
 
 

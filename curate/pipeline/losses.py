@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from curate.pipeline.tokens import settled_now
 from curate.runs.atomic import replacing, write_json
 from curate.runs.keys import Key, fingerprint
 from curate.tables.digests import digest_of_blocks
+from curate.tables.json_values import read_json
 from curate.training.lora import load_adapter
+from curate.types import CurateError
 
 
 def load_trained_model(job: Job, adapter: Path | None) -> Any:
@@ -63,14 +65,25 @@ def untuned_losses(job: Job, sets: list[References]) -> dict[str, Losses]:
     for wanted in sets:
         name = fingerprint({"set": wanted.key, **base})
         path = job.folder.work / "untuned" / f"{name[:32]}.npz"
-        if not path.exists():
+        losses = _stored_losses(path, records=len(wanted.open()))
+        if losses is None:
             loaded = load_trained_model(job, None) if loaded is None else loaded  # not where all are stored
             losses = losses_on(job, loaded, [wanted], of="the untuned model")[wanted.name]
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, tokens=losses.tokens, loss=losses.loss)
-        with np.load(path, allow_pickle=False) as arrays:
-            found[wanted.name] = Losses(arrays["tokens"], arrays["loss"])
+        found[wanted.name] = losses
     return found
+
+
+def _stored_losses(path: Path, *, records: int) -> Losses | None:
+    """Return the losses of so many records as they were stored; None if there are none, or if the file is damaged."""
+    try:
+        # Opened here: where the file is damaged, numpy would leave it open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            losses = Losses(arrays["tokens"], arrays["loss"])
+    except (OSError, ValueError, LookupError, TypeError, EOFError, BadZipFile):
+        return None
+    return losses if losses.tokens.shape == losses.loss.shape == (records,) else None
 
 
 def task_results(job: Job, model: Any) -> list[TaskResult]:
@@ -95,10 +108,19 @@ def untuned_tasks(job: Job) -> list[TaskResult]:
         return []
     key = {"tokens": fingerprint(job.settled.tokens_key), **task_key(job), **base_key(job)}
     path = job.folder.work / "untuned" / f"tasks-{fingerprint(key)[:32]}.json"
-    if not path.exists():
+    found = _stored_tasks(path)
+    if found is None:
         found = task_results(job, load_trained_model(job, None))
         write_json(path, {"tasks": [asdict(task) for task in found]})
-    return [TaskResult(**task) for task in json.loads(path.read_text(encoding="utf-8"))["tasks"]]
+    return found
+
+
+def _stored_tasks(path: Path) -> list[TaskResult] | None:
+    """Return the results of tasks as they were stored; None if there are none, or if the file is damaged."""
+    try:
+        return read_json(path, dict[str, list[TaskResult]], "compare")["tasks"]
+    except (CurateError, KeyError):
+        return None
 
 
 def task_key(job: Job) -> Key:
