@@ -35,6 +35,21 @@ def verdicts(told: dict[str, Any], selector: str) -> list[str]:
     return [row["verdict"] for row in told["rows"] if row["selector"] == selector]
 
 
+def counts(told: dict[str, Any], selector: str) -> tuple[int, int]:
+    """On how many of the eight numbers a selector is better than random, and on how many worse."""
+    found = verdicts(told, selector)
+    assert len(found) == 8
+    return found.count("better"), found.count("worse")
+
+
+def above_untuned(told: dict[str, Any], selector: str) -> list[str]:
+    """The sets, one for each number, where the mean of a selector lies above that of the untuned model."""
+    means = {(row["selector"], row["set"], row["metric"]): row["mean"] for row in told["rows"]}
+    return [
+        name for (own, name, metric), mean in means.items() if own == selector and mean > means["untuned", name, metric]
+    ]
+
+
 def words(path: str) -> str:
     """A page in one line, so that a claim is found however its lines break."""
     return " ".join((ROOT / path).read_text(encoding="utf-8").split())
@@ -80,19 +95,14 @@ def test_what_is_said_of_equal_steps_was_measured(told: dict[str, Any]) -> None:
     assert max(lost) < 0.5
     assert len(lost) == 8
     two_seeds = told["equal_steps_longest_hard"]
-    hard = verdicts(two_seeds, "hard")
-    assert (hard.count("worse"), hard.count("better"), len(hard)) == (3, 0, 8)
+    assert counts(two_seeds, "hard") == (0, 3)
     assert "worse on three of eight numbers, never better" in page
     tokens = {row["selector"]: row["kept_tokens"] for row in two_seeds["rows"]}
     assert "The longest responses see three times as many tokens." in page
     assert 2.8 < tokens["longest"] / tokens["random"] < 3.2
     assert "better" not in verdicts(told["equal_steps_last_exit"], "last_exit")
     more = told["equal_steps_ifd_flexrand"]
-    counts = {
-        selector: tuple(verdicts(more, selector).count(verdict) for verdict in ("better", "worse"))
-        for selector in ("ifd", "random_per_cluster", "flexrand")
-    }
-    assert counts == {"ifd": (7, 0), "random_per_cluster": (6, 0), "flexrand": (3, 2)}
+    assert [counts(more, name) for name in ("ifd", "random_per_cluster", "flexrand")] == [(7, 0), (6, 0), (3, 2)]
     assert "the highest IFD is better on seven of eight numbers and never worse" in page
     assert "every cluster is better on six, by little, and FlexRand on three and worse on two" in page
     kept = {row["selector"]: row["kept_tokens"] for row in more["rows"]}
@@ -103,6 +113,55 @@ def test_what_is_said_of_equal_steps_was_measured(told: dict[str, Any]) -> None:
     ]
     assert max(abs(mean - random[1][column]) for column, mean in random[0].items()) < 0.0011
     assert "random comes out within .0011" in page
+
+
+def test_what_is_said_of_a_twentieth_was_measured(told: dict[str, Any]) -> None:
+    page, part = words("recipes/results/README.md"), told["equal_tokens_5_percent"]
+    rows = {row["selector"]: row for row in part["rows"]}
+    repeats = [f"{rows[name]['seen_tokens'] / rows[name]['kept_tokens']:.1f}" for name in ("longest", "ifd", "random")]
+    assert f"the longest {repeats[0]} times, the highest IFD {repeats[1]}, random {repeats[2]}, ours 7.1 times" in page
+    assert f"{rows['clusters']['seen_tokens'] / rows['clusters']['kept_tokens']:.1f}" == "7.1"
+    assert [counts(part, name) for name in ("ifd", "longest", "clusters")] == [(7, 0), (6, 1), (0, 8)]
+    assert "The highest IFD is better on seven numbers and worse on none, the longest responses better on six" in page
+    assert len(above_untuned(part, "clusters")) == 7
+    assert "on seven its means lie above those of the untuned model" in page
+    assert above_untuned(part, "random") == ["gsm8k"] * 2
+    readme = words("README.md")
+    assert "ours is seen seven times in as many tokens and ends above the loss of the untuned model on seven" in readme
+    assert "the longest responses are better than random on six. The lowest perplexity ends above it on all" in readme
+
+
+def test_what_is_said_of_bins_of_length_was_measured(told: dict[str, Any]) -> None:
+    page, readme = words("recipes/results/README.md"), words("README.md")
+    rows = [row for row in told["equal_tokens_bins"]["rows"] if row["selector"] == "hard_in_bins"]
+    better = [row["difference"] for row in rows if row["verdict"] == "better"]
+    assert {row["set"] for row in rows if row["verdict"] == "better"} == {"gsm8k"}
+    assert (counts(told["equal_tokens_bins"], "hard_in_bins"), rows[0]["seeds"]) == ((2, 0), 3)
+    assert [f"{d['value']:.3f}" for d in better] == ["-0.019", "-0.017"]
+    assert [f"{d['high']:.4f}" for d in better] == ["-0.0004", "-0.0013"]
+    assert "by little: .019 and .017 nats, intervals that end at -.0004 and -.0013" in page
+    one_seed = told["equal_tokens_bins_one_seed"]
+    assert [counts(one_seed, name) for name in ("hard_in_bins", "easy_in_bins")] == [(3, 0), (0, 4)]
+    assert "the hardest are better on three and worse on none, the easiest worse on four and better on none" in page
+    assert "the easiest are worse on four of eight (one seed)" in readme
+    # The one selection by complexity that has beaten random with more than one seed.
+    by_complexity = {"clusters", "hard", "last_exit", "flexrand"}
+    assert not [
+        name
+        for part in told.values()
+        for name in by_complexity & {row["selector"] for row in part["rows"] if row["seeds"] > 1}
+        if counts(part, name)[0]
+    ]
+
+
+def test_what_is_said_of_other_selectors_was_measured(told: dict[str, Any]) -> None:
+    page, part = words("recipes/results/README.md"), told["equal_tokens_other_selectors"]
+    perplexity = next(row for row in part["rows"] if row["selector"] == "perplexity")
+    assert len(above_untuned(part, "perplexity")) == 8
+    assert f"seen {perplexity['seen_tokens'] / perplexity['kept_tokens']:.1f} times" in page
+    assert counts(part, "random_per_cluster") == (0, 4)
+    differences = [row["difference"]["value"] for row in part["rows"] if row["selector"] == "random_per_cluster"]
+    assert f"worse on four, by {max(differences):.3f} at most".replace("0.", ".") in page
 
 
 def test_what_is_said_of_scores_without_training_was_measured(told: dict[str, Any]) -> None:
