@@ -131,6 +131,40 @@ def test_what_is_said_of_a_twentieth_was_measured(told: dict[str, Any]) -> None:
     assert "the longest responses are better than random on six. The lowest perplexity ends above it on all" in readme
 
 
+def test_what_is_said_of_half_was_measured(told: dict[str, Any]) -> None:
+    page, readme, part = words("recipes/results/README.md"), words("README.md"), told["equal_tokens_50_percent"]
+    rows, tenth = (
+        {(row["selector"], row["set"]): row for row in told[name]["rows"] if row["metric"] == "loss_over_tokens"}
+        for name in ("equal_tokens_50_percent", "equal_tokens")
+    )
+    seen = {name: row["seen_tokens"] / row["kept_tokens"] for (name, _), row in rows.items() if name != "untuned"}
+    shares = " ".join(f"{name} {share:.0%}" for name, share in seen.items())
+    assert shares == "random 55% longest 34% clusters 48%"
+    assert "training sees 55 % of what random keeps, 34 % of the longest, 48 % of ours" in page
+    better = {
+        name: {row["set"] for row in part["rows"] if (row["selector"], row["verdict"]) == (name, "better")}
+        for name in seen
+    }
+    assert better == {"random": set(), "longest": {"gsm8k"}, "clusters": {"gsm8k"}}
+    assert (counts(part, "longest"), counts(part, "clusters")) == ((2, 4), (2, 2))
+    assert {row["set"] for row in part["rows"] if (row["selector"], row["verdict"]) == ("clusters", "worse")} == {
+        "holdout"
+    }
+    assert "The longest responses are better than random on GSM8K alone, and worse on four." in page
+    assert "the longest are better on GSM8K alone, and worse on four (one seed)" in readme
+    often = [
+        tenth[name, "holdout"]["seen_tokens"] / tenth[name, "holdout"]["kept_tokens"] for name in ("longest", "random")
+    ]
+    assert [f"{times:.1f}" for times in often] == ["0.9", "2.8"]
+    assert "training sees it .9 times, a random tenth 2.8 times" in page
+    assert "training sees the longest tenth .9 times, a random one 2.8 times" in readme
+    half = [f"{rows['random', name]['mean']:.3f}" for name in ("self_instruct", "dolly")]
+    longest = [f"{tenth['longest', name]['mean']:.3f}" for name in ("self_instruct", "dolly")]
+    assert f"({' and '.join(half)}, against {' and '.join(longest)})" in page
+    assert rows["random", "holdout"]["mean"] < tenth["longest", "holdout"]["mean"] - 0.02
+    assert rows["random", "gsm8k"]["mean"] > tenth["longest", "gsm8k"]["mean"] + 0.02
+
+
 def test_what_is_said_of_bins_of_length_was_measured(told: dict[str, Any]) -> None:
     page, readme = words("recipes/results/README.md"), words("README.md")
     rows = [row for row in told["equal_tokens_bins"]["rows"] if row["selector"] == "hard_in_bins"]
