@@ -165,6 +165,38 @@ def test_what_is_said_of_half_was_measured(told: dict[str, Any]) -> None:
     assert rows["random", "gsm8k"]["mean"] > tenth["longest", "gsm8k"]["mean"] + 0.02
 
 
+def test_what_is_said_of_all_records_was_measured(told: dict[str, Any]) -> None:
+    page, readme, part = words("recipes/results/README.md"), words("README.md"), told["equal_tokens_all"]
+    means = {(row["selector"], row["set"], row["metric"]): row["mean"] for row in part["rows"]}
+    everything = next(row for row in part["rows"] if row["selector"] == "all")
+    assert everything["seen_tokens"] / everything["kept_tokens"] < 1 / 3
+    assert counts(part, "all") == (8, 0)
+    for other in ("longest", "ifd", "random", "clusters"):
+        below = {
+            name for (own, name, metric), mean in means.items() if own == other and mean < means["all", name, metric]
+        }
+        assert "gsm8k" in below or other in ("random", "clusters")
+        assert "holdout" not in below
+        assert "dolly" not in below
+        assert ("self_instruct" in below) == (other == "ifd")
+    assert (
+        "better than a random tenth on all eight numbers, and its means are below those of the longest tenth on all"
+        in page
+    )
+    assert (
+        "better than a random tenth on all eight numbers, and its means are below those of the longest tenth on"
+        in readme
+    )
+
+    half = {
+        (row["set"], row["metric"]): row["mean"]
+        for row in told["equal_tokens_50_percent"]["rows"]
+        if row["selector"] == "random"
+    }
+    luck = [mean - means["all", *column] for column, mean in half.items()]
+    assert f"differ by {min(luck):.3f} to {max(luck):.3f}".replace("0.", ".") in page
+
+
 def test_what_is_said_of_bins_of_length_was_measured(told: dict[str, Any]) -> None:
     page, readme = words("recipes/results/README.md"), words("README.md")
     rows = [row for row in told["equal_tokens_bins"]["rows"] if row["selector"] == "hard_in_bins"]
