@@ -230,6 +230,15 @@ def test_what_is_said_of_other_selectors_was_measured(told: dict[str, Any]) -> N
     assert f"worse on four, by {max(differences):.3f} at most".replace("0.", ".") in page
 
 
+def test_what_is_said_of_masks_was_measured(told: dict[str, Any]) -> None:
+    page, part = words("recipes/results/README.md"), told["equal_tokens_masked"]
+    assert counts(part, "masked") == (0, 7)
+    assert "Worse than random on seven, better on none." in page
+    names, rho = part["rank_correlations"]["names"], part["rank_correlations"]["rho"]
+    agreement = rho[names.index("masked_loss")][names.index("perplexity")]
+    assert f"ranks records as perplexity does ({agreement:.2f})".replace("0.", ".") in page
+
+
 def test_what_is_said_of_scores_without_training_was_measured(told: dict[str, Any]) -> None:
     page, one_seed = words("recipes/results/README.md"), told["equal_steps_last_exit"]
     names, rho = one_seed["rank_correlations"]["names"], one_seed["rank_correlations"]["rho"]
