@@ -126,6 +126,32 @@ def test_without_random_nothing_is_compared() -> None:
     assert "+" not in "".join(note for table in summary_tables(rows) for note in table.notes)
 
 
+@pytest.mark.parametrize("reference", ["truth", ALL, UNTUNED])
+def test_any_selector_or_baseline_may_be_the_reference(reference: str) -> None:
+    measured = cells(("10%", "20%"))
+    to_random = by_name(table_rows(*measured))
+    rows = by_name(table_rows(*measured, reference=reference))
+    for (keep, selector, name, metric), row in rows.items():
+        other = rows[keep, reference, name, metric]
+        if selector == reference:
+            assert (row.difference, row.verdict) == (None, "reference")
+            continue
+        assert row.difference is not None
+        assert row.difference.value == pytest.approx(row.mean - other.mean)
+        assert row.difference.covers == ("seeds" if name == "choice" else "seeds and records")
+        if selector == RANDOM:
+            back = to_random[keep, reference, name, metric]
+            assert back.difference is not None
+            assert row.difference.value == pytest.approx(-back.difference.value)
+            swapped = {"better": "worse", "worse": "better", "no difference seen": "no difference seen"}
+            assert row.verdict == swapped[back.verdict]
+    tables = difference_tables(list(rows.values()))
+    assert {table.header[2] for table in tables} == {f"to {reference}"}
+    assert all(len(table.rows) == 5 for table in tables)
+    notes = [note for table in summary_tables(list(rows.values())) for note in table.notes if note.startswith("to ")]
+    assert {note.split(",")[0] for note in notes} == {f"to {reference}{' of the same size' * (reference == 'truth')}"}
+
+
 def test_one_seed_is_said_to_cover_the_records_only_and_a_task_with_one_seed_is_not_compared() -> None:
     measured, losses = cells(seeds=1)
     rows = by_name(table_rows(measured, losses))

@@ -105,6 +105,18 @@ def test_a_comparison_has_a_row_for_every_selector_set_and_mean_and_is_done_once
     assert without_seconds(again) == without_seconds(table)
 
 
+def test_another_reference_needs_no_new_training() -> None:
+    rows = compare("train.max_steps=1")["rows"]
+    times = cell_times()
+    to_all = compare("train.max_steps=1", "compare.reference=all")["rows"]
+    assert cell_times() == times
+    assert {row["selector"] for row in to_all if row["verdict"] == "reference"} == {"all"}
+    for row in to_all:
+        if row["selector"] == "random":
+            (back,) = (r["difference"] for r in rows if (r["selector"], r["metric"]) == ("all", row["metric"]))
+            assert row["difference"]["value"] == pytest.approx(-back["value"])
+
+
 def test_cells_are_added_later_without_doing_others_again() -> None:
     compare("compare.seeds=1", "compare.selectors=[random]", "compare.baselines=[]")
     times = cell_times()

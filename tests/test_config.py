@@ -248,6 +248,20 @@ def test_numbers_are_decimal_in_recipes_and_words(tmp_path: Path) -> None:
             assert refused.endswith(f", got '{number}'")
 
 
+def test_the_reference_of_a_comparison_is_one_of_its_selectors_or_baselines() -> None:
+    selectors = "compare.selectors=[{name: mine, select: {method: top}}, longest]"
+    assert load_recipe(None, [selectors, "compare.reference=mine"]).compare.reference == "mine"
+    assert load_recipe(None, [selectors]).compare.reference == "random", "nothing is compared, which is no mistake"
+    expected = "compare.reference: expected one of mine, longest, untuned, all, got 'clusters'"
+    assert refusal(selectors, "compare.reference=clusters") == expected
+    assert "got 'all'" in refusal("compare.baselines=[]", "compare.reference=all")
+
+
+def test_a_selector_has_not_the_name_of_a_baseline() -> None:
+    message = "compare.selectors: all is a baseline (compare.baselines); give the selector another name"
+    assert refusal("compare.selectors=[random, {name: all, select: {method: top}}]") == message
+
+
 def test_one_word_where_a_list_is_meant_is_answered_with_how_lists_are_written() -> None:
     assert refusal("compare.labels=mine") == "compare.labels: expected list of text, written [one, another], got 'mine'"
 

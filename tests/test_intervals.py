@@ -105,10 +105,28 @@ def test_the_luck_of_the_draw_widens_the_interval_only_where_there_is_more_than_
 
 def test_what_has_no_seed_is_covered_by_the_seeds_of_the_other() -> None:
     ours, reference = selectors(np.random.default_rng(5), 1.0, seeds=3, seed_noise=0.1, record_noise=0.1)
-    untuned = mean_difference(ours[:1], reference, without_seed=True)
+    untuned = mean_difference(ours[:1], reference, without_seed="ours")
     assert untuned.covers == "seeds and records"
     assert untuned.low is not None
+    assert untuned.high is not None
     assert untuned.low < mean_difference(ours[:1], reference).low  # type: ignore[operator]
+    swapped = mean_difference(reference, ours[:1], without_seed="reference")
+    mirrored = [-swapped.value, -swapped.high, -swapped.low]  # type: ignore[operator]
+    assert [untuned.value, untuned.low, untuned.high] == pytest.approx(mirrored)
+    assert mean_difference(reference[:1], ours[:1], without_seed="reference").covers == "records"
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_about_19_of_20_intervals_hold_the_truth_where_one_side_has_no_seed(seeds: int) -> None:
+    rng, held = np.random.default_rng(seeds), 0
+    for number in range(300):
+        ours, reference = selectors(rng, 0.3, seeds=seeds, seed_noise=0.0, record_noise=0.02)
+        luck = 0.3 * rng.normal(size=(seeds, 1))  # of the reference alone: the untuned model has none
+        found = mean_difference(ours[:1], reference + luck, without_seed="ours", replicates=400, seed=number)
+        assert found.low is not None
+        assert found.high is not None
+        held += found.low <= 0.3 <= found.high
+    assert 0.92 <= held / 300 <= 0.98
 
 
 def test_a_metric_without_records_is_covered_by_its_seeds_alone() -> None:

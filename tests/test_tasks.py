@@ -92,6 +92,33 @@ def test_accuracy_is_the_share_of_examples_whose_answer_the_model_finds_likelier
     assert [(r.value, r.samples) for r in limited] == [(1.0, 5)]
 
 
+@needs_lm_eval
+@quiet
+@pytest.mark.parametrize(("kind", "requests"), [("multiple_choice", 12), ("generate_until", 6)])
+def test_requests_are_counted_and_nobody_else_draws_a_bar(
+    kind: str, requests: int, model_and_tokenizer: tuple[Any, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from tqdm import tqdm
+
+    docs = [{"question": "why?" * i, "choices": ["red", "blue"], "answer": 0} for i in range(1, 7)]
+    task = write_task(tmp_path / "tasks", docs)
+    if kind == "generate_until":
+        whole = TASK.format(data=task / "docs.jsonl").replace("multiple_choice", kind).replace("acc", "exact_match")
+        how = 'generation_kwargs: {until: ["."], max_gen_toks: 3}\n'
+        (task / "tiny_choice.yaml").write_text(whole + how, encoding="utf-8")
+    seen: list[tuple[int, int | None]] = []
+    evaluate_tasks(
+        *model_and_tokenizer,
+        ["tiny_choice"],
+        include_path=str(task),
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(0, None), *((done, requests) for done in range(requests + 1))]
+    assert "it/s" not in capfd.readouterr().err
+    list(tqdm(range(3)))
+    assert "3/3" in capfd.readouterr().err, "a person's own bars are drawn again afterwards"
+
+
 def test_a_chat_template_is_told_the_time_of_the_run() -> None:
     """As lm-eval calls it: with a generation prompt, or going on with an answer that the task begins."""
     tokenizer = small_tokenizer(

@@ -37,7 +37,7 @@ def show_worth(recipe: Recipe) -> None:
 
 
 def show_comparison(run_dir: Path) -> None:
-    """Print the tables of a comparison: a line a selector, then differences to random. Only the main process prints."""
+    """Print the tables of a comparison: a line a selector, then differences. Only the main process prints."""
     if not _is_main():
         return
     rows = read_compared(run_dir / "comparison.json").rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Baselines, and the selector that every other is compared with.
+# Baselines, and the selector that others are compared with if nothing else is asked for.
 UNTUNED, ALL, RANDOM = "untuned", "all", "random"
 LOSS_OVER_RECORDS, LOSS_OVER_TOKENS = "loss_over_records", "loss_over_tokens"
 LOSSES = (LOSS_OVER_RECORDS, LOSS_OVER_TOKENS)

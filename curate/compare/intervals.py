@@ -46,7 +46,7 @@ def mean_difference(
     reference_SR: FloatArray,
     weights_R: FloatArray | None = None,
     *,
-    without_seed: bool = False,
+    without_seed: Literal["ours", "reference"] | None = None,
     level: float = 0.95,
     replicates: int = 4_000,
     seed: int = 0,
@@ -71,7 +71,7 @@ def mean_difference(
         ours_SR: float [S, R], a loss per seed and record; a metric without records has R = 1.
         reference_SR: float [S', R], of the same records.
         weights_R: weight of each record: its tokens for the mean over tokens; None means 1, the mean over records.
-        without_seed: ours depends on no seed (the untuned model), so its one row is all there is to draw from.
+        without_seed: the side that depends on no seed (the untuned model): its one row is all there is to draw from.
         level: confidence level of the interval.
         replicates: B.
         seed: seed of the draws; the same arguments give the same interval.
@@ -90,11 +90,13 @@ def mean_difference(
     ours, reference = ours_SR[:, there], reference_SR[:, there]
     weights = np.ones(ours.shape[1]) if weights_R is None else np.asarray(weights_R, np.float64)[there]
     value = float(((ours.mean(0) - reference.mean(0)) @ weights) / weights.sum())
-    seeds_vary = (len(ours) > 1 or without_seed) and len(reference) > 1
+    sides = {"ours": ours, "reference": reference}
+    drawn = [len(side) for name, side in sides.items() if name != without_seed]  # seeds of each side that has any
+    seeds_vary = min(drawn) > 1
     covers = _covers(seeds_vary, ours.shape[1] > 1)
     low = high = None
     if covers != "nothing":
-        degrees = len(ours) + len(reference) - (1 if without_seed else 2)
+        degrees = sum(drawn) - len(drawn)
         rng = np.random.default_rng(seed)
         values_B = _replicates(ours, reference, weights, rng, replicates, _stretch(degrees, level) if seeds_vary else 0)
         low, high = (float(x) for x in np.quantile(values_B, [(1 - level) / 2, (1 + level) / 2]))

@@ -1,4 +1,4 @@
-"""Makes the table of a comparison: the mean over seeds for each keep and selector, and its difference to random."""
+"""Makes the table of a comparison: each selector's mean over seeds, and its difference to the reference (random)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Row:
     seeds            how many cells the mean is over
     mean             mean over seeds, in the unit of the metric
     lowest, highest  of the single seeds
-    difference       difference to `random` of the same keep; None for random itself, and where there is no random
+    difference       difference to the reference of the same keep; None for the reference itself, or without one
     verdict          better, worse: the interval does not contain zero
                      no difference seen: it contains zero
-                     reference: the selector is random
-                     not compared: there is no random, or no interval (one seed and no losses by record)
+                     reference: it is what the others are compared with
+                     not compared: there is no reference, or no interval (one seed and no losses by record)
     kept_records, kept_tokens  means over seeds; None for `untuned`
     seconds          of scoring, embedding and training together, mean over seeds; None where nothing was measured
     steps, seen_tokens  optimizer steps, and response tokens seen in them (with repeats): means over seeds; None for
@@ -58,6 +58,7 @@ def table_rows(
     measurements: Sequence[Measurement],
     losses: Mapping[tuple[Cell, str], Losses],
     *,
+    reference: str = RANDOM,
     level: float = 0.95,
     replicates: int = 4_000,
     seed: int = 0,
@@ -68,6 +69,7 @@ def table_rows(
         measurements: measurements of all cells, in any order; each cell has one for each set and metric.
         losses: losses record by record, for every cell and set that has them. A metric without them (of a task) is
             compared over seeds alone.
+        reference: selector or baseline that every row of the same keep is compared with.
         level: confidence level of the intervals.
         replicates: bootstrap replicates.
         seed: seed of the bootstrap. Every row uses it anew, so a row does not depend on which other rows there are.
@@ -80,10 +82,12 @@ def table_rows(
         for set_name, metric in distinct((m.set, m.metric) for m in of_keep):
             column = [m for m in of_keep if (m.set, m.metric) == (set_name, metric)]
             by_selector = {s: _of(column, s) for s in distinct(m.cell.selector for m in column)}
-            reference = by_selector.get(RANDOM, [])
+            others = by_selector.get(reference, [])
             for mine in by_selector.values():
-                difference = _difference(mine, reference, losses, level=level, replicates=replicates, seed=seed)
-                rows.append(_row(keep, mine, difference))
+                difference = None
+                if others and mine is not others:
+                    difference = _difference(mine, others, losses, level=level, replicates=replicates, seed=seed)
+                rows.append(_row(keep, mine, difference, _verdict(mine[0], difference, reference)))
     return rows
 
 
@@ -110,18 +114,23 @@ def _difference(
     level: float,
     replicates: int,
     seed: int,
-) -> Difference | None:
-    """Compare a selector with random of the same keep; None for random itself, and where there is no random."""
-    selector, metric = mine[0].cell.selector, mine[0].metric
-    if not reference or selector == RANDOM:
-        return None
-    ours, others = _values(mine, losses), _values(reference, losses)
+) -> Difference:
+    """Compare the measurements of a selector with those of the reference, on one set by one metric."""
     # Both sides share the weights, so that every record counts the same on both.
-    weights = None
-    if metric == LOSS_OVER_TOKENS and (tokens := _tokens([*mine, *reference], losses)) is not None:
-        weights = tokens
+    weights = _tokens([*mine, *reference], losses) if mine[0].metric == LOSS_OVER_TOKENS else None
+    without_seed: Literal["ours", "reference"] | None = None
+    if mine[0].cell.selector == UNTUNED:
+        without_seed = "ours"
+    elif reference[0].cell.selector == UNTUNED:
+        without_seed = "reference"
     return mean_difference(
-        ours, others, weights, without_seed=selector == UNTUNED, level=level, replicates=replicates, seed=seed
+        _values(mine, losses),
+        _values(reference, losses),
+        weights,
+        without_seed=without_seed,
+        level=level,
+        replicates=replicates,
+        seed=seed,
     )
 
 
@@ -138,7 +147,7 @@ def _tokens(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Loss
     return np.max(known, axis=0).astype(np.float64) if known else None
 
 
-def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None) -> Row:
+def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None, verdict: Verdict) -> Row:
     """Average the measurements of one selector, one per seed."""
     first, values = mine[0], [m.value for m in mine]
     costs = [m.cost for m in mine]
@@ -154,7 +163,7 @@ def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None) 
         min(values),
         max(values),
         difference,
-        _verdict(first, difference),
+        verdict,
         _mean([c.kept_records for c in costs]),
         _mean([c.kept_tokens for c in costs]),
         # None where no stage was timed: a sum of nothing would read as free.
@@ -169,10 +178,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(there)) if there else None
 
 
-def _verdict(measurement: Measurement, difference: Difference | None) -> Verdict:
-    if difference is None:
-        return "reference" if measurement.cell.selector == RANDOM else "not compared"
-    if difference.low is None or difference.high is None:
+def _verdict(measurement: Measurement, difference: Difference | None, reference: str) -> Verdict:
+    if measurement.cell.selector == reference:
+        return "reference"
+    if difference is None or difference.low is None or difference.high is None:
         return "not compared"
     if difference.low <= 0 <= difference.high:
         return "no difference seen"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from curate.compare.cells import LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, LOSSES
+from curate.compare.cells import ALL, LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, LOSSES, RANDOM, UNTUNED
 from curate.compare.table import Row, Verdict, distinct
 
 MARKS: dict[Verdict, str] = {
@@ -34,8 +34,8 @@ class TextTable:
 def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
     """Make tables for every keep: one for each mean of the loss, one of the tasks, one of the costs.
 
-    Each has a line per selector and a column per set. The mark after each number compares it with random of the same
-    keep: + better, - worse, = no difference seen, ? not compared.
+    Each has a line per selector and a column per set. The mark after each number compares it with the reference
+    (random) of the same keep: + better, - worse, = no difference seen, ? not compared.
     """
     found = []
     for keep in distinct(row.keep for row in rows):
@@ -50,7 +50,7 @@ def summary_tables(rows: Sequence[Row]) -> list[TextTable]:
 
 def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
     """Make a table for every keep, set and metric: a line per selector with its difference, interval and verdict."""
-    header = ("selector", "seeds", "to random", "interval", "verdict")
+    header = ("selector", "seeds", f"to {reference_of(rows) or RANDOM}", "interval", "verdict")
     found = []
     for keep, name, metric in distinct((row.keep, row.set, row.metric) for row in rows):
         some = [row for row in rows if (row.keep, row.set, row.metric) == (keep, name, metric)]
@@ -60,6 +60,11 @@ def difference_tables(rows: Sequence[Row]) -> list[TextTable]:
             title = f"{_title(keep)}, {name}, {MEANS.get(metric, metric)}"
             found.append(TextTable(title, header, lines, _covers(some)))
     return found
+
+
+def reference_of(rows: Sequence[Row]) -> str | None:
+    """Return the selector that the others are compared with; None where nothing is compared."""
+    return next((row.selector for row in rows if row.verdict == "reference"), None)
 
 
 def _title(keep: str) -> str:
@@ -101,14 +106,16 @@ def _whole(value: float | None) -> str:
 def _notes(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return what a reader must know to understand the numbers and marks of a table."""
     compared = [row.difference for row in rows if row.difference and row.difference.low is not None]
-    notes = ["loss in nats per token, lower is better"]
+    notes, name = ["loss in nats per token, lower is better"], reference_of(rows)
     if compared:
         level = compared[0].level
-        notes.append(f"to random of the same size, {level:.0%} intervals: + better, - worse, = no difference seen")
+        size = "" if name in (ALL, UNTUNED) else " of the same size"
+        notes.append(f"to {name}{size}, {level:.0%} intervals: + better, - worse, = no difference seen")
         # The intervals are not widened for many comparisons; the reader is told what to expect instead.
         notes.append(f"of {len(compared)} comparisons, {len(compared) * (1 - level):.1f} differ by chance alone")
     if any(difference.covers == "records" for difference in compared):
-        notes.append("where a selector or random has one seed, its interval covers the records only, not the draw")
+        who = "a selector" if name == UNTUNED else f"a selector or {name}"
+        notes.append(f"where {who} has one seed, its interval covers the records only, not the draw")
     return tuple(notes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from curate.config.base import LocalPath, Section, is_list, parse_keep
 from curate.types import Format
@@ -101,6 +101,11 @@ class Compare(Section):
     baselines: tuple[Literal["untuned", "all"], ...] = Field(
         ("untuned", "all"), description="rows to compare with: the untuned model, and training on all records"
     )
+    reference: str = Field(
+        "random",
+        description="the selector or baseline that the others are compared with; random says whether a selection is "
+        "worth it, `all` whether a part does what everything does. Another one needs no new training",
+    )
     labels: tuple[str, ...] = Field(
         (), description="fields of the records that hold somebody's judgement, to which the scores are compared"
     )
@@ -119,6 +124,8 @@ class Compare(Section):
         # A name is a row of the table and a folder of the run.
         if len(set(names)) != len(names) or not names:
             raise ValueError("selectors have distinct names, and there is at least one")
+        if taken := {"untuned", "all"} & set(names):
+            raise ValueError(f"{min(taken)} is a baseline (compare.baselines); give the selector another name")
         return value
 
     @field_validator("keep", mode="before")
@@ -134,4 +141,17 @@ class Compare(Section):
         seeds = range(value) if isinstance(value, int) else value
         if not seeds or len(set(seeds)) != len(seeds) or any(not 0 <= seed < 2**31 for seed in seeds):
             raise ValueError("seeds is a count from 1 or a list of distinct numbers")
+        return value
+
+    @field_validator("reference")
+    @classmethod
+    def _reference(cls, value: str, info: ValidationInfo) -> str:
+        # What is refused itself is not in `data`: its own message is enough.
+        if "selectors" not in info.data or "baselines" not in info.data:
+            return value
+        names = [item if isinstance(item, str) else item.name for item in info.data["selectors"]]
+        names += info.data["baselines"]
+        # Without random a comparison has no verdicts, which is a person's choice. Any other name was meant.
+        if value not in ("random", *names):
+            raise ValueError(f"expected one of {', '.join(names)}, got {value!r}")
         return value

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from jinja2 import TemplateError
+from tqdm import tqdm
 
 from curate.evaluation.losses import evaluating
 from curate.tokens.rendering import Message, renderer
 from curate.types import CurateError
 
 _Template = Callable[..., str]
+_OnProgress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def evaluate_tasks(
     batch_size: int = 8,
     chat: bool = False,
     now: datetime | None = None,
+    on_progress: _OnProgress = lambda done, total: None,
 ) -> list[TaskResult]:
     """Run lm-eval tasks; return a result per task and metric, in the order of the tasks.
 
@@ -70,6 +74,8 @@ def evaluate_tasks(
         batch_size: examples computed at once.
         chat: whether prompts are written with the tokenizer's chat template (for models that were tuned with it).
         now: what the chat template reads as date and time (default: the moment of this call).
+        on_progress: called with how many requests are done (a prompt that is answered, a choice that is weighed) and of
+            how many; of how many is None until that is known.
 
     Raises:
         CurateError: lm-eval is not installed, a task is unknown or cannot be built, its data cannot be had, or a
@@ -77,11 +83,17 @@ def evaluate_tasks(
     """
     if not tasks:
         return []
+    on_progress(0, None)
     manager = _manager(tasks, include_path)
     template = _at_moment(tokenizer, now or datetime.now()) if chat else None
-    with evaluating(model), _quietly(), _explained(tasks):
-        answer = _run(model, tokenizer, list(tasks), manager, limit=limit, batch_size=batch_size, template=template)
-    return list(_flatten(answer))
+    # lm-eval changes the tokenizer that it is given.
+    padding_side, pad_token = tokenizer.padding_side, tokenizer.pad_token
+    try:
+        with evaluating(model), _quietly(), _explained(tasks):
+            harness = _harness(model, tokenizer, batch_size, template, on_progress)
+            return list(_flatten(_run(harness, list(tasks), manager, limit=limit, chat=chat)))
+    finally:
+        tokenizer.padding_side, tokenizer.pad_token = padding_side, pad_token
 
 
 def check_tasks(tasks: Sequence[str], include_path: str | None = None) -> None:
@@ -135,46 +147,63 @@ def _at_moment(tokenizer: Any, now: datetime) -> _Template:
     return template
 
 
-def _run(
-    model: Any,
-    tokenizer: Any,
-    tasks: list[str],
-    manager: Any,
-    *,
-    limit: int | None,
-    batch_size: int,
-    template: _Template | None,
-) -> Mapping[str, Any]:
-    """Return the answer of lm-eval's `simple_evaluate`; the tokenizer is left as it was."""
-    from lm_eval import simple_evaluate
+def _harness(model: Any, tokenizer: Any, batch_size: int, template: _Template | None, on_progress: _OnProgress) -> Any:
+    """Return lm-eval's view of a model, which tells `on_progress` how many of its requests are done."""
     from lm_eval.models.huggingface import HFLM
 
-    padding_side, pad_token = tokenizer.padding_side, tokenizer.pad_token
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     if template is not None:
         harness.apply_chat_template = template
-    try:
-        answer: Mapping[str, Any] = simple_evaluate(
-            model=harness,
-            tasks=tasks,
-            task_manager=manager,
-            limit=limit,
-            apply_chat_template=template is not None,
-            log_samples=False,  # else the prompts and answers of all examples stay in memory
-        )
-    finally:  # lm-eval changes the tokenizer that it is given
-        tokenizer.padding_side, tokenizer.pad_token = padding_side, pad_token
-    return answer
+    done = total = 0
+
+    def finished(*_: Any) -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, total)
+
+    def announced(run: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(requests: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+            nonlocal total
+            total += len(requests)
+            on_progress(done, total)
+            return run(requests, *args, **kwargs)
+
+        return counted
+
+    harness.cache_hook.add_partial = finished  # lm-eval calls it once for each request, whether it caches or not
+    for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+        setattr(harness, kind, announced(getattr(harness, kind)))
+    return harness
+
+
+def _run(harness: Any, tasks: list[str], manager: Any, *, limit: int | None, chat: bool) -> Any:
+    """Return the answer of lm-eval's `simple_evaluate`."""
+    from lm_eval import simple_evaluate
+
+    return simple_evaluate(
+        model=harness,
+        tasks=tasks,
+        task_manager=manager,
+        limit=limit,
+        apply_chat_template=chat,
+        log_samples=False,  # else the prompts and answers of all examples stay in memory
+    )
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Let lm-eval log errors only while the context is open; our own messages say what a person needs to know."""
+    """Let lm-eval log errors only, and tqdm draw no bars, while the context is open: our own say what matters."""
     logger = logging.getLogger("lm_eval")
-    level = logger.level
+    level, draw = logger.level, tqdm.__init__
+
+    def hidden(self: Any, *args: Any, **kwargs: Any) -> None:
+        draw(self, *args, **{**kwargs, "disable": True})
+
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        # Not every bar of lm-eval and datasets has a switch, and tqdm's own (TQDM_DISABLE) is read when it is imported.
+        with patch.object(tqdm, "__init__", hidden):
+            yield
     finally:
         logger.setLevel(level)
 

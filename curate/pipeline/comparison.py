@@ -121,8 +121,8 @@ def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[Refe
     if "untuned" in job.recipe.compare.baselines:
         untuned = Cell(UNTUNED, "", 0)
         _measure(untuned, untuned_losses(job, sets), untuned_tasks(job), Cost(), measurements, losses)
-    observed = observe(job, cells, kept)
-    comparison = replace(observed, rows=tuple(table_rows(measurements, losses)))
+    observed, reference = observe(job, cells, kept), job.recipe.compare.reference
+    comparison = replace(observed, rows=tuple(table_rows(measurements, losses, reference=reference)))
     path = job.folder.path
     with replacing(path / "comparison.parquet") as temporary:
         write_comparison(temporary, measurements)

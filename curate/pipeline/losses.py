@@ -89,6 +89,10 @@ def _stored_losses(path: Path, *, records: int) -> Losses | None:
 def task_results(job: Job, model: Any) -> list[TaskResult]:
     """Return the results of the lm-eval tasks of evaluate.tasks for a loaded model."""
     settings, trained = job.recipe.evaluate, trained_model(job.recipe)
+
+    def show(done: int, total: int | None) -> None:
+        job.launch.advance("tasks", done, total, "requests" if total else "")
+
     with job.launch.busy("tasks"):
         return evaluate_tasks(
             model,
@@ -99,6 +103,7 @@ def task_results(job: Job, model: Any) -> list[TaskResult]:
             batch_size=settings.task_batch_size,
             chat=job.recipe.prompt.template == "chat",
             now=settled_now(job.recipe.prompt),
+            on_progress=show,
         )
 
 

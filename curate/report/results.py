@@ -9,7 +9,7 @@ from typing import Any
 
 from curate.compare.cells import ALL, UNTUNED
 from curate.compare.table import Row
-from curate.compare.text_table import MEANS, difference_tables, summary_tables
+from curate.compare.text_table import MEANS, difference_tables, reference_of, summary_tables
 from curate.report.chart import LEGEND, Spec, axis, chart, colour, field, number
 from curate.runs.manifest import StageRecord
 from curate.tables.comparison import Overlap, read_compared
@@ -131,7 +131,7 @@ def _overlaps(found: Mapping[str, Overlap]) -> Iterator[Table]:
 
 
 def differences_figure(rows: Sequence[Row]) -> Spec | None:
-    """Return the chart of every selector's loss minus that of random selection, with intervals; None without any.
+    """Return the chart of every selector's loss minus that of the reference, with intervals; None without any.
 
     Only losses are shown. Task results have other units, and are in the tables.
     """
@@ -153,7 +153,7 @@ def differences_figure(rows: Sequence[Row]) -> Spec | None:
     # Sets and metrics are the rows of the chart; within a row, every selector has a line of its own.
     y = {"field": "place", "type": "nominal", "sort": None, "title": None, "axis": label}
     offset = {"field": "who", "type": "nominal", "sort": None}
-    x = {"type": "quantitative", "title": "loss minus random's, nats per token", **axis()}
+    x = {"type": "quantitative", "title": f"loss minus that of {reference_of(rows)}, nats per token", **axis()}
     colours = colour("verdict", _VERDICTS, _COLOURS)
     # The same legend for colour and shape makes Vega-Lite draw one legend for both.
     shapes = {**colours, "scale": {"domain": list(_VERDICTS), "range": list(_SHAPES)}, "legend": LEGEND}
