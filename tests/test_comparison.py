@@ -105,6 +105,19 @@ def test_a_comparison_has_a_row_for_every_selector_set_and_mean_and_is_done_once
     assert without_seconds(again) == without_seconds(table)
 
 
+def test_from_the_second_cell_on_it_is_told_how_long_the_others_will_take(caplog: pytest.LogCaptureFixture) -> None:
+    words = ("compare.seeds=1", "compare.baselines=[]", "train.max_steps=1")
+    with caplog.at_level("INFO"):
+        compare(*words, "compare.selectors=[random, longest]")
+        compare(*words, "compare.selectors=[random, longest, hard]")
+    assert [message for message in caplog.messages if message.startswith("cell ")] == [
+        "cell 1 of 2: random-8-seed0",
+        "cell 2 of 2: longest-8-seed0, about 1 min left",
+        *("cell 1 of 3: random-8-seed0, about 1 min left", "cell 2 of 3: longest-8-seed0, about 1 min left"),
+        "cell 3 of 3: hard-8-seed0, about 1 min left",
+    ]
+
+
 def test_another_reference_needs_no_new_training() -> None:
     rows = compare("train.max_steps=1")["rows"]
     times = cell_times()

@@ -9,6 +9,9 @@ import pytest
 from conftest import WORDS
 
 from curate.cli import main
+from curate.config import load_recipe
+from curate.pipeline import perform
+from curate.runs.keys import read_key, write_key
 
 FILES = (
     "scores.parquet",
@@ -20,6 +23,12 @@ FILES = (
     "recipe.yaml",
     ".curate",
     ".lock",
+)
+PUBLISHED = (
+    "scores.parquet",
+    "embeddings.npy",
+    "selections/main/kept.json",
+    "selections/main/adapter/adapter_model.safetensors",
 )
 
 
@@ -107,3 +116,45 @@ def test_a_damaged_tokenizer_of_the_run_is_named(capsys: pytest.CaptureFixture[s
     assert "remove run/work/tokens/tokenizer, and it is made again" in said
     shutil.rmtree("run/work/tokens/tokenizer")
     assert main(["select", "run.dir=run", "select.name=second"]) == 0
+
+
+def test_a_key_tells_whether_the_files_that_lay_beside_it_are_whole(tmp_path: Path) -> None:
+    key = {"data": "a", "seed": 0}
+    (tmp_path / "tokens").write_bytes(b"0123")
+    write_key(tmp_path, key, with_files=True)
+    (tmp_path / "later.chunk").write_bytes(b"x")
+    assert read_key(tmp_path) == key
+    (tmp_path / "later.chunk").write_bytes(b"y")
+    assert read_key(tmp_path) == key
+    (tmp_path / "tokens").write_bytes(b"0124")  # as long as before
+    assert read_key(tmp_path) is None
+    (tmp_path / "tokens").unlink()
+    assert read_key(tmp_path) is None
+    write_key(tmp_path, key)
+    (tmp_path / "later.chunk").unlink()
+    assert read_key(tmp_path) == key
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("scores", "work/texts/texts.utf8"),
+        ("scores", "work/tokens/input_ids.i4"),
+        ("embeddings", "work/embeddings/rows.npy"),
+        ("training", "work/train-main/features.npz"),
+    ],
+)
+def test_what_an_interrupted_call_left_is_made_again_where_it_is_damaged(stage: str, name: str) -> None:
+    def stop(now: str, done: int, total: int | None, unit: str) -> None:
+        if now == stage:
+            raise KeyboardInterrupt
+
+    expected = [Path("run", file).read_bytes() for file in PUBLISHED]
+    shutil.rmtree("run")
+    with pytest.raises(KeyboardInterrupt):
+        perform("run", load_recipe(None, WORDS), progress=stop)
+    path = Path("run", name)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # one byte, of the same length
+    perform("run", load_recipe(None, WORDS))
+    assert [Path("run", file).read_bytes() for file in PUBLISHED] == expected

@@ -19,8 +19,8 @@ from curate.pipeline.merged import finish_folder, merge
 from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_file, verified_kept
 from curate.publish.adapter import write_adapter_files
-from curate.runs.atomic import disk_full_as_oserror, replacing, write_json
-from curate.runs.keys import Key, read_key
+from curate.runs.atomic import disk_full_as_oserror, replacing
+from curate.runs.keys import Key, read_key, write_key
 from curate.runs.manifest import StageRecord
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
@@ -176,7 +176,7 @@ def _prepare(job: Job) -> Prepared:
             temporary.mkdir()
             kept = verified_kept(job.folder, name)
             write_features(job, np.flatnonzero(kept), temporary / "features.npz")
-            write_json(temporary / "key.json", dict(key))
+            write_key(temporary, key, with_files=True)
     return Prepared(False, dict(key), selection["out"], read_dropped(work / "features.npz"))
 
 

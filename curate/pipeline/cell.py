@@ -26,7 +26,7 @@ from curate.pipeline.losses import load_trained_model, losses_on, task_key, task
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
 from curate.runs.atomic import keep_others, replacing, write_json
-from curate.runs.keys import Key, fingerprint, read_key
+from curate.runs.keys import Key, fingerprint, read_key, write_key
 from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
 from curate.tables.json_values import read_json
@@ -160,7 +160,7 @@ def _prepare(job: Job, planned: PlannedCell, key: Key, kept: BoolArray) -> Prepa
     if work.exists() and read_key(work) != key:
         shutil.rmtree(work)  # training would continue from the checkpoints of another key
     shutil.rmtree(work / "adapter", ignore_errors=True)  # a killed call may have left a half-written file in it
-    write_json(work / "key.json", dict(key))
+    write_key(work, key)
     return PreparedCell(False, dict(key), rows)
 
 

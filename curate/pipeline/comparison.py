@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,10 +69,14 @@ def compare(job: Job) -> Comparison | None:
             return Prepared(references(job), _steps(job, cells, kept, lengths))
 
     prepared = job.launch.from_main("comparison", prepare, Prepared)
+    finished = _seconds_of_finished(job, cells) if job.is_main else {}
     for number, planned in enumerate(cells, start=1):
         if job.is_main:
-            logger.info("cell %d of %d: %s", number, len(cells), planned.name)
+            left = _time_left(finished, len(cells) - len(finished))
+            logger.info("cell %d of %d: %s%s", number, len(cells), planned.name, left)
         run_cell(job, planned, kept.get(planned.name), prepared.steps[planned.name], prepared.sets)
+        if job.is_main and planned.name not in finished:
+            finished |= _seconds_of_finished(job, [planned])
     return _publish(job, cells, kept, prepared.sets) if job.is_main else None
 
 
@@ -107,6 +111,25 @@ def _steps(job: Job, cells: Sequence[PlannedCell], kept: Kept, lengths: IntArray
             number = max(1, round(number * float(mean_length) / float(lengths[mask].mean())))
         steps[planned.name] = number
     return steps
+
+
+def _seconds_of_finished(job: Job, cells: Sequence[PlannedCell]) -> dict[str, float]:
+    """Return how long it took to train and evaluate each of the cells that are finished, by its name."""
+    results = {planned.name: stored_result(job, planned) for planned in cells}
+    costs = {name: result.cost for name, result in results.items() if result is not None}
+    return {name: (cost.training_seconds or 0) + (cost.evaluation_seconds or 0) for name, cost in costs.items()}
+
+
+def _time_left(finished: Mapping[str, float], left: int) -> str:
+    """Return in words how long the cells that are left will take, if each takes as long as the finished ones do.
+
+    >>> _time_left({"random": 500.0, "longest": 460.0}, 3), _time_left({}, 3), _time_left({"random": 500.0}, 0)
+    (', about 24 min left', '', '')
+    """
+    if not finished or not left:
+        return ""
+    minutes = left * sum(finished.values()) / len(finished) / 60
+    return f", about {max(minutes, 1):.0f} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"
 
 
 def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[References]) -> Comparison:

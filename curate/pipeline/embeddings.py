@@ -23,8 +23,8 @@ from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import embedding_texts, make_tokens
 from curate.pipeline.verified import verified_rows
-from curate.runs.atomic import replacing, write_json
-from curate.runs.keys import read_key
+from curate.runs.atomic import replacing
+from curate.runs.keys import read_key, write_key
 from curate.runs.processes import chunks_of_rank
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_blocks
@@ -95,7 +95,7 @@ def _prepare(job: Job) -> Prepared:
         with replacing(work) as temporary:
             temporary.mkdir()
             np.save(temporary / "rows.npy", _rows_to_embed(job))
-            write_json(temporary / "key.json", key)
+            write_key(temporary, key, with_files=True)
     return Prepared(False, key, len(embedding_texts(job)), finished)
 
 

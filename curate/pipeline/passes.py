@@ -20,8 +20,8 @@ from curate.pipeline.parts import compute_part, finished_chunks, refuse_non_fini
 from curate.pipeline.rows import ensure_rows
 from curate.pipeline.subnets import FurtherScore, Setup, further_score, pass_key, set_up
 from curate.pipeline.verified import column_digests, verified_rows
-from curate.runs.atomic import sha256_of, write_json
-from curate.runs.keys import fingerprint, read_key
+from curate.runs.atomic import sha256_of
+from curate.runs.keys import fingerprint, read_key, write_key
 from curate.runs.stage import Outcome, Stage
 from curate.tables.own_scores import read_own_scores
 from curate.tables.score_columns import column_names, read_rows, score_columns
@@ -130,7 +130,7 @@ def _prepare(job: Job, name: str, store: TokenStore) -> Prepared:
     else:
         for part in work.glob("part-*"):
             shutil.rmtree(part)
-        write_json(work / "key.json", dict(stage.key))
+        write_key(work, stage.key)
     parts = further_score(job, name, store, setup).parts
     return Prepared(setup, [finished_chunks(job, part) for part in parts])
 

@@ -19,8 +19,8 @@ from curate.pipeline.tokens import tokenize_as_settled
 from curate.pipeline.verified import verified_rows
 from curate.read.examples import expected_count, read_examples
 from curate.read.files import open_source, source_sha256
-from curate.runs.atomic import replacing, write_json
-from curate.runs.keys import Key, fingerprint, read_key
+from curate.runs.atomic import replacing
+from curate.runs.keys import Key, fingerprint, read_key, write_key
 from curate.tokens.store import open_tokens, write_tokens
 from curate.types import CurateError, Example, IntArray, Tokens, TokenStore
 
@@ -146,5 +146,5 @@ def _with_tokens(job: Job, name: str, key: Key, tokens: Iterator[Tokens], expect
             for count in write_tokens(tokens, part):
                 total = expected if expected and count <= expected else None
                 job.launch.advance(f"references: {name}", count, total, "records")
-            write_json(part / "key.json", dict(key))
+            write_key(part, key, with_files=True)
     return folder

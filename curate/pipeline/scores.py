@@ -20,8 +20,7 @@ from curate.pipeline.compute import (
 from curate.pipeline.job import Job
 from curate.pipeline.parts import BatchFunction, Part, compute_part, finished_chunks, refuse_non_finite, stored_chunks
 from curate.pipeline.verified import column_digests, verified_rows
-from curate.runs.atomic import write_json
-from curate.runs.keys import read_key
+from curate.runs.keys import read_key, write_key
 from curate.runs.stage import Outcome, Stage
 from curate.scoring.batches import BatchPlan, imbalance, plan_batches_of
 from curate.scoring.score import ScoringModel
@@ -107,7 +106,7 @@ def _prepare(job: Job, store: TokenStore) -> Prepared:
         job = _with_tokens_per_batch(job, tokens_per_batch)
     shutil.rmtree(chunks, ignore_errors=True)  # chunks without a key: nobody knows what they were made with
     # The key is written before the first chunk, with the batch size in it: a call that continues plans the same.
-    write_json(chunks / "key.json", {**_stage(job).key, _REUSE: reuse_prefixes})
+    write_key(chunks, {**_stage(job).key, _REUSE: reuse_prefixes})
     return Prepared(tokens_per_batch, reuse_prefixes, [])
 
 

@@ -16,15 +16,15 @@ from curate.pipeline.job import Job
 from curate.pipeline.loaded import Loaded
 from curate.read.examples import expected_count, read_examples
 from curate.read.files import Source
-from curate.runs.atomic import disk_full_as_oserror, replacing, write_json
-from curate.runs.keys import Key, fingerprint, read_key
+from curate.runs.atomic import disk_full_as_oserror, replacing
+from curate.runs.keys import Key, fingerprint, read_key, write_key
 from curate.runs.stage import Outcome, Stage
 from curate.tables.digests import digest_of_ids, digest_of_values
 from curate.tokens.lengths import length_limit, own_max_length
 from curate.tokens.prepare import NEEDS_CHAT
 from curate.tokens.remarks import Remark, count_remarks
 from curate.tokens.saved import save_tokenizer
-from curate.tokens.store import holds, open_tokens, write_tokens
+from curate.tokens.store import open_tokens, write_tokens
 from curate.tokens.tokenize import ONLY_PROMPT, tokenize
 from curate.types import STATUSES, CurateError, Example, Tokens, TokenStore
 
@@ -53,9 +53,7 @@ def make_tokens(job: Job) -> TokenStore:
     folder, key = job.folder.work / "tokens", job.settled.tokens_key
     stage = Stage(job.folder, "tokens", key, (folder,))
     record = job.folder.stage("tokens")
-    known = read_key(folder) == key and record is not None
-    # The counts are compared too: a person may have deleted part of work/.
-    if known and record and holds(folder, records=record["in"], tokens=record["tokens"]):
+    if record is not None and read_key(folder) == key:
         store = open_tokens(folder)
         told = {text: Remark(**remark) for text, remark in record.get("remarks", {}).items()}
         _refuse_nothing_to_score(store, told, job.recipe.prompt.template)
@@ -74,8 +72,8 @@ def make_tokens(job: Job) -> TokenStore:
         tokenizer, config = job.loaded.tokenizer(*named), job.loaded.config(*named)
         with disk_full_as_oserror(part):
             save_tokenizer(tokenizer, part / TOKENIZER, length_limit=length_limit(tokenizer, config))
-        write_json(part / "key.json", key)
-        write_json(texts_part / "key.json", _texts_key(job))
+        write_key(part, key, with_files=True)
+        write_key(texts_part, _texts_key(job), with_files=True)
     store = open_tokens(folder)
     stage.finish(_outcome(store, remarks, job.settled.source))
     for skipped in job.settled.source.skipped:
@@ -200,7 +198,7 @@ def embedding_texts(job: Job) -> Texts:
             total = _num_records(job)
             for count, _ in enumerate(examples, start=1):
                 job.launch.advance("texts", count, total, "records")
-            write_json(part / "key.json", key)
+            write_key(part, key, with_files=True)
     return open_texts(folder)
 
 

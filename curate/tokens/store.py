@@ -41,13 +41,6 @@ def write_tokens(tokens: Iterable[Tokens], folder: Path) -> Iterator[int]:
             yield count
 
 
-def holds(folder: Path, *, records: int, tokens: int) -> bool:
-    """Return whether the files of `folder` have exactly the sizes of so many records and tokens."""
-    expected = (4 * tokens, tokens, ROW.itemsize * records)
-    paths = [folder / name for name in _FILES]
-    return all(path.is_file() for path in paths) and expected == tuple(path.stat().st_size for path in paths)
-
-
 def open_tokens(folder: Path) -> TokenStore:
     """Memory-map what `write_tokens` wrote."""
     dtypes: tuple[np.dtype[Any], ...] = (np.dtype(np.int32), np.dtype(np.uint8), ROW)
