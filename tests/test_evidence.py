@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "recipes" / "results" / "README.md"
-MARKS = {"better": " +", "worse": " -", "no difference seen": " =", "reference": ""}
+MARKS = {"better": " +", "worse": " -", "no difference seen": " =", "reference": "", "not compared": " ?"}
 LENGTH = "response_tokens"
 SETS = ("holdout", "self_instruct", "dolly", "gsm8k")
 
@@ -168,35 +168,52 @@ def test_what_is_said_of_half_was_measured(told: dict[str, Any]) -> None:
 
 
 def test_what_is_said_of_all_records_was_measured(told: dict[str, Any]) -> None:
-    page, readme, part = words("recipes/results/README.md"), words("README.md"), told["equal_tokens_all"]
-    means = {(row["selector"], row["set"], row["metric"]): row["mean"] for row in part["rows"]}
-    everything = next(row for row in part["rows"] if row["selector"] == "all")
-    assert everything["seen_tokens"] / everything["kept_tokens"] < 1 / 3
-    assert counts(part, "all") == (8, 0)
-    below = {
-        other: {
-            name for (own, name, metric), mean in means.items() if own == other and mean < means["all", name, metric]
+    page, readme = words("recipes/results/README.md"), words("README.md")
+    to_random, to_all = told["equal_tokens_all"], told["equal_tokens_to_all"]
+    everything = [row for row in to_random["rows"] if row["selector"] == "all"]
+    assert {row["seeds"] for row in to_all["rows"] if row["selector"] != "untuned"} == {3}
+    assert everything[0]["seen_tokens"] / everything[0]["kept_tokens"] < 1 / 3
+    assert counts(to_random, "all") == (5, 0)
+    assert "It is better than a random tenth on five of eight numbers and worse on none." in page
+    assert "is better than a random tenth on five of eight numbers and worse on none" in readme
+    assert to_all["about"]["compare"]["reference"] == "all"
+    tenths = ("random", "longest", "clusters", "ifd", "flexrand", "hard_in_bins")
+    assert [counts(to_all, name) for name in tenths] == [(0, 4), (2, 3), (0, 8), (2, 3), (0, 6), (0, 4)]
+    assert (
+        "A random tenth is worse on four numbers, FlexRand on six, the hardest of ten bins of length on four, ours "
+        "on all eight" in page
+    )
+    assert "the longest tenth is better on GSM8K alone and worse on three numbers, ours worse on all eight" in readme
+    for name in ("longest", "ifd"):
+        found = {(row["set"], row["metric"]): row for row in to_all["rows"] if row["selector"] == name}
+        places = {
+            verdict: {place for place, row in found.items() if row["verdict"] == verdict}
+            for verdict in ("better", "worse")
         }
-        for other in ("longest", "ifd", "random", "clusters")
-    }
-    assert below == {"longest": {"gsm8k"}, "ifd": {"gsm8k", "self_instruct"}, "random": set(), "clusters": set()}
-    ifd, whole = (f"{means[name, 'self_instruct', 'loss_over_records']:.3f}" for name in ("ifd", "all"))
-    assert f"the highest IFD comes to the same ({ifd} against {whole})" in page
-    assert (
-        "better than a random tenth on all eight numbers, and its means are below those of the longest tenth on all"
-        in page
-    )
-    assert (
-        "better than a random tenth on all eight numbers, and its means are below those of the longest tenth on"
-        in readme
-    )
-    half = {
-        (row["set"], row["metric"]): row["mean"]
-        for row in told["equal_tokens_50_percent"]["rows"]
-        if row["selector"] == "random"
-    }
-    luck = [mean - means["all", *column] for column, mean in half.items()]
-    assert f"differ by {min(luck):.3f} to {max(luck):.3f}".replace("0.", ".") in page
+        both = ("loss_over_records", "loss_over_tokens")
+        assert places["better"] == {("gsm8k", metric) for metric in both}
+        assert places["worse"] == {("dolly", both[0]), *(("holdout", metric) for metric in both)}
+        d = found["gsm8k", both[1]]["difference"]
+        less, most = (f"{-d[end]:.3f}"[1:] for end in ("high", "low"))
+        interval = "interval " if name == "longest" else ""
+        assert f"{-d['value']:.3f} ({interval}{less} to {most})"[1:] in page
+    over_records = next(row for row in everything if (row["set"], row["metric"]) == ("gsm8k", "loss_over_records"))
+    luck = f"{over_records['highest'] - over_records['lowest']:.3f}"[1:]
+    assert f"The three seeds of all records lie {luck} apart on GSM8K over records" in page
+
+
+def test_what_is_said_of_long_and_hard_was_measured(told: dict[str, Any]) -> None:
+    page, readme = words("recipes/results/README.md"), words("README.md")
+    part = told["equal_tokens_within_long_to_its_lengths"]
+    rows = [row for row in part["rows"] if row["selector"] == "hard_within_long"]
+    assert part["about"]["compare"]["reference"] == "random_hard_lengths"
+    assert [row["verdict"] for row in rows] == ["no difference seen"] * 8
+    assert {row["seeds"] for row in rows} == {3}
+    most = f"{max(abs(row['difference']['value']) for row in rows):.3f}"[1:]
+    assert f"among long responses complexity adds nothing to length. The two differ by {most} at most." in page
+    lengths = part["lengths"]["10%"]["hard_within_long"]
+    assert lengths["quantiles"][0] >= 100
+    assert "the hardest teach no more than a random choice of the same lengths (three seeds)" in readme
 
 
 def test_what_is_said_of_bins_of_length_was_measured(told: dict[str, Any]) -> None:
