@@ -152,13 +152,20 @@ def test_any_selector_or_baseline_may_be_the_reference(reference: str) -> None:
     assert {note.split(",")[0] for note in notes} == {f"to {reference}{' of the same size' * (reference == 'truth')}"}
 
 
-def test_one_seed_is_said_to_cover_the_records_only_and_a_task_with_one_seed_is_not_compared() -> None:
+def test_one_seed_is_said_to_cover_the_records_only_and_a_task_goes_by_its_standard_errors() -> None:
     measured, losses = cells(seeds=1)
     rows = by_name(table_rows(measured, losses))
     truth = rows["10%", "truth", "held", LOSS_OVER_RECORDS]
     assert truth.difference is not None
     assert (truth.verdict, truth.difference.covers) == ("better", "records")
-    assert rows["10%", "truth", "choice", "acc"].verdict == "not compared"
+    task, random = rows["10%", "truth", "choice", "acc"], rows["10%", RANDOM, "choice", "acc"]
+    assert task.difference is not None
+    half = 1.959964 * (0.03**2 + 0.03**2) ** 0.5
+    ends = (task.mean - random.mean - half, task.mean - random.mean + half)
+    assert (task.difference.low, task.difference.high) == pytest.approx(ends)
+    assert (task.verdict, task.difference.covers, task.difference.records) == ("better", "records", 200)
+    without = [replace(m, stderr=None) if m.cell.selector == RANDOM else m for m in measured]
+    assert by_name(table_rows(without, losses))["10%", "truth", "choice", "acc"].verdict == "not compared"
     notes = [note for table in summary_tables(list(rows.values())) for note in table.notes]
     assert notes[-1] == "where a selector or random has one seed, its interval covers the records only, not the draw"
 

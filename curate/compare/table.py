@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from curate.compare.cells import ALL, LOSS_OVER_TOKENS, LOSSES, RANDOM, UNTUNED, Cell, Measurement
-from curate.compare.intervals import Difference, mean_difference
+from curate.compare.intervals import Difference, mean_difference, with_standard_errors
 from curate.evaluation.summary import Losses
 from curate.types import FloatArray
 
@@ -29,7 +29,8 @@ class Row:
     verdict          better, worse: the interval does not contain zero
                      no difference seen: it contains zero
                      reference: it is what the others are compared with
-                     not compared: there is no reference, or no interval (one seed and no losses by record)
+                     not compared: there is no reference, or no interval (one seed, and neither losses by record nor
+                     standard errors)
     kept_records, kept_tokens  means over seeds; None for `untuned`
     seconds          of scoring, embedding and training together, mean over seeds; None where nothing was measured
     steps, seen_tokens  optimizer steps, and response tokens seen in them (with repeats): means over seeds; None for
@@ -68,7 +69,7 @@ def table_rows(
     Args:
         measurements: measurements of all cells, in any order; each cell has one for each set and metric.
         losses: losses record by record, for every cell and set that has them. A metric without them (of a task) is
-            compared over seeds alone.
+            compared over seeds alone, or with one seed by its standard errors.
         reference: selector or baseline that every row of the same keep is compared with.
         level: confidence level of the intervals.
         replicates: bootstrap replicates.
@@ -123,7 +124,7 @@ def _difference(
         without_seed = "ours"
     elif reference[0].cell.selector == UNTUNED:
         without_seed = "reference"
-    return mean_difference(
+    found = mean_difference(
         _values(mine, losses),
         _values(reference, losses),
         weights,
@@ -132,6 +133,12 @@ def _difference(
         replicates=replicates,
         seed=seed,
     )
+    errors = [[m.stderr for m in side if m.stderr is not None] for side in (mine, reference)]
+    if found.covers == "nothing" and all(errors):
+        # Not divided by the number of seeds: all seeds answer the same records.
+        ours, others = (float(np.mean(some)) for some in errors)
+        return with_standard_errors(found, ours, others, records=mine[0].records)
+    return found
 
 
 def _values(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray:
