@@ -19,7 +19,8 @@ from curate.config import load_recipe
 from curate.pipeline import Verb, perform
 from curate.pipeline.opening import open_job
 from curate.pipeline.pages import write_report
-from curate.tables.digests import digest_of_blocks, digest_of_ids, digest_of_values
+from curate.runs.digests import digest_of_blocks
+from curate.tables.digests import digest_of_ids, digest_of_values
 from curate.types import CurateError
 
 pytestmark = pytest.mark.usefixtures("workplace")

@@ -20,10 +20,10 @@ from curate.pipeline.selection import selection_stage
 from curate.pipeline.verified import verified_file, verified_kept
 from curate.publish.adapter import write_adapter_files
 from curate.runs.atomic import disk_full_as_oserror, replacing
+from curate.runs.digests import digest_of_blocks
 from curate.runs.keys import Key, read_key, write_key
 from curate.runs.manifest import StageRecord
 from curate.runs.stage import Outcome, Stage
-from curate.tables.digests import digest_of_blocks
 from curate.tokens.prompts import resolve_template
 from curate.training.lora import TrainResult, train_adapter
 from curate.types import CurateError

@@ -26,8 +26,8 @@ from curate.pipeline.losses import load_trained_model, losses_on, task_key, task
 from curate.pipeline.plan_cells import PlannedCell
 from curate.pipeline.references import References
 from curate.runs.atomic import keep_others, replacing, write_json
+from curate.runs.digests import digest_of_blocks
 from curate.runs.keys import Key, fingerprint, read_key, write_key
-from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, read_evaluation, write_evaluation
 from curate.tables.json_values import read_json
 from curate.training.lora import train_adapter

@@ -24,9 +24,9 @@ from curate.pipeline.observations import observe
 from curate.pipeline.plan_cells import PlannedCell, planned_cells, selects_of
 from curate.pipeline.references import References, references
 from curate.runs.atomic import replacing, write_json
+from curate.runs.digests import digest_of_blocks
 from curate.runs.folder import COMPARISON
 from curate.tables.comparison import write_comparison
-from curate.tables.digests import digest_of_blocks
 from curate.tables.json_values import as_json
 from curate.tables.score_columns import read_rows
 from curate.types import IntArray

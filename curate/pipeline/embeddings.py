@@ -24,10 +24,10 @@ from curate.pipeline.settle import token_settings
 from curate.pipeline.tokens import embedding_texts, make_tokens
 from curate.pipeline.verified import verified_rows
 from curate.runs.atomic import replacing
+from curate.runs.digests import digest_of_blocks
 from curate.runs.keys import read_key, write_key
 from curate.runs.processes import chunks_of_rank
 from curate.runs.stage import Outcome, Stage
-from curate.tables.digests import digest_of_blocks
 from curate.tables.embeddings import open_embeddings
 from curate.types import STATUSES
 

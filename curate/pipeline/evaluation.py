@@ -21,8 +21,8 @@ from curate.pipeline.selection import selection_stage
 from curate.pipeline.tokens import settled_now
 from curate.pipeline.verified import verified_file
 from curate.runs.atomic import write_json
+from curate.runs.digests import digest_of_blocks
 from curate.runs.stage import Outcome, Stage
-from curate.tables.digests import digest_of_blocks
 from curate.tables.evaluation import SetLosses, count_losses, evaluation_json, write_evaluation
 from curate.types import CurateError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.runs.atomic import replacing, sha256_of
+from curate.runs.atomic import replacing
+from curate.runs.digests import sha256_of
 from curate.runs.folder import RECORDS, RunFolder
 from curate.types import CurateError
 

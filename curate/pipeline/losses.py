@@ -18,8 +18,8 @@ from curate.pipeline.job import Job
 from curate.pipeline.references import References
 from curate.pipeline.tokens import settled_now
 from curate.runs.atomic import replacing, write_json
+from curate.runs.digests import digest_of_blocks
 from curate.runs.keys import Key, fingerprint
-from curate.tables.digests import digest_of_blocks
 from curate.tables.json_values import read_json
 from curate.training.lora import load_adapter
 from curate.types import CurateError

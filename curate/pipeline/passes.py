@@ -20,7 +20,7 @@ from curate.pipeline.parts import compute_part, finished_chunks, refuse_non_fini
 from curate.pipeline.rows import ensure_rows
 from curate.pipeline.subnets import FurtherScore, Setup, further_score, pass_key, set_up
 from curate.pipeline.verified import column_digests, verified_rows
-from curate.runs.atomic import sha256_of
+from curate.runs.digests import sha256_of
 from curate.runs.keys import fingerprint, read_key, write_key
 from curate.runs.stage import Outcome, Stage
 from curate.tables.own_scores import read_own_scores

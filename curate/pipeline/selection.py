@@ -22,11 +22,12 @@ from curate.publish.card import write_card
 from curate.publish.kept import write_kept
 from curate.publish.records import describe_kept
 from curate.runs.atomic import link_or_copy
+from curate.runs.digests import digest_of_blocks
 from curate.runs.keys import Key, fingerprint
 from curate.runs.stage import Outcome, Stage
 from curate.selection import Candidates, Rule, Selection, count_reasons
 from curate.selection import select as choose
-from curate.tables.digests import digest_of_blocks, digest_of_values
+from curate.tables.digests import digest_of_values
 from curate.tables.selection import count_selected_rows, write_selection
 from curate.types import CurateError
 

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.pipeline.job import Job
+from curate.runs.digests import digest_of_blocks
 from curate.runs.folder import COMPARISON, RunFolder
 from curate.tables.clusters import read_clusters
-from curate.tables.digests import digest_of_blocks, digest_of_values
+from curate.tables.digests import digest_of_values
 from curate.tables.embeddings import open_embeddings
 from curate.tables.parquet import errors_naming
 from curate.tables.score_columns import Rows, read_about, read_column, read_rows, score_columns

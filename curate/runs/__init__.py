@@ -3,6 +3,7 @@
 In reading order:
 
     atomic.py     writes files so that a reader finds all or nothing
+    digests.py    digests of files, by which a run notices that one was changed or replaced
     keys.py       what a result depends on, by name, and its fingerprint
     manifest.py   the types of manifest.json: what it says of the run and of every finished stage
     special.py    refuses pipes, sockets and devices in place of files of a run

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from curate.runs.atomic import write_json
-from curate.tables.digests import digest_of_blocks
+from curate.runs.digests import digest_of_blocks
 
 Key = Mapping[str, Any]
 """What the result of a stage depends on, by name: {"data": its SHA-256, "prompt.template": "chat", ...}."""

@@ -7,14 +7,10 @@ order of `row`, so a table whose rows were sorted otherwise has the same digest.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-_BLOCKS = 64
-_BLOCK = 1 << 16
 
 
 def digest_of_ids(ids: npt.NDArray[Any]) -> str:
@@ -31,21 +27,6 @@ def digest_of_ids(ids: npt.NDArray[Any]) -> str:
 def digest_of_values(values: npt.NDArray[Any]) -> str:
     """Return a digest (hex) of an array of numbers or booleans in order of row."""
     return _sha256(np.ascontiguousarray(values))
-
-
-def digest_of_blocks(path: Path) -> str:
-    """Return a digest (hex) of a file: of its size and 64 blocks of 64 KiB; of a small file all of it."""
-    size = path.stat().st_size
-    sha256 = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        if size <= _BLOCKS * _BLOCK:
-            sha256.update(file.read())
-        else:
-            # Blocks evenly spaced: the file may have gigabytes, and every stage that reads it checks it first.
-            for start in np.linspace(0, size - _BLOCK, _BLOCKS).astype(int).tolist():
-                file.seek(start)
-                sha256.update(file.read(_BLOCK))
-    return sha256.hexdigest()[:32]
 
 
 def _sha256(values: npt.NDArray[Any]) -> str:
