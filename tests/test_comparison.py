@@ -112,9 +112,12 @@ def test_from_the_second_cell_on_it_is_told_how_long_the_others_will_take(caplog
         compare(*words, "compare.selectors=[random, longest, hard]")
     assert [message for message in caplog.messages if message.startswith("cell ")] == [
         "cell 1 of 2: random-8-seed0",
-        "cell 2 of 2: longest-8-seed0, about 1 min left",
-        *("cell 1 of 3: random-8-seed0, about 1 min left", "cell 2 of 3: longest-8-seed0, about 1 min left"),
-        "cell 3 of 3: hard-8-seed0, about 1 min left",
+        "cell 2 of 2: longest-8-seed0, less than a minute left",
+        *(
+            "cell 1 of 3: random-8-seed0, less than a minute left",
+            "cell 2 of 3: longest-8-seed0, less than a minute left",
+        ),
+        "cell 3 of 3: hard-8-seed0, less than a minute left",
     ]
 
 

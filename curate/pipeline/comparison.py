@@ -129,7 +129,9 @@ def _time_left(finished: Mapping[str, float], left: int) -> str:
     if not finished or not left:
         return ""
     minutes = left * sum(finished.values()) / len(finished) / 60
-    return f", about {max(minutes, 1):.0f} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"
+    if minutes < 1:
+        return ", less than a minute left"
+    return f", about {minutes:.0f} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"
 
 
 def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[References]) -> Comparison:
