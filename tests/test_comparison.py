@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +107,23 @@ def test_a_comparison_has_a_row_for_every_selector_set_and_mean_and_is_done_once
 
 
 def test_from_the_second_cell_on_it_is_told_how_long_the_others_will_take(caplog: pytest.LogCaptureFixture) -> None:
-    words = ("compare.seeds=1", "compare.baselines=[]", "train.max_steps=1")
-    with caplog.at_level("INFO"):
-        compare(*words, "compare.selectors=[random, longest]")
-        compare(*words, "compare.selectors=[random, longest, hard]")
-    assert [message for message in caplog.messages if message.startswith("cell ")] == [
-        "cell 1 of 2: random-8-seed0",
-        "cell 2 of 2: longest-8-seed0, less than a minute left",
-        *(
-            "cell 1 of 3: random-8-seed0, less than a minute left",
-            "cell 2 of 3: longest-8-seed0, less than a minute left",
-        ),
-        "cell 3 of 3: hard-8-seed0, less than a minute left",
-    ]
+    selectors = ("random", "longest", "hard")
+
+    def told(*words: str) -> list[bool]:
+        """Of every cell of a call, whether a time was told."""
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            compare(*words, "compare.seeds=1", "compare.baselines=[]")
+        lines = [message for message in caplog.messages if message.startswith("cell ")]
+        names = [line.partition(": ")[2].partition(",")[0] for line in lines]
+        assert names == [f"{selector}-8-seed0" for selector in selectors[: len(lines)]]
+        time_left = re.compile(r", (about [\d.]+ (min|h)|less than a minute) left$")
+        return [time_left.search(line) is not None for line in lines]
+
+    assert told("compare.selectors=[random, longest]", "train.max_steps=1") == [False, True]
+    some = f"compare.selectors=[{', '.join(selectors)}]"
+    assert told(some, "train.max_steps=1") == [False] * 3, "two are finished, and the third is the first of this call"
+    assert told(some, "train.max_steps=2") == [False, True, True], "cells of other settings are not finished"
 
 
 def test_another_reference_needs_no_new_training() -> None:

@@ -132,7 +132,10 @@ def test_what_is_said_of_a_twentieth_was_measured(told: dict[str, Any]) -> None:
     )
     assert len(above_untuned(part, "clusters")) == 7
     assert "on seven its means lie above those of the untuned model" in page
-    assert above_untuned(part, "random") == ["gsm8k"] * 2
+    harmed = [row for row in told["equal_tokens_5_percent_to_untuned"]["rows"] if row["verdict"] == "worse"]
+    assert {(row["selector"], row["set"]) for row in harmed} == {("clusters", name) for name in SETS[1:]}
+    assert len(harmed) == 6
+    assert "On self-instruct, Dolly and GSM8K they do so beyond the interval" in page
     readme = words("README.md")
     assert "ours is seen seven times in as many tokens and ends above the loss of the untuned model on seven" in readme
     assert "the highest IFD is better than random on five. The lowest perplexity ends above it on all" in readme

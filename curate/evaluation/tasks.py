@@ -74,8 +74,7 @@ def evaluate_tasks(
         batch_size: examples computed at once.
         chat: whether prompts are written with the tokenizer's chat template (for models that were tuned with it).
         now: what the chat template reads as date and time (default: the moment of this call).
-        on_progress: called with how many requests are done (a prompt that is answered, a choice that is weighed) and of
-            how many; of how many is None until that is known.
+        on_progress: called with how many prompts or choices are done, and of how many (None until that is known).
 
     Raises:
         CurateError: lm-eval is not installed, a task is unknown or cannot be built, its data cannot be had, or a
@@ -180,14 +179,15 @@ def _run(harness: Any, tasks: list[str], manager: Any, *, limit: int | None, cha
     """Return the answer of lm-eval's `simple_evaluate`."""
     from lm_eval import simple_evaluate
 
-    return simple_evaluate(
-        model=harness,
-        tasks=tasks,
-        task_manager=manager,
-        limit=limit,
-        apply_chat_template=chat,
-        log_samples=False,  # else the prompts and answers of all examples stay in memory
-    )
+    with patch("lm_eval.evaluator.get_git_commit_hash"):  # it lets git write an error where no checkout is
+        return simple_evaluate(
+            model=harness,
+            tasks=tasks,
+            task_manager=manager,
+            limit=limit,
+            apply_chat_template=chat,
+            log_samples=False,  # else the prompts and answers of all examples stay in memory
+        )
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from curate.compare.comparison import Comparison
 from curate.compare.table import table_rows
 from curate.evaluation.summary import Losses, summarize
 from curate.evaluation.tasks import TaskResult
-from curate.pipeline.cell import run_cell, stored_result
+from curate.pipeline.cell import cell_key, run_cell, stored_result
 from curate.pipeline.cell_selections import Kept, kept_of_cells
 from curate.pipeline.clusters import cluster
 from curate.pipeline.job import Job
@@ -69,14 +71,16 @@ def compare(job: Job) -> Comparison | None:
             return Prepared(references(job), _steps(job, cells, kept, lengths))
 
     prepared = job.launch.from_main("comparison", prepare, Prepared)
-    finished = _seconds_of_finished(job, cells) if job.is_main else {}
+    to_do = {planned.name for planned in cells if job.is_main and not _is_finished(job, planned, kept, prepared)}
+    seconds: list[float] = []
     for number, planned in enumerate(cells, start=1):
         if job.is_main:
-            left = _time_left(finished, len(cells) - len(finished))
+            left = _time_left(seconds, len(to_do) - len(seconds)) if planned.name in to_do else ""
             logger.info("cell %d of %d: %s%s", number, len(cells), planned.name, left)
+        started = time.monotonic()
         run_cell(job, planned, kept.get(planned.name), prepared.steps[planned.name], prepared.sets)
-        if job.is_main and planned.name not in finished:
-            finished |= _seconds_of_finished(job, [planned])
+        if planned.name in to_do:
+            seconds.append(time.monotonic() - started)
     return _publish(job, cells, kept, prepared.sets) if job.is_main else None
 
 
@@ -113,22 +117,22 @@ def _steps(job: Job, cells: Sequence[PlannedCell], kept: Kept, lengths: IntArray
     return steps
 
 
-def _seconds_of_finished(job: Job, cells: Sequence[PlannedCell]) -> dict[str, float]:
-    """Return how long it took to train and evaluate each of the cells that are finished, by its name."""
-    results = {planned.name: stored_result(job, planned) for planned in cells}
-    costs = {name: result.cost for name, result in results.items() if result is not None}
-    return {name: (cost.training_seconds or 0) + (cost.evaluation_seconds or 0) for name, cost in costs.items()}
+def _is_finished(job: Job, planned: PlannedCell, kept: Kept, prepared: Prepared) -> bool:
+    """Return whether an earlier call finished this cell, with all that it depends on as it is now."""
+    stored, name = stored_result(job, planned), planned.name
+    key = cell_key(job, planned, kept[name], prepared.steps[name], prepared.sets)
+    return stored is not None and stored.key == json.loads(json.dumps(key))
 
 
-def _time_left(finished: Mapping[str, float], left: int) -> str:
-    """Return in words how long the cells that are left will take, if each takes as long as the finished ones do.
+def _time_left(seconds: Sequence[float], left: int) -> str:
+    """Return in words how long `left` cells will take, if each takes as long as those that this call did.
 
-    >>> _time_left({"random": 500.0, "longest": 460.0}, 3), _time_left({}, 3), _time_left({"random": 500.0}, 0)
-    (', about 24 min left', '', '')
+    >>> _time_left([500.0, 460.0], 3), _time_left([20.0], 2), _time_left([], 3)
+    (', about 24 min left', ', less than a minute left', '')
     """
-    if not finished or not left:
+    if not seconds:
         return ""
-    minutes = left * sum(finished.values()) / len(finished) / 60
+    minutes = left * sum(seconds) / len(seconds) / 60
     if minutes < 1:
         return ", less than a minute left"
     return f", about {minutes:.0f} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"
