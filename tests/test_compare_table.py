@@ -18,11 +18,11 @@ from curate.compare.statistics import length_statistics, overlaps, rank_correlat
 from curate.compare.table import Row, table_rows
 from curate.compare.text_table import difference_tables, summary_tables
 from curate.config.proof import SELECTORS
-from curate.evaluation.summary import Losses, summarize
+from curate.evaluation.summary import ByRecord, Losses, summarize
 from curate.tables.comparison import read_comparison, write_comparison
 from curate.tables.evaluation import SetLosses, evaluation_json, read_evaluation, write_evaluation
 from curate.tables.json_values import as_json
-from curate.types import CurateError
+from curate.types import CurateError, FloatArray
 
 TOKENS = np.random.default_rng(0).integers(1, 60, 120).astype(np.int32)
 HARDNESS = np.random.default_rng(1).gamma(2, 1, 120)
@@ -30,12 +30,9 @@ COST = Cost(34, 1700, 9000, 63, 12.0, 3.0, 100.0, 20.0)
 PLANTED = {"random": 0.0, "noise": 0.0, "truth": -0.2, "worst": 0.3}
 
 
-def cells(
-    keeps: tuple[str, ...] = ("10%",), seeds: int = 3, *, luck: int = 1
-) -> tuple[list[Measurement], dict[tuple[Cell, str], Losses]]:
+def cells(keeps: tuple[str, ...] = ("10%",), seeds: int = 3, *, luck: int = 1) -> list[Measurement]:
     """Cells whose true differences to random are PLANTED, on two sets and one task, and two baselines."""
     rng = np.random.default_rng(luck)
-    losses: dict[tuple[Cell, str], Losses] = {}
     measured: list[Measurement] = []
     wanted = [(Cell(s, keep, seed), PLANTED[s]) for s in PLANTED for keep in keeps for seed in range(seeds)]
     wanted += [(Cell(UNTUNED, "", 0), 0.8), *((Cell(ALL, "", seed), -0.5) for seed in range(seeds))]
@@ -44,16 +41,16 @@ def cells(
         for name in ("held", "other"):
             noise = 0.02 * rng.normal() + 0.1 * rng.normal(size=len(HARDNESS))
             found = Losses(TOKENS, HARDNESS + shift + noise)
-            losses[cell, name] = found
             means = summarize(found)
-            for metric, value in (
-                (LOSS_OVER_RECORDS, means.mean_over_records),
-                (LOSS_OVER_TOKENS, means.mean_over_tokens),
+            for metric, value, weights in (
+                (LOSS_OVER_RECORDS, means.mean_over_records, np.ones(len(TOKENS))),
+                (LOSS_OVER_TOKENS, means.mean_over_tokens, TOKENS.astype(float)),
             ):
-                measured.append(Measurement(cell, name, metric, value, means.records, cost=cost))
+                records = ByRecord(found.loss, weights)
+                measured.append(Measurement(cell, name, metric, value, means.records, cost=cost, by_record=records))
         accuracy = 0.5 - shift + 0.01 * float(rng.normal())
         measured.append(Measurement(cell, "choice", "acc", accuracy, 200, 0.03, higher_is_better=True, cost=cost))
-    return measured, losses
+    return measured
 
 
 def by_name(rows: list[Row]) -> dict[tuple[str, str, str, str], Row]:
@@ -66,7 +63,7 @@ def test_a_planted_truth_is_better_a_planted_fault_worse_and_noise_neither() -> 
     expected = {RANDOM: "reference", "truth": "better", "worst": "worse", UNTUNED: "worse", ALL: "better"}
     taken_for_true = []
     for luck in range(20):
-        for row in table_rows(*cells(luck=luck), replicates=400):
+        for row in table_rows(cells(luck=luck), replicates=400):
             if row.selector == "noise":
                 taken_for_true.append(row.verdict != "no difference seen")
             else:
@@ -76,7 +73,7 @@ def test_a_planted_truth_is_better_a_planted_fault_worse_and_noise_neither() -> 
 
 
 def test_a_planted_difference_is_told_with_what_its_interval_covers() -> None:
-    rows = by_name(table_rows(*cells()))
+    rows = by_name(table_rows(cells()))
     assert len(rows) == 6 * 5
     truth = rows["10%", "truth", "other", LOSS_OVER_TOKENS]
     assert truth.difference is not None
@@ -88,7 +85,7 @@ def test_a_planted_difference_is_told_with_what_its_interval_covers() -> None:
 
 
 def test_a_difference_is_that_of_the_means_in_the_row() -> None:
-    rows = by_name(table_rows(*cells()))
+    rows = by_name(table_rows(cells()))
     for (keep, _, name, metric), row in rows.items():
         if row.difference is not None:
             assert row.difference.value == pytest.approx(row.mean - rows[keep, RANDOM, name, metric].mean)
@@ -96,19 +93,19 @@ def test_a_difference_is_that_of_the_means_in_the_row() -> None:
 
 
 def test_no_row_depends_on_the_order_of_cells_or_on_other_cells() -> None:
-    measured, losses = cells(("10%", "20%"))
-    rows = by_name(table_rows(measured, losses, replicates=300))
+    measured = cells(("10%", "20%"))
+    rows = by_name(table_rows(measured, replicates=300))
     shuffled = measured.copy()
     random.Random(0).shuffle(shuffled)
-    assert by_name(table_rows(shuffled, losses, replicates=300)) == rows
+    assert by_name(table_rows(shuffled, replicates=300)) == rows
     few = [m for m in measured if m.cell.selector in (RANDOM, "truth") and m.cell.keep == "20%"]
-    assert by_name(table_rows(few, losses, replicates=300)) == {
+    assert by_name(table_rows(few, replicates=300)) == {
         name: row for name, row in rows.items() if name[0] == "20%" and name[1] in (RANDOM, "truth")
     }
 
 
 def test_baselines_stand_beside_every_keep_and_cost_what_they_cost() -> None:
-    rows = by_name(table_rows(*cells(("10%", "20%"))))
+    rows = by_name(table_rows(cells(("10%", "20%"))))
     for keep in ("10%", "20%"):
         untuned = rows[keep, UNTUNED, "held", LOSS_OVER_RECORDS]
         assert (untuned.seeds, untuned.kept_tokens, untuned.steps, untuned.seconds) == (1, None, None, None)
@@ -119,8 +116,8 @@ def test_baselines_stand_beside_every_keep_and_cost_what_they_cost() -> None:
 
 
 def test_without_random_nothing_is_compared() -> None:
-    measured, losses = cells()
-    rows = table_rows([m for m in measured if m.cell.selector != RANDOM], losses)
+    measured = cells()
+    rows = table_rows([m for m in measured if m.cell.selector != RANDOM])
     assert {row.verdict for row in rows} == {"not compared"}
     assert {row.difference for row in rows} == {None}
     assert "+" not in "".join(note for table in summary_tables(rows) for note in table.notes)
@@ -129,8 +126,8 @@ def test_without_random_nothing_is_compared() -> None:
 @pytest.mark.parametrize("reference", ["truth", ALL, UNTUNED])
 def test_any_selector_or_baseline_may_be_the_reference(reference: str) -> None:
     measured = cells(("10%", "20%"))
-    to_random = by_name(table_rows(*measured))
-    rows = by_name(table_rows(*measured, reference=reference))
+    to_random = by_name(table_rows(measured))
+    rows = by_name(table_rows(measured, reference=reference))
     for (keep, selector, name, metric), row in rows.items():
         other = rows[keep, reference, name, metric]
         if selector == reference:
@@ -153,8 +150,8 @@ def test_any_selector_or_baseline_may_be_the_reference(reference: str) -> None:
 
 
 def test_one_seed_is_said_to_cover_the_records_only_and_a_task_goes_by_its_standard_errors() -> None:
-    measured, losses = cells(seeds=1)
-    rows = by_name(table_rows(measured, losses))
+    measured = cells(seeds=1)
+    rows = by_name(table_rows(measured))
     truth = rows["10%", "truth", "held", LOSS_OVER_RECORDS]
     assert truth.difference is not None
     assert (truth.verdict, truth.difference.covers) == ("better", "records")
@@ -165,13 +162,57 @@ def test_one_seed_is_said_to_cover_the_records_only_and_a_task_goes_by_its_stand
     assert (task.difference.low, task.difference.high) == pytest.approx(ends)
     assert (task.verdict, task.difference.covers, task.difference.records) == ("better", "records", 200)
     without = [replace(m, stderr=None) if m.cell.selector == RANDOM else m for m in measured]
-    assert by_name(table_rows(without, losses))["10%", "truth", "choice", "acc"].verdict == "not compared"
+    assert by_name(table_rows(without))["10%", "truth", "choice", "acc"].verdict == "not compared"
     notes = [note for table in summary_tables(list(rows.values())) for note in table.notes]
     assert notes[-1] == "where a selector or random has one seed, its interval covers the records only, not the draw"
 
 
+def answers(selector: str, seed: int, values: FloatArray, weights: FloatArray) -> Measurement:
+    value = float(np.average(values, weights=weights))
+    error = float(values.std(ddof=1)) / len(values) ** 0.5
+    found = ByRecord(values, weights)
+    return Measurement(Cell(selector, "10%", seed), "quiz", "acc", value, len(values), error, True, COST, found)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_answers_of_a_task_are_compared_example_by_example(seeds: int) -> None:
+    """The same 400 questions, of which the truth answers 20 more: paired it shows, by standard errors it does not."""
+    draw, ones = np.random.default_rng(0), np.ones(400)
+    known = draw.random(400) < 0.5
+    more = known.copy()
+    more[np.flatnonzero(~known)[:20]] = True
+    measured = []
+    for seed in range(seeds):
+        measured += [answers(RANDOM, seed, known * 1.0, ones), answers("truth", seed, more * 1.0, ones)]
+    found = by_name(table_rows(measured))["10%", "truth", "quiz", "acc"]
+    assert found.difference is not None
+    assert (found.difference.value, found.difference.records) == (pytest.approx(20 / 400), 400)
+    assert (found.verdict, found.difference.covers) == ("better", "seeds and records" if seeds > 1 else "records")
+    half = 1.96 * (0.05 * 0.95 / 400) ** 0.5  # of the mean of differences that are 1 with probability .05, else 0
+    assert found.difference.low == pytest.approx(0.05 - half, abs=0.004)
+    assert found.difference.high == pytest.approx(0.05 + half, abs=0.004)
+    if seeds == 1:
+        unpaired = by_name(table_rows([replace(m, by_record=None) for m in measured]))["10%", "truth", "quiz", "acc"]
+        assert unpaired.verdict == "no difference seen"
+
+
+def test_an_example_counts_by_its_parts_and_another_number_of_examples_is_compared_by_standard_errors() -> None:
+    """IFEval's instructions: a prompt with three of them counts three times."""
+    weights = np.array([1.0, 3.0, 2.0, 2.0] * 30)
+    low, high = np.array([0.0, 1 / 3, 0.5, 1.0] * 30), np.array([1.0, 2 / 3, 0.5, 1.0] * 30)
+    measured = [answers(RANDOM, 0, low, weights), answers("truth", 0, high, weights)]
+    found = by_name(table_rows(measured))["10%", "truth", "quiz", "acc"]
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx((1 * 1 + 3 / 3) / 8)
+    fewer = [measured[0], answers("truth", 0, high[:80], weights[:80])]
+    changed = by_name(table_rows(fewer))["10%", "truth", "quiz", "acc"].difference
+    assert changed is not None
+    errors = [m.stderr for m in fewer if m.stderr is not None]
+    assert changed.high == pytest.approx(changed.value + 1.959964 * float(np.hypot(*errors)))
+
+
 def test_the_summary_has_a_line_per_selector_and_a_mark_behind_each_mean() -> None:
-    rows = table_rows(*cells(("10%", "20%")))
+    rows = table_rows(cells(("10%", "20%")))
     tables = summary_tables(rows)
     what = ("loss over records", "loss over tokens", "tasks", "cost")
     assert [table.title for table in tables] == [f"kept: {keep}, {name}" for keep in ("10%", "20%") for name in what]
@@ -195,7 +236,7 @@ def test_the_summary_has_a_line_per_selector_and_a_mark_behind_each_mean() -> No
 
 
 def test_the_long_table_tells_every_difference_with_its_interval() -> None:
-    rows = table_rows(*cells())
+    rows = table_rows(cells())
     tables = difference_tables(rows)
     assert sum(len(table.rows) for table in tables) == 5 * 5
     table = next(table for table in tables if table.title == "kept: 10%, held, over records")
@@ -212,7 +253,7 @@ def test_the_long_table_tells_every_difference_with_its_interval() -> None:
 
 
 def test_comparison_parquet_gives_back_every_measurement(tmp_path: Path) -> None:
-    measured, _ = cells()
+    measured = cells()
     write_comparison(tmp_path / "comparison.parquet", measured)
     assert read_comparison(tmp_path / "comparison.parquet") == measured
     table = pq.read_table(tmp_path / "comparison.parquet")
@@ -222,11 +263,11 @@ def test_comparison_parquet_gives_back_every_measurement(tmp_path: Path) -> None
 
 
 def test_a_comparison_is_json_without_numbers_that_json_lacks() -> None:
-    measured, losses = cells()
+    measured = cells()
     kept = {"random": np.arange(40) < 10, "truth": np.arange(40) % 3 == 0, "none": np.zeros(40, bool)}
     label = Label("good", "binary", np.arange(40.0) % 2)
     comparison = Comparison(
-        tuple(table_rows(measured, losses, replicates=100)),
+        tuple(table_rows(measured, replicates=100)),
         {"10%": overlaps(kept)},
         {"10%": {name: length_statistics(np.arange(40), some) for name, some in kept.items()}},
         rank_correlations({"a": np.arange(5.0), "flat": np.ones(5)}),

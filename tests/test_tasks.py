@@ -12,7 +12,8 @@ import pytest
 from conftest import WORDS, small_tokenizer
 
 from curate.config import load_recipe
-from curate.evaluation.tasks import TaskResult, _at_moment, evaluate_tasks
+from curate.evaluation.task_results import TaskResult, task_results_of
+from curate.evaluation.tasks import _at_moment, evaluate_tasks
 from curate.models.load import load_model, load_tokenizer
 from curate.pipeline import perform
 from curate.types import CurateError
@@ -87,9 +88,54 @@ def test_accuracy_is_the_share_of_examples_whose_answer_the_model_finds_likelier
         ("tiny_choice", "acc", 5 / 8, 8, True)
     ]
     assert found[0].stderr == pytest.approx((5 / 8 * 3 / 8 / 7) ** 0.5)
+    assert (found[0].values, found[0].weights) == ((1.0,) * 5 + (0.0,) * 3, (1.0,) * 8)
     assert (model.training, tokenizer.padding_side) == (True, side)
     limited = evaluate_tasks(model, tokenizer, ["tiny_choice"], include_path=str(task), limit=5)
     assert [(r.value, r.samples) for r in limited] == [(1.0, 5)]
+
+
+@needs_lm_eval
+@quiet
+def test_a_metric_of_the_whole_set_has_no_values_of_examples(
+    model_and_tokenizer: tuple[Any, Any], tmp_path: Path
+) -> None:
+    docs = [{"question": "why?" * i, "choices": ["red", "blue"], "answer": 0} for i in range(1, 5)]
+    task = write_task(tmp_path / "tasks", docs)
+    whole = TASK.format(data=task / "docs.jsonl").replace("multiple_choice", "generate_until")
+    whole = whole.replace("acc\n    aggregation: mean", "bleu\n    aggregation: bleu")
+    how = 'generation_kwargs: {until: ["."], max_gen_toks: 3}\n'
+    (task / "tiny_choice.yaml").write_text(whole + how, encoding="utf-8")
+    (found,) = evaluate_tasks(*model_and_tokenizer, ["tiny_choice"], include_path=str(task))
+    assert (found.metric, found.samples, found.values, found.by_record) == ("bleu", 4, None, None)
+
+
+def test_the_values_of_examples_stand_in_their_order_with_the_number_of_their_parts() -> None:
+    """As lm-eval answers: samples of all filters in one list, here not in order; IFEval's metric has lists of marks."""
+
+    def sample(doc: int, rule: str, marks: list[bool], right: float) -> dict[str, Any]:
+        return {"doc_id": doc, "filter": rule, "inst": marks, "right": right, "pairs": ("text", 1), "twice": right}
+
+    samples = [
+        sample(1, "none", [True, False, False], 0.0),
+        sample(0, "none", [True], 1.0),
+        sample(0, "last", [False], 0.0),
+        sample(1, "last", [True, True, True], 1.0),
+    ]
+    scores = {"inst": 0.5, "right": 0.5, "pairs": 0.7, "twice": 1.0, "gone": 0.5}
+    answer = {
+        "results": {"quiz": {"alias": "quiz", **{f"{name},none": value for name, value in scores.items()}}},
+        "samples": {"quiz": samples},
+        "n-samples": {"quiz": {"original": 2, "effective": 2}},
+        "higher_is_better": {"quiz": {}},
+    }
+    found = {result.metric: (result.values, result.weights) for result in task_results_of(answer)}
+    assert found == {
+        "inst": ((1.0, pytest.approx(1 / 3)), (1.0, 3.0)),
+        "right": ((1.0, 0.0), (1.0, 1.0)),
+        "pairs": (None, None),  # texts
+        "twice": (None, None),  # not their mean
+        "gone": (None, None),
+    }
 
 
 @needs_lm_eval
@@ -210,16 +256,20 @@ def test_a_comparison_runs_a_task_once_for_each_cell_and_for_the_untuned_model(t
         "run.dir=compared",
     )
 
-    def done() -> tuple[set[tuple[str, str]], dict[str, int], bytes]:
+    def done() -> tuple[set[tuple[str, str, int | None]], dict[str, int], bytes]:
         perform("compare", load_recipe(None, [*WORDS, *words]))
         rows = json.loads(Path("compared/comparison.json").read_text())["rows"]
         found = [*Path("compared/comparison").glob("*/cell.json"), *Path("compared/work/untuned").glob("tasks-*.json")]
         weights = Path("compared/comparison/random-8-seed0/adapter/adapter_model.safetensors").read_bytes()
-        accuracies = {(row["selector"], row["metric"]) for row in rows if row["set"] == "tiny_choice"}
+        accuracies = {
+            (row["selector"], row["metric"], row["difference"] and row["difference"]["records"])
+            for row in rows
+            if row["set"] == "tiny_choice"
+        }
         return accuracies, {path.name: path.stat().st_mtime_ns for path in found}, weights
 
     rows, times, weights = done()
-    assert rows == {("random", "acc"), ("untuned", "acc")}
+    assert rows == {("random", "acc", None), ("untuned", "acc", 3)}, "compared example by example"
     assert len(times) == 2
     assert done() == (rows, times, weights)
     (stored,) = Path("compared/work/untuned").glob("tasks-*.json")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from curate.evaluation.summary import ByRecord
 
 # Baselines, and the selector that others are compared with if nothing else is asked for.
 UNTUNED, ALL, RANDOM = "untuned", "all", "random"
@@ -56,6 +58,7 @@ class Measurement:
     stderr            standard error over examples, where a task reports one
     higher_is_better  direction of the metric; False for losses
     cost              costs of the cell; the same in all of its measurements
+    by_record         what the value is a mean over; None where it is no mean over records, and in comparison.parquet
     """
 
     cell: Cell
@@ -66,3 +69,4 @@ class Measurement:
     stderr: float | None = None
     higher_is_better: bool = False
     cost: Cost = Cost()
+    by_record: ByRecord | None = field(default=None, compare=False, repr=False)

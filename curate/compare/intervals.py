@@ -109,8 +109,8 @@ def with_standard_errors(difference: Difference, ours: float, reference: float, 
 
         value -+ z * sqrt(ours^2 + reference^2)        z: quantile of the normal distribution at the level
 
-    For results of tasks, of which single answers are not known. That both models answer the same records is left out,
-    so the interval is wider than it need be.
+    For metrics of tasks that are no mean over examples (BLEU). That both models answer the same records is left out, so
+    the interval is wider than it need be.
 
     Args:
         difference: of two means.

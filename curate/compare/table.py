@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 
-from curate.compare.cells import ALL, LOSS_OVER_TOKENS, LOSSES, RANDOM, UNTUNED, Cell, Measurement
+from curate.compare.cells import ALL, RANDOM, UNTUNED, Measurement
 from curate.compare.intervals import Difference, mean_difference, with_standard_errors
-from curate.evaluation.summary import Losses
 from curate.types import FloatArray
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ class Row:
     verdict          better, worse: the interval does not contain zero
                      no difference seen: it contains zero
                      reference: it is what the others are compared with
-                     not compared: there is no reference, or no interval (one seed, and neither losses by record nor
+                     not compared: there is no reference, or no interval (one seed, and neither values by record nor
                      standard errors)
     kept_records, kept_tokens  means over seeds; None for `untuned`
     seconds          of scoring, embedding and training together, mean over seeds; None where nothing was measured
@@ -57,7 +56,6 @@ class Row:
 
 def table_rows(
     measurements: Sequence[Measurement],
-    losses: Mapping[tuple[Cell, str], Losses],
     *,
     reference: str = RANDOM,
     level: float = 0.95,
@@ -67,9 +65,8 @@ def table_rows(
     """Compute the rows of the table: by keep, then set and metric, then selector, each in the order of its first cell.
 
     Args:
-        measurements: measurements of all cells, in any order; each cell has one for each set and metric.
-        losses: losses record by record, for every cell and set that has them. A metric without them (of a task) is
-            compared over seeds alone, or with one seed by its standard errors.
+        measurements: measurements of all cells, in any order; each cell has one for each set and metric. One that is
+            no mean over records is compared over seeds alone, or with one seed by its standard errors.
         reference: selector or baseline that every row of the same keep is compared with.
         level: confidence level of the intervals.
         replicates: bootstrap replicates.
@@ -87,7 +84,7 @@ def table_rows(
             for mine in by_selector.values():
                 difference = None
                 if others and mine is not others:
-                    difference = _difference(mine, others, losses, level=level, replicates=replicates, seed=seed)
+                    difference = _difference(mine, others, level=level, replicates=replicates, seed=seed)
                 rows.append(_row(keep, mine, difference, _verdict(mine[0], difference, reference)))
     return rows
 
@@ -110,24 +107,19 @@ def _of(column: Sequence[Measurement], selector: str) -> list[Measurement]:
 def _difference(
     mine: Sequence[Measurement],
     reference: Sequence[Measurement],
-    losses: Mapping[tuple[Cell, str], Losses],
     *,
     level: float,
     replicates: int,
     seed: int,
 ) -> Difference:
     """Compare the measurements of a selector with those of the reference, on one set by one metric."""
-    # Both sides share the weights, so that every record counts the same on both.
-    weights = _tokens([*mine, *reference], losses) if mine[0].metric == LOSS_OVER_TOKENS else None
     without_seed: Literal["ours", "reference"] | None = None
     if mine[0].cell.selector == UNTUNED:
         without_seed = "ours"
     elif reference[0].cell.selector == UNTUNED:
         without_seed = "reference"
     found = mean_difference(
-        _values(mine, losses),
-        _values(reference, losses),
-        weights,
+        *_by_record(mine, reference),
         without_seed=without_seed,
         level=level,
         replicates=replicates,
@@ -141,17 +133,22 @@ def _difference(
     return found
 
 
-def _values(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray:
-    """Return the losses of the cells record by record, or their values where there are none: float64 [S, R]."""
-    known = [losses.get((m.cell, m.set)) if m.metric in LOSSES else None for m in cells]
-    return np.array([[m.value] if found is None else found.loss for m, found in zip(cells, known, strict=True)])
+def _by_record(
+    mine: Sequence[Measurement], reference: Sequence[Measurement]
+) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+    """Return the values of both sides by seed and record, float64 [S, R], and the records' weights, float64 [R].
 
-
-def _tokens(cells: Sequence[Measurement], losses: Mapping[tuple[Cell, str], Losses]) -> FloatArray | None:
-    """Return the response tokens of the records: float64 [R]; None where no cell has losses."""
-    # The largest over cells: a cell that has no loss for a record has 0 tokens there.
-    known = [found.tokens for m in cells if (found := losses.get((m.cell, m.set))) is not None]
-    return np.max(known, axis=0).astype(np.float64) if known else None
+    Where a value is no mean over records, it stands for one record: [S, 1], without weights.
+    """
+    known = [m.by_record for m in (*mine, *reference) if m.by_record is not None]
+    # Another number of records: the data of a task changed on the hub.
+    if len(known) < len(mine) + len(reference) or len({len(found.values) for found in known}) > 1:
+        return np.array([[m.value] for m in mine]), np.array([[m.value] for m in reference]), None
+    # Both sides share the weights, so that every record counts the same on both: the largest over cells, since a cell
+    # that has no loss for a record has 0 tokens there.
+    weights_R = np.max([found.weights for found in known], axis=0)
+    values_SR = np.array([found.values for found in known])
+    return values_SR[: len(mine)], values_SR[len(mine) :], weights_R
 
 
 def _row(keep: str, mine: Sequence[Measurement], difference: Difference | None, verdict: Verdict) -> Row:

@@ -23,6 +23,18 @@ class Losses:
     loss: FloatArray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ByRecord:
+    """What a mean is a mean over: sum_r weight_r * value_r / sum_r weight_r, over the records that have a value.
+
+    values   float64 [R], in the unit of the mean; NaN where there is none
+    weights  float64 [R]
+    """
+
+    values: FloatArray
+    weights: FloatArray
+
+
 @dataclass(frozen=True, slots=True)
 class LossSummary:
     """The two means of a set's losses; they are different numbers, and often rank models differently.

@@ -8,10 +8,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import logging
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,31 +19,12 @@ from jinja2 import TemplateError
 from tqdm import tqdm
 
 from curate.evaluation.losses import evaluating
+from curate.evaluation.task_results import TaskResult, task_results_of
 from curate.tokens.rendering import Message, renderer
 from curate.types import CurateError
 
 _Template = Callable[..., str]
 _OnProgress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """One metric of one task.
-
-    task              name of the task; a group's subtasks are tasks of their own
-    metric            name of the metric, with its filter where it has one: acc, exact_match (strict-match)
-    value             its value over all examples, in the metric's own unit
-    stderr            standard error over examples; None where the task reports none
-    samples           number of examples that were evaluated
-    higher_is_better  direction of the metric
-    """
-
-    task: str
-    metric: str
-    value: float
-    stderr: float | None
-    samples: int
-    higher_is_better: bool
 
 
 def evaluate_tasks(
@@ -90,7 +69,7 @@ def evaluate_tasks(
     try:
         with evaluating(model), _quietly(), _explained(tasks):
             harness = _harness(model, tokenizer, batch_size, template, on_progress)
-            return list(_flatten(_run(harness, list(tasks), manager, limit=limit, chat=chat)))
+            return task_results_of(_run(harness, list(tasks), manager, limit=limit, chat=chat))
     finally:
         tokenizer.padding_side, tokenizer.pad_token = padding_side, pad_token
 
@@ -186,7 +165,7 @@ def _run(harness: Any, tasks: list[str], manager: Any, *, limit: int | None, cha
             task_manager=manager,
             limit=limit,
             apply_chat_template=chat,
-            log_samples=False,  # else the prompts and answers of all examples stay in memory
+            log_samples=True,  # for the value of each example
         )
 
 
@@ -226,25 +205,3 @@ def _explained(tasks: Sequence[str]) -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = [line.strip(" *\t") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)[:200]
-
-
-def _flatten(answer: Mapping[str, Any]) -> Iterable[TaskResult]:
-    """Yield lm-eval's nested results one by one."""
-    # A key is "metric,filter", and its standard error stands under "metric_stderr,filter".
-    for task, values in answer["results"].items():
-        if task not in answer["n-samples"]:
-            continue  # a group's own row is a mean of its tasks
-        directions = answer["higher_is_better"].get(task, {})
-        for key, value in values.items():
-            metric, comma, rule = key.partition(",")
-            if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
-                continue
-            stderr = values.get(f"{metric}_stderr,{rule}")
-            yield TaskResult(
-                task,
-                metric if rule == "none" else f"{metric} ({rule})",
-                float(value),
-                float(stderr) if isinstance(stderr, (int, float)) and math.isfinite(stderr) else None,
-                int(answer["n-samples"][task]["effective"]),
-                directions.get(metric) is not False,  # where a task states no direction, higher is better
-            )

@@ -16,7 +16,7 @@ import numpy as np
 
 from curate.compare.cells import Cost
 from curate.evaluation.summary import Losses
-from curate.evaluation.tasks import TaskResult
+from curate.evaluation.task_results import TaskResult
 from curate.models.fingerprint import tokenizer_fingerprint, weight_fingerprint
 from curate.pipeline.adapter import WEIGHTS
 from curate.pipeline.features import features_of, trained_model

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from curate.compare.cells import LOSS_OVER_RECORDS, LOSS_OVER_TOKENS, UNTUNED, Cell, Cost, Measurement
 from curate.compare.comparison import Comparison
 from curate.compare.table import table_rows
-from curate.evaluation.summary import Losses, summarize
-from curate.evaluation.tasks import TaskResult
+from curate.evaluation.summary import ByRecord, Losses, summarize
+from curate.evaluation.task_results import TaskResult
 from curate.pipeline.cell import cell_key, run_cell, stored_result
 from curate.pipeline.cell_selections import Kept, kept_of_cells
 from curate.pipeline.clusters import cluster
@@ -141,17 +141,15 @@ def _time_left(seconds: Sequence[float], left: int) -> str:
 def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[References]) -> Comparison:
     """Collect the results of all cells and of the untuned model, and write both files of the comparison."""
     measurements: list[Measurement] = []
-    losses: dict[tuple[Cell, str], Losses] = {}
     for planned in cells:
         result = stored_result(job, planned)
         assert result is not None, "every cell is done"
         cost = _shared_cost(job, planned, result.cost)
-        _measure(planned.cell, result.losses, result.tasks, cost, measurements, losses)
+        measurements += _measurements(planned.cell, result.losses, result.tasks, cost)
     if "untuned" in job.recipe.compare.baselines:
-        untuned = Cell(UNTUNED, "", 0)
-        _measure(untuned, untuned_losses(job, sets), untuned_tasks(job), Cost(), measurements, losses)
+        measurements += _measurements(Cell(UNTUNED, "", 0), untuned_losses(job, sets), untuned_tasks(job), Cost())
     observed, reference = observe(job, cells, kept), job.recipe.compare.reference
-    comparison = replace(observed, rows=tuple(table_rows(measurements, losses, reference=reference)))
+    comparison = replace(observed, rows=tuple(table_rows(measurements, reference=reference)))
     path = job.folder.path
     with replacing(path / "comparison.parquet") as temporary:
         write_comparison(temporary, measurements)
@@ -161,27 +159,22 @@ def _publish(job: Job, cells: Sequence[PlannedCell], kept: Kept, sets: list[Refe
     return comparison
 
 
-def _measure(
-    cell: Cell,
-    found: dict[str, Losses],
-    tasks: Sequence[TaskResult],
-    cost: Cost,
-    measurements: list[Measurement],
-    losses: dict[tuple[Cell, str], Losses],
-) -> None:
-    """Add the measurements of a cell to `measurements`, and its losses by record to `losses`."""
-    for name, own in found.items():
-        losses[cell, name] = own
-        sums = summarize(own)
+def _measurements(
+    cell: Cell, losses: Mapping[str, Losses], tasks: Sequence[TaskResult], cost: Cost
+) -> Iterator[Measurement]:
+    """Yield the measurements of a cell: both means of its losses on every set, and the results of its tasks."""
+    for name, found in losses.items():
+        sums, ones = summarize(found), np.ones(len(found.loss))
         # Both means, always: they differ, and long responses weigh more in the second.
-        over_records, over_tokens = sums.mean_over_records, sums.mean_over_tokens
-        measurements.append(Measurement(cell, name, LOSS_OVER_RECORDS, over_records, sums.records, cost=cost))
-        measurements.append(Measurement(cell, name, LOSS_OVER_TOKENS, over_tokens, sums.records, cost=cost))
+        for metric, value, weights in (
+            (LOSS_OVER_RECORDS, sums.mean_over_records, ones),
+            (LOSS_OVER_TOKENS, sums.mean_over_tokens, found.tokens.astype(np.float64)),
+        ):
+            by_record = ByRecord(found.loss, weights)
+            yield Measurement(cell, name, metric, value, sums.records, cost=cost, by_record=by_record)
     for task in tasks:
-        better = task.higher_is_better
-        measurements.append(
-            Measurement(cell, task.task, task.metric, task.value, task.samples, task.stderr, better, cost)
-        )
+        better, examples = task.higher_is_better, task.by_record
+        yield Measurement(cell, task.task, task.metric, task.value, task.samples, task.stderr, better, cost, examples)
 
 
 def _shared_cost(job: Job, planned: PlannedCell, cost: Cost) -> Cost:

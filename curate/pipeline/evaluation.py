@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -79,7 +78,7 @@ def _evaluate(job: Job) -> None:
     with stage.replacing(products[1]) as temporary:
         write_evaluation(temporary, results)
     about = {"selection": name, "seconds": round(time.monotonic() - started, 1)}
-    write_json(products[0], evaluation_json(results, tasks=[asdict(task) for task in tasks], judge=judged, about=about))
+    write_json(products[0], evaluation_json(results, tasks=tasks, judge=judged, about=about))
     records = sum(summarize(adapted[wanted.name]).records for wanted in sets)
     total = sum(len(adapted[wanted.name].loss) for wanted in sets)
     dropped = {"no_loss": total - records} if total > records else {}

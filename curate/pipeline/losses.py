@@ -11,7 +11,8 @@ import numpy as np
 
 from curate.evaluation.losses import response_losses
 from curate.evaluation.summary import Losses
-from curate.evaluation.tasks import TaskResult, evaluate_tasks
+from curate.evaluation.task_results import TaskResult
+from curate.evaluation.tasks import evaluate_tasks
 from curate.models.load import load_model
 from curate.pipeline.features import base_key, trained_model
 from curate.pipeline.job import Job

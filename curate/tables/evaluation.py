@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.evaluation.summary import Losses, LossSummary, summarize
+from curate.evaluation.task_results import TaskResult
 from curate.tables.json_values import as_json, read_json
 from curate.tables.parquet import count_rows, errors_naming
 
@@ -98,7 +99,7 @@ def count_losses(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One metric of one lm-eval task, as in `curate.evaluation.tasks`; `value` is None where it is not finite."""
+    """One metric of one lm-eval task: a `TaskResult` without its examples; `value` is None where it is not finite."""
 
     task: str
     metric: str
@@ -129,7 +130,7 @@ def read_evaluated(path: Path) -> Evaluated:
 def evaluation_json(
     results: Sequence[SetLosses],
     *,
-    tasks: Sequence[Any] = (),
+    tasks: Sequence[TaskResult] = (),
     judge: Any = None,
     about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def evaluation_json(
 
     Args:
         results: as written to evaluation.parquet.
-        tasks: results of lm-eval tasks (`TaskResult`).
+        tasks: results of lm-eval tasks.
         judge: `PairResult` or `RatingResult`, None if there was no judge.
         about: further entries, for example seconds and settings.
 
@@ -151,6 +152,6 @@ def evaluation_json(
         **as_json(dict(about or {})),
         "definitions": _DEFINITIONS,
         "sets": sets,
-        "tasks": as_json(list(tasks)),
+        "tasks": [{f.name: as_json(getattr(task, f.name)) for f in fields(Task)} for task in tasks],
         "judge": as_json(judge),
     }
