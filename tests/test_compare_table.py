@@ -196,6 +196,23 @@ def test_answers_of_a_task_are_compared_example_by_example(seeds: int) -> None:
         assert unpaired.verdict == "no difference seen"
 
 
+def test_an_interval_of_right_and_wrong_answers_ends_at_whole_numbers_of_answers() -> None:
+    """So that one that ends at zero holds zero, whatever the order of a sum."""
+    ends = []
+    for luck in range(20):
+        right = np.random.default_rng(luck).random((2, 540)) < [[0.15], [0.18]]
+        measured = [
+            answers(name, 0, own * 1.0, np.ones(540)) for name, own in zip((RANDOM, "truth"), right, strict=True)
+        ]
+        difference = by_name(table_rows(measured))["10%", "truth", "quiz", "acc"].difference
+        assert difference is not None
+        ends += [difference.low, difference.high]
+    whole = [(end, round(end * 540) / 540) for end in ends if end is not None]
+    near = [(end, exact) for end, exact in whole if abs(end - exact) < 1e-9]  # others lie between two of them
+    assert len(near) > 30
+    assert all(end == exact for end, exact in near)
+
+
 def test_an_example_counts_by_its_parts_and_another_number_of_examples_is_compared_by_standard_errors() -> None:
     """IFEval's instructions: a prompt with three of them counts three times."""
     weights = np.array([1.0, 3.0, 2.0, 2.0] * 30)

@@ -169,17 +169,17 @@ def _replicates(
     for start in range(0, replicates, _BATCH):
         size = min(_BATCH, replicates - start)
         drawn_BR = _counts(rng, size, num_records) * weights
-        drawn_BR /= drawn_BR.sum(1, keepdims=True)
-        # The difference is taken record by record first, so that equal sides give exactly zero.
+        # The difference is taken record by record first, so that equal sides give exactly zero. Divided at the end, so
+        # that sums of answers that are right or wrong are exact: an end at zero must not be a rounding error beside it.
         batch_B = drawn_BR @ (ours.mean(0) - reference.mean(0))
         if stretch:
             batch_B += stretch * (_seed_part(ours, drawn_BR, rng) - _seed_part(reference, drawn_BR, rng))
-        means.append(batch_B)
+        means.append(batch_B / drawn_BR.sum(1))
     return np.concatenate(means)
 
 
 def _seed_part(losses_SR: FloatArray, drawn_BR: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return how far the mean over drawn seeds is from that over all, on each replicate's records: float64 [B]."""
+    """Return how far the sum of a mean over drawn seeds is from that over all seeds, in each replicate: float64 [B]."""
     num_seeds = len(losses_SR)
     if num_seeds == 1:
         return np.zeros(len(drawn_BR))
