@@ -173,11 +173,13 @@ def test_losses_of_the_untuned_model_that_were_lost_are_computed_again() -> None
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_a_set_that_is_added_later_is_evaluated_with_the_kept_adapters(damaged: bool) -> None:
+def test_a_set_that_is_added_later_is_evaluated_with_the_kept_adapters(
+    damaged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """To the numbers of a comparison that had it from the beginning; an adapter that was changed is trained again."""
     words = ("compare.baselines=[]", "compare.selectors=[random]", "compare.seeds=1", "compare.keep_adapters=true")
     write_json_array(Path("more.json"), alpaca_records(20, seed=1)[:9])
-    more = "evaluate.sets=[{name: more, path: more.json}]"
+    more = "evaluate.sets=[{name: more, path: more.json, split: test}]"
     cell = Path("compared/comparison/random-8-seed0")
     compare(*words)
     about, weights = json.loads((cell / "cell.json").read_text()), cell / "adapter" / WEIGHTS
@@ -187,6 +189,7 @@ def test_a_set_that_is_added_later_is_evaluated_with_the_kept_adapters(damaged: 
     if damaged:
         weights.write_bytes(trained[:-4] + bytes(4))
     with_more = compare(*words, more)
+    assert caplog.messages.count("split=test is not used: all of more.json is read") == 1
     cost = json.loads((cell / "cell.json").read_text())["cost"]
     assert (cost["training_seconds"] == 12_345.6) is not damaged
     assert weights.read_bytes() == trained

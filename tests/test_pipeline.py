@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,8 @@ from conftest import MAX_POSITIONS, NUM_LAYERS, WORDS, alpaca_records, write_jso
 
 from curate.config import Recipe, load_recipe
 from curate.pipeline import Verb, perform
+from curate.pipeline.preview import previews
+from curate.pipeline.probe_sample import take_sample
 from curate.read.examples import read_examples
 from curate.read.files import open_source
 from curate.runs.keys import fingerprint
@@ -324,16 +326,23 @@ def test_a_share_is_of_the_input_rows_rounded_half_up(keep: str, count: int) -> 
 
 
 def test_a_split_and_a_revision_that_a_local_copy_does_not_have_are_noted(caplog: pytest.LogCaptureFixture) -> None:
-    def noted(*words: str) -> list[str]:
-        caplog.clear()
-        perform("score", load_recipe(None, [*WORDS, *words]))
-        return [r.getMessage() for r in caplog.records if "is not used" in r.getMessage()]
+    def score(recipe: Recipe) -> object:
+        return perform("score", recipe)
 
-    assert noted("run.dir=plain") == []
-    assert noted("run.dir=noted", "data.split=test", "model.revision=v2") == [
-        "data.split=test is not used: all of alpaca.json is read",
-        "model.revision=v2 is not used: llama is on this disk",
-    ]
+    def preview(recipe: Recipe) -> object:
+        return previews(recipe, count=1)
+
+    def noted(verb: Callable[[Recipe], object], *words: str) -> list[str]:
+        caplog.clear()
+        verb(load_recipe(None, [*WORDS, *words]))
+        return sorted(r.getMessage() for r in caplog.records if "is not used" in r.getMessage())
+
+    assert noted(score, "run.dir=plain") == []
+    for i, verb in enumerate((score, preview, lambda recipe: take_sample(recipe, Path("probe")))):
+        assert noted(verb, f"run.dir=noted{i}", "data.split=test", "model.revision=v2") == [
+            "revision=v2 is not used: llama is on this disk",
+            "split=test is not used: all of alpaca.json is read",
+        ]
 
 
 def test_the_folder_of_a_run_is_not_read_as_records() -> None:

@@ -36,7 +36,7 @@ class EvaluationSet(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="its name in tables")
     path: LocalPath = Field(description="a file, a folder or a hub id, like data.path")
-    split: str = Field("train", description="split of a hub data set")
+    split: str = Field("train", description="split of a hub data set, or of one saved by save_to_disk")
     format: Literal["auto"] | Format = Field("auto", description="layout of the records, like data.format")
     columns: dict[str, str] = Field(default_factory=dict, description="our name of a field: your name")
     limit: int | None = Field(None, gt=0, description="read at most this many records, from the start")

@@ -96,6 +96,8 @@ def load_tokenizer(
     place = locate_checked(name, _TOKENIZER_JSON)
     if place.folder and not place.gguf and not holds_tokenizer(place.folder):
         raise CurateError(f"{name} has no tokenizer: expected tokenizer.json in it, as it comes with the model")
+    if revision is not None and place.folder:
+        logger.warning("revision=%s is not used: %s is on this disk", revision, name)
     try:
         with quiet_library():
             tokenizer = AutoTokenizer.from_pretrained(

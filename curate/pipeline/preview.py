@@ -12,7 +12,7 @@ import numpy as np
 from curate.config import Recipe
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.settle import adopt, known_key, settle_prompt
-from curate.pipeline.tokens import tokenize_as_settled
+from curate.pipeline.tokens import tokenize_as_settled, warn_unused_split
 from curate.read.examples import read_examples
 from curate.read.files import open_source
 from curate.report.preview import Preview, PreviewToken
@@ -38,6 +38,7 @@ def previews(recipe: Recipe, *, count: int, rows: Sequence[int] = ()) -> list[Pr
         CurateError: data, tokenizer or settings cannot be read; there is no such row.
     """
     source, folder = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
+    warn_unused_split(recipe.data, source)
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder.work)
     known = known_key(folder) if folder.holds_run() else {}  # else run.dir may be any folder of a person's
     recipe = settle_prompt(adopt(recipe, known), source, loaded, known)

@@ -15,7 +15,7 @@ from curate.diversity.texts import Texts, open_texts, recording
 from curate.models.device import resolve_device, resolve_dtype
 from curate.pipeline.loaded import Loaded
 from curate.pipeline.settle import adopt, known_key, settle_prompt
-from curate.pipeline.tokens import tokenize_as_settled
+from curate.pipeline.tokens import tokenize_as_settled, warn_unused_split
 from curate.probe.estimate import Counts
 from curate.probe.spread import spread
 from curate.read.examples import read_examples
@@ -78,6 +78,7 @@ def take_sample(recipe: Recipe, folder: Path) -> Sample:
         CurateError: data, model or settings that a run would refuse too.
     """
     source, run = open_source(recipe.data), RunFolder(Path(recipe.run.dir))
+    warn_unused_split(recipe.data, source)
     loaded = Loaded(trust_remote_code=recipe.model.trust_remote_code, offload_folder=folder / "offload")
     recipe, fit_batches = _settled(recipe, source, loaded, run)
     started = time.perf_counter()

@@ -15,10 +15,10 @@ from curate.pipeline.candidates import held_out
 from curate.pipeline.features import tokens_to_train_on, trained_model
 from curate.pipeline.job import Job
 from curate.pipeline.settle import token_settings
-from curate.pipeline.tokens import tokenize_as_settled
+from curate.pipeline.tokens import tokenize_as_settled, warn_unused_split
 from curate.pipeline.verified import verified_rows
 from curate.read.examples import expected_count, read_examples
-from curate.read.files import open_source, source_sha256
+from curate.read.files import Source, open_source, source_sha256
 from curate.runs.atomic import replacing
 from curate.runs.keys import Key, fingerprint, read_key, write_key
 from curate.tokens.store import open_tokens, write_tokens
@@ -130,9 +130,14 @@ def _from_file(job: Job, wanted: EvaluationSet) -> References:
         **settings,
         "tokenizer": tokenizer_fingerprint(model.name, revision=model.revision),
     }
-    named = Model(name=model.name, revision=model.revision)
-    tokens = tokenize_as_settled(job.recipe, job.loaded, read_examples(data, source), named)
+    tokens = _tokens_of(job, data, source, Model(name=model.name, revision=model.revision))
     return References(wanted.name, key, _with_tokens(job, wanted.name, key, tokens, expected_count(data, source)), data)
+
+
+def _tokens_of(job: Job, data: Data, source: Source, model: Model) -> Iterator[Tokens]:
+    """Yield the tokens of a file of references. Nothing is said or read before the first is asked for."""
+    warn_unused_split(data, source)
+    yield from tokenize_as_settled(job.recipe, job.loaded, read_examples(data, source), model)
 
 
 def _with_tokens(job: Job, name: str, key: Key, tokens: Iterator[Tokens], expected: int | None) -> Path:

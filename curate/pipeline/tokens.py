@@ -82,21 +82,18 @@ def make_tokens(job: Job) -> TokenStore:
         # That a record is not scored is counted in the closing line. A note on a scored one may change what is learnt.
         level = logging.WARNING if remark.status == "scored" else logging.INFO
         logger.log(level, "  %d %s: %s (first: row %d)", remark.count, remark.status, text, remark.row)
-    _note_unused(job)
+    warn_unused_split(recipe.data, job.settled.source)
     _refuse_nothing_to_score(store, remarks, recipe.prompt.template)
     if hits := int(np.count_nonzero(store.rows["control_hits"])):
         logger.warning("%d records contain control tokens; they are read as ordinary text (model.allow_tokens)", hits)
     return store
 
 
-def _note_unused(job: Job) -> None:
-    """Warn of settings that mean something on the hub only, where the input or the model is local."""
-    data, model, source = job.recipe.data, job.recipe.model, job.settled.source
+def warn_unused_split(data: Data, source: Source) -> None:
+    """Warn of a split where the input is local and has none: all of it is read."""
     saved_splits = (Path(data.path) / "dataset_dict.json").is_file()  # as save_to_disk writes them
     if data.split != Data().split and source.kind != "hub" and not saved_splits:
-        logger.warning("data.split=%s is not used: all of %s is read", data.split, data.path)
-    if model.revision is not None and Path(model.name).exists():
-        logger.warning("model.revision=%s is not used: %s is on this disk", model.revision, model.name)
+        logger.warning("split=%s is not used: all of %s is read", data.split, data.path)
 
 
 def tokenize_as_settled(
