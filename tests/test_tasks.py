@@ -287,7 +287,7 @@ def test_a_comparison_runs_a_task_once_for_each_cell_and_for_the_untuned_model(t
 
 needs_ifeval = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("lm_eval", "langdetect", "immutabledict", "nltk")),
-    reason='IFEval\'s checkers are not installed: pip install "lm-eval[ifeval]"',
+    reason='IFEval\'s checkers are not installed: pip install "lc-curate[eval]"',
 )
 RECIPES = Path(__file__).parents[1] / "recipes" / "tasks"
 
@@ -342,6 +342,27 @@ def test_ifeval_without_sentence_tables_is_refused_before_anything_is_generated(
     monkeypatch.setattr(model, "generate", None)
     with pytest.raises(CurateError, match=r"data of ifeval_local cannot be had \(Resource 'punkt_tab' not found"):
         evaluate_tasks(model, tokenizer, ["ifeval_local"], include_path=str(RECIPES))
+
+
+@needs_ifeval
+@quiet
+def test_languages_are_told_alike_in_every_call(model_and_tokenizer: tuple[Any, Any], tmp_path: Path) -> None:
+    """Of text in no language langdetect draws one by chance; its seed is left as it was."""
+    from langdetect import DetectorFactory, detect
+
+    unclear = "**Title**\n\n1. 3\n2. 4"
+    assert len({detect(unclear) for _ in range(200)}) > 1
+    docs = [{"question": unclear, "choices": ["red", "river"], "answer": 0}] * 40
+    folder = write_task(tmp_path / "languages", docs)
+    (folder / "checks.py").write_text(
+        "from langdetect import detect\n\n\ndef english(doc, results):\n"
+        '    return {"acc": float(detect(doc["question"]) == "en")}\n'
+    )
+    task = folder / "tiny_choice.yaml"
+    task.write_text(f"{task.read_text()}process_results: !function checks.english\n")
+    (result,) = evaluate_tasks(*model_and_tokenizer, ["tiny_choice"], include_path=str(folder))
+    assert result.value in (0, 1), "the same of all forty"
+    assert DetectorFactory.seed is None
 
 
 def test_no_task_needs_nothing() -> None:

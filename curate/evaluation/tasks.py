@@ -9,7 +9,7 @@ import difflib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ def evaluate_tasks(
     """Run lm-eval tasks; return a result per task and metric, in the order of the tasks.
 
     Warning: lm-eval sets the global seeds of Python, numpy and torch to its own constants. So the same call gives the
-    same result, but code that draws random numbers afterwards must set its seed again.
+    same result (langdetect, which IFEval uses, gets a seed from us), but code that draws random numbers afterwards must
+    set its seed again.
 
     Args:
         model: a causal LM, as loaded or with an adapter; it is used without dropout and left as it was.
@@ -67,7 +68,7 @@ def evaluate_tasks(
     # lm-eval changes the tokenizer that it is given.
     padding_side, pad_token = tokenizer.padding_side, tokenizer.pad_token
     try:
-        with evaluating(model), _quietly(), _explained(tasks):
+        with evaluating(model), _quietly(), _explained(tasks), _langdetect_seeded():
             harness = _harness(model, tokenizer, batch_size, template, on_progress)
             return task_results_of(_run(harness, list(tasks), manager, limit=limit, chat=chat))
     finally:
@@ -185,6 +186,15 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _langdetect_seeded() -> AbstractContextManager[object]:
+    """Give langdetect a seed while the context is open: without one it may call the same text another language."""
+    if importlib.util.find_spec("langdetect") is None:
+        return nullcontext()
+    from langdetect import DetectorFactory
+
+    return patch.object(DetectorFactory, "seed", 0)
 
 
 @contextmanager
