@@ -168,42 +168,57 @@ def test_what_is_said_of_a_twentieth_was_measured(told: dict[str, Any]) -> None:
     assert "with 5 % kept (two seeds)" in readme
 
 
+IFEVAL = [f"{of}_level_{how}_acc" for of in ("prompt", "inst") for how in ("strict", "loose")]
+
+
+def ifeval_lines(told: dict[str, Any], part: str, seeds: str) -> list[str]:
+    """The table of IFEval, from the rows of a comparison."""
+    found = {(row["selector"], row["metric"]): row for row in told[part]["rows"]}
+    out = []
+    for selector in dict.fromkeys(row["selector"] for row in told[part]["rows"]):
+        cells = (found[selector, kind] for kind in IFEVAL)
+        marked = " | ".join(f"{100 * row['mean']:.1f}{MARKS[row['verdict']]}" for row in cells)
+        out.append(f"| {selector} | {'' if selector == 'untuned' else seeds} | {marked} |")
+    return out
+
+
 def test_what_is_said_of_ifeval_was_measured(told: dict[str, Any]) -> None:
     page, readme = words("recipes/results/README.md"), words("README.md")
-    kinds = [f"{of}_level_{how}_acc" for of in ("prompt", "inst") for how in ("strict", "loose")]
-    found = {(row["selector"], row["metric"]): row for row in told["ifeval"]["rows"]}
-    for selector in ("random", "longest", "clusters", "ifd", "untuned"):
-        line = " | ".join(f"{found[selector, kind]['mean']:.1%}".rstrip("%") for kind in kinds)
-        assert f"| {selector} | {line} |" in PAGE.read_text(encoding="utf-8")
-    for part in ("ifeval", "ifeval_to_untuned"):
-        records = {row["difference"]["records"] for row in told[part]["rows"] if row["difference"] is not None}
-        assert records == {540}, "compared prompt by prompt"
-    points = [[100 * found["untuned", kind]["difference"][end] for end in ("value", "low", "high")] for kind in kinds]
+    lines_of_page = PAGE.read_text(encoding="utf-8").splitlines()
+    points, worse_than_untuned, better_than_random = list[tuple[float, float, float]](), {}, {}
+    for part, seed in (("ifeval", "0"), ("ifeval_seed_2", "2")):
+        at = lines_of_page.index(ifeval_lines(told, part, seed)[0])
+        assert lines_of_page[at : at + 5] == ifeval_lines(told, part, seed)
+        for rows in (told[part]["rows"], told[part + "_to_untuned"]["rows"]):
+            assert {row["difference"]["records"] for row in rows if row["difference"]} == {540}, "prompt by prompt"
+        assert told[part]["about"]["compare"]["seeds"] == [int(seed)]
+        untuned = [row for row in told[part]["rows"] if row["selector"] == "untuned"]
+        assert [row["verdict"] for row in untuned] == ["better"] * 4
+        points += [tuple(100 * row["difference"][end] for end in ("value", "low", "high")) for row in untuned]
+        for selector in ("longest", "ifd", "clusters"):
+            better_than_random[selector, seed] = verdicts(told[part], selector).count("better")
+            to_untuned = verdicts(told[part + "_to_untuned"], selector)
+            worse_than_untuned[selector, seed] = to_untuned.count("worse")
+            assert "better" not in to_untuned
+        means = {(row["selector"], row["metric"]): row["mean"] for row in told[part]["rows"]}
+        for kind in IFEVAL:
+            assert means["clusters", kind] > max(means[name, kind] for name in ("random", "longest", "ifd"))
+    assert "Ours cost it least." in page
+    assert "Ours cost the model least." in readme
     values, lows, highs = zip(*points, strict=True)
-    assert [found["untuned", kind]["verdict"] for kind in kinds] == ["better"] * 4
-    assert f"by {min(values):.1f} to {max(values):.1f} points" in page
-    assert (
-        f"the lowest end of the four intervals is {min(lows):.1f}, the highest {max(highs):.1f}".replace("0.", ".")
-        in page
-    )
-    assert f"random by {min(values):.1f} to {max(values):.1f} points, beyond the interval by each" in readme
-    tenths = [row for row in told["ifeval"]["rows"] if row["selector"] in ("longest", "clusters", "ifd")]
-    (beyond,) = (row for row in tenths if row["verdict"] != "no difference seen")
-    assert (len(tenths), beyond["selector"], beyond["metric"]) == (12, "clusters", kinds[3])
-    value, low, high = (100 * beyond["difference"][end] for end in ("value", "low", "high"))
-    said = f"ours, by {value:.1f} points of the instructions, loosely ({low:.1f} to {high:.1f})"
-    assert said.replace("(0.", "(.") in page
-    to_untuned = [row for row in told["ifeval_to_untuned"]["rows"] if row["selector"] != "untuned"]
-    assert all(row["difference"]["value"] < 0 for row in to_untuned)
-    worse = [row for row in to_untuned if row["verdict"] == "worse"]
-    assert (len(to_untuned), len(worse)) == (16, 15)
-    (equal,) = (row for row in to_untuned if row not in worse)
-    assert (equal["selector"], equal["metric"], round(100 * equal["difference"]["high"], 1)) == (
-        "clusters",
-        kinds[1],
-        0,
-    )
-    assert "but for one of twelve differences whose interval ends at zero (ours, of the prompts, loosely)" in page
+    assert f"with each seed, by {min(values):.1f} to {max(values):.1f} points" in page
+    ends = f"the lowest end of the eight intervals is {min(lows):.1f}, the highest {max(highs):.1f}"
+    assert ends.replace("0.", ".") in page
+    assert f"than the untuned model, by {min(values):.1f} to {max(values):.1f} points" in readme
+    others = [(name, seed) for name in ("longest", "ifd") for seed in "02"]
+    assert [worse_than_untuned[other] for other in others] == [4] * 4
+    assert "So is it than the longest and the highest IFD" in page
+    assert [worse_than_untuned["clusters", seed] for seed in "02"] == [3, 0]
+    assert "It is worse than the untuned model on three measures with one seed, on none with the other" in page
+    assert [better_than_random["clusters", seed] for seed in "02"] == [1, 4]
+    assert "better than random on one and on all four" in page
+    assert [better_than_random[other] for other in others] == [0] * 4
+    assert "The other two are never better than random." in page
 
 
 def test_what_is_said_of_a_fifth_was_measured(told: dict[str, Any]) -> None:
