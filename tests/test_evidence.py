@@ -218,6 +218,11 @@ def test_what_is_said_of_ifeval_was_measured(told: dict[str, Any]) -> None:
     assert "better than random on one and on all four" in page
     assert [better_than_random[other] for other in others] == [0] * 4
     assert "The other two are never better than random." in page
+    both = [row for row in told["ifeval_two_seeds_to_untuned"]["rows"] if row["selector"] != "untuned"]
+    assert {(row["seeds"], row["verdict"]) for row in both} == {(2, "no difference seen")}
+    assert len(both) == 16
+    wide = [round(100 * (row["difference"]["high"] - row["difference"]["low"])) for row in both]
+    assert f"they are {min(wide)} to {max(wide)} points wide" in page
 
 
 def test_what_is_said_of_ifeval_with_three_seeds_was_measured(told: dict[str, Any]) -> None:
